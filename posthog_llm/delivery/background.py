@@ -1,0 +1,74 @@
+"""Background responses: asked for once, finished later, fetched often, told once.
+
+`responses.create(background=True)` answers at once that the work is queued. The event is due
+when a later answer shows the work's end.
+https://platform.openai.com/docs/guides/background
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+
+from ..observe.event_ids import background_id
+from ..record import Asked, Record
+
+_MOST = 10_000
+"""Responses that are remembered; the oldest is forgotten first."""
+
+
+class Backgrounds:
+    """Holds what was asked until the answer comes. Used by the worker alone."""
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[str, Record] = OrderedDict()
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    def due(self, record: Record) -> Record | None:
+        """Return the record to tell now, or `None` where nothing is due yet, or any more."""
+        answered, poll = record.answered, record.exchange.endpoint == "response_poll"
+        identity = answered.response_id
+        background = poll or answered.pending or _asked_in_background(record.asked)
+        if not background or (identity is None and not poll):
+            return record
+        if identity is None or identity in self._told:
+            return None
+        if answered.pending or not answered.complete:
+            if not poll:
+                self._remember(self._asked, identity, record)
+            return None
+        first = self._asked.pop(identity, None)
+        if first is None and poll and not answered.background:
+            return None
+        self._remember(self._told, identity, None)
+        return _joined(record, first, identity)
+
+    @staticmethod
+    def _remember(table: OrderedDict, key: str, value: object) -> None:  # type: ignore[type-arg]
+        table[key] = value
+        while len(table) > _MOST:
+            table.popitem(last=False)
+
+
+def _asked_in_background(asked: Asked) -> bool:
+    return asked.parameters.get("background") is True
+
+
+def _joined(last: Record, first: Record | None, identity: str) -> Record:
+    """Tell the end under the identity of the beginning."""
+    base = first or last
+    exchange = replace(
+        base.exchange,
+        id=background_id(identity),
+        status=last.exchange.status,
+        endpoint="response",
+        request=None,
+    )
+    return replace(
+        last,
+        exchange=exchange,
+        asked=base.asked,
+        latency=last.answered.elapsed if last.exchange is not base.exchange else last.latency,
+        time_to_first_token=last.time_to_first_token if first in (None, last) else None,
+        retries=base.retries,
+    )

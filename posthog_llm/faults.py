@@ -1,0 +1,49 @@
+"""The one guard around our own code: a fault in telemetry never reaches the user's call.
+
+A fault is counted, and logged once a kind. Tests set `fatal` so that it surfaces there.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger("posthog_llm")
+counts: Counter[str] = Counter()
+"""How often each kind of fault happened in this process, by `where:ExceptionClass`."""
+fatal = False
+
+
+def report(where: str, error: BaseException) -> None:
+    """Count a fault of ours and log its first occurrence, without its text.
+
+    The text may hold a piece of the caller's content, so only the class is logged; the
+    traceback follows at debug level.
+    """
+    if fatal:
+        raise error
+    kind = f"{where}:{type(error).__name__}"
+    counts[kind] += 1
+    if counts[kind] == 1:
+        log.warning("posthog_llm: %s failed with %s; calls are unaffected", where, kind)
+        log.debug("posthog_llm: %s", where, exc_info=error)
+
+
+def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Make `function` answer `None` where it would raise an `Exception`."""
+
+    @functools.wraps(function)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            report(function.__qualname__, error)
+            return None
+
+    return safe

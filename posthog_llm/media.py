@@ -1,0 +1,80 @@
+"""Sound, pictures and files inside JSON: told by type and size, never sent.
+
+PostHog drops oversized events, and base64 is what makes them so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_STEP = 2048
+_URI = re.compile(r"data:([\w.+/-]*)(?:;[\w.+=/-]+)*;base64,", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_=\r\n-]+", re.ASCII)
+_SAMPLE = 512
+_SURE = frozenset({"b64_json", "file_data", "partial_image_b64", "encrypted_content"})
+_FORMATS = ("media_type", "mime_type", "mimeType", "format")
+
+
+def without_blobs(body: bytes) -> bytes:
+    """Replace every long base64 string in a JSON text by its description.
+
+    This runs before parsing: a search for quotes skips a megabyte of base64 in microseconds,
+    a JSON parser takes milliseconds. Shorter strings are left to `described`.
+    """
+    kept: list[bytes] = []
+    done = at = 0
+    while at + _STEP < len(body):
+        if body.find(b'"', at, at + _STEP) >= 0:
+            at += _STEP
+            continue
+        start, end = body.rfind(b'"', done, at) + 1, body.find(b'"', at)
+        if end < 0:
+            break
+        text = _blob(body[start : start + _SAMPLE].decode("latin-1"), end - start)
+        if text is not None and start > done:
+            kept += (body[done:start], text.encode())
+            done = end
+        at = end + 1
+    return b"".join((*kept, body[done:])) if kept else body
+
+
+def _blob(head: str, length: int) -> str | None:
+    """Describe a string by its first characters, or return `None` when it is no base64."""
+    uri = _URI.match(head)
+    if uri:
+        return description(uri.group(1), length - uri.end())
+    if length < _STEP or not _BASE64.fullmatch(head) or len(set(head)) < 24:
+        return None
+    mixed = any(map(str.isdigit, head)) and any(map(str.isupper, head))
+    return description("", length) if mixed and any(map(str.islower, head)) else None
+
+
+def description(media_type: str, base64_length: int) -> str:
+    """Return what stands for a base64 text of that many characters."""
+    return f"[{media_type or 'binary'}, {base64_length * 3 // 4} bytes]"
+
+
+def described(text: str) -> str:
+    """Return `text`, or its description when it is base64."""
+    if len(text) < _STEP and not text.startswith("data:"):
+        return text
+    return _blob(text[:_SAMPLE], len(text)) or text
+
+
+def described_field(owner: Mapping[str, Any], key: str, text: str) -> str:
+    """Like `described`, for a value whose place says that it is base64, however short."""
+    if key in _SURE or (key == "data" and any(name in owner for name in _FORMATS)):
+        known = next((owner[name] for name in _FORMATS if isinstance(owner.get(name), str)), "")
+    elif key == "result" and owner.get("type") == "image_generation_call":
+        known = f"image/{owner.get('output_format') or 'png'}"
+    elif key == "data" and "transcript" in owner:
+        known = "audio"
+    else:
+        return described(text)
+    if text.startswith("["):
+        return text  # already described
+    return _blob(text[:_SAMPLE], len(text)) if text.startswith("data:") else None or description(
+        known, len(text.rstrip("="))
+    )

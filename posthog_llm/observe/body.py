@@ -1,0 +1,186 @@
+"""The thin wrapper around a body that streams: it hands on bytes and notes time and end.
+
+The SDK's stream object stays the SDK's own. Only the byte stream below it is ours, so every
+way of reading (objects, events, lines, bytes, raw bytes) is seen, and so is not reading.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ..faults import guarded
+from ..record import Outcome
+
+if TYPE_CHECKING:
+    from .call import Call
+
+KEPT_BYTES = 8 << 20
+"""Most bytes of one body that are kept: the first and the last half of this."""
+_TIMED = 4096
+"""Pieces whose arrival is noted; the first token is among them, or its time is unknown."""
+_PIECE_COST = 100
+"""Bytes that keeping one piece costs beside its own."""
+
+
+def wrap(response: Any, call: Call) -> None:
+    """Put our byte stream around the one of `response`, of the same kind and package."""
+    keep = call.keeps(response.headers)
+    hider = call.injector.hider(response.headers) if call.injector else None
+    response.stream = _body_class(type(response.stream))(
+        response.stream, call, _Keeper(call, keep), hider
+    )
+
+
+@cache
+def _body_class(inner: type) -> type[_Body]:
+    """Return our wrapper for one kind of byte stream.
+
+    HTTP packages check `isinstance` against their own base classes, and SDK majors differ in
+    the package, so the base is taken from the stream at hand.
+    """
+    for base in inner.__mro__:
+        if base.__name__ == "SyncByteStream":
+            return type("ObservedByteStream", (_SyncBody, base), {})
+        if base.__name__ == "AsyncByteStream":
+            return type("ObservedAsyncByteStream", (_AsyncBody, base), {})
+    raise TypeError(f"{inner} is no byte stream")
+
+
+class _Keeper:
+    """Keeps a body's first and last bytes, and the times at which the first pieces came."""
+
+    def __init__(self, call: Call, keep: bool) -> None:
+        self._exchange = call.exchange
+        self._elapsed = call.elapsed
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        self.room = KEPT_BYTES // 2 if keep else 0
+        self._keep = keep
+
+    def overflow(self, chunk: bytes) -> None:
+        """Take a piece for which the head has no room: into a window over the end."""
+        exchange = self._exchange
+        if not self._keep:
+            exchange.cut += len(chunk)
+            return
+        exchange.tail = self._tail
+        self._tail.append(chunk)
+        self._tail_size += len(chunk) + _PIECE_COST
+        while self._tail_size > KEPT_BYTES // 2 and len(self._tail) > 1:
+            gone = self._tail.popleft()
+            self._tail_size -= len(gone) + _PIECE_COST
+            exchange.cut += len(gone)
+
+
+class _Body:
+    def __init__(self, inner: Any, call: Call, keeper: _Keeper, hider: Any) -> None:
+        self._inner = inner
+        self._call = call
+        self._keeper = keeper
+        self._hider = hider
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def __del__(self, dropped: Outcome = Outcome.DROPPED) -> None:
+        # May run in any thread, inside any lock, and while modules are being torn down.
+        self._call.end(dropped)
+
+    def _shown(self, chunk: bytes) -> bytes:
+        """Return what the caller may see of `chunk`."""
+        try:
+            shown: bytes = self._hider.feed(chunk)
+        except Exception:  # a body that does not decode is the reader's to report
+            self._hider = None
+            return chunk
+        return shown
+
+    @guarded
+    def _rest(self) -> bytes:
+        """Return what was held back when the body ended."""
+        hider, self._hider = self._hider, None
+        return hider.flush() if hider else b""
+
+
+class _SyncBody(_Body):
+    def __iter__(self) -> Iterator[bytes]:
+        call, keeper = self._call, self._keeper
+        keep, times, elapsed = call.exchange.chunks.append, call.exchange.times, call.elapsed
+        room = keeper.room
+        try:
+            for chunk in self._inner:
+                if len(times) < _TIMED:
+                    times.append(elapsed())
+                room -= len(chunk) + _PIECE_COST
+                if room > 0:
+                    keep(chunk)
+                else:
+                    keeper.overflow(chunk)
+                if self._hider is None:
+                    yield chunk
+                elif shown := self._shown(chunk):
+                    yield shown
+            if rest := self._rest():
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            call.broke(error)
+            if isinstance(error, Exception) and (rest := self._rest()):
+                yield rest
+            raise
+        call.end(Outcome.OK)
+
+    def close(self) -> None:
+        try:
+            self._inner.close()
+        finally:
+            self._call.end(Outcome.CLOSED_EARLY)
+
+
+class _AsyncBody(_Body):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        call, keeper = self._call, self._keeper
+        keep, times, elapsed = call.exchange.chunks.append, call.exchange.times, call.elapsed
+        room = keeper.room
+        pieces = self._inner.__aiter__()
+        try:
+            async for chunk in pieces:
+                if len(times) < _TIMED:
+                    times.append(elapsed())
+                room -= len(chunk) + _PIECE_COST
+                if room > 0:
+                    keep(chunk)
+                else:
+                    keeper.overflow(chunk)
+                if self._hider is None:
+                    yield chunk
+                elif shown := self._shown(chunk):
+                    yield shown
+            if rest := self._rest():
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            call.broke(error)
+            if isinstance(error, Exception) and (rest := self._rest()):
+                yield rest
+            raise
+        finally:
+            if hasattr(pieces, "aclose"):
+                await pieces.aclose()
+        call.end(Outcome.OK)
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        except BaseException as error:
+            self._call.broke(error)
+            raise
+        finally:
+            self._call.end(Outcome.CLOSED_EARLY)

@@ -1,0 +1,171 @@
+"""One observed call: timestamps and references, from the first line to its one end."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from ..faults import guarded
+from ..record import Exchange, Failure, Outcome, Scope, Upload
+from . import stream_usage
+from .outbox import outbox
+
+_BINARY = ("audio/", "image/", "video/", "application/octet-stream")
+
+
+class Call:
+    """A context manager around the SDK's own request, for sync and async alike.
+
+    `with` covers the request itself. A body that streams lives longer: its wrapper reports
+    the end. Whichever end comes first is told, every later one is ignored.
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_open", "exchange", "injector", "streaming")
+
+    def __init__(self, endpoint: str, scope: Scope, injector: stream_usage.Injector | None) -> None:
+        self.exchange = Exchange(
+            endpoint=endpoint, id=str(uuid.uuid4()), scope=scope, started_at=time.time()
+        )
+        self.injector = injector
+        self._clock = time.perf_counter()
+        self._open = [True]
+        self.streaming = False
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._clock
+
+    # -- the request ---------------------------------------------------------------
+
+    @guarded
+    def sent(self, request: Any, options: Any) -> None:
+        """Note one HTTP attempt and the body that it carries."""
+        exchange = self.exchange
+        exchange.attempts += 1
+        exchange.last_attempt = self.elapsed()
+        if exchange.attempts > 1 and exchange.request is not None:
+            return
+        files = options.files
+        if files:
+            fields = options.json_data
+            exchange.form = dict(fields) if isinstance(fields, Mapping) else None
+            exchange.uploads = list(_uploads(files))
+        else:
+            exchange.request = _content(request)
+
+    def refused_usage(self, error: Exception) -> bool:
+        """Whether the provider refused only the usage option that we added."""
+        return bool(self.injector and _refused(self.injector, error))
+
+    # -- the answer ----------------------------------------------------------------
+
+    @guarded
+    def answered(self, response: Any) -> bool:
+        """Note the answer's head. True when its body is still to be read."""
+        exchange = self.exchange
+        exchange.status = response.status_code
+        exchange.headers = response.headers
+        if self.injector:
+            self.injector.accepted()
+        if not response.is_closed:
+            self.streaming = True
+            outbox.open_streams.add(self)
+            return True
+        exchange.times.append(self.elapsed())
+        exchange.received = len(response.content)
+        if self.keeps(response.headers):
+            exchange.body = response.content
+        return False
+
+    @staticmethod
+    def keeps(headers: Any) -> bool:
+        """Whether the body may hold text; sound and pictures are only counted."""
+        return not headers.get("content-type", "").startswith(_BINARY)
+
+    # -- the end -------------------------------------------------------------------
+
+    def end(self, outcome: Outcome, failure: Failure | None = None) -> None:
+        """Tell how the call ended. Only the first end counts; safe in finalisers."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        exchange = self.exchange
+        exchange.ended = self.elapsed()
+        exchange.outcome = outcome
+        exchange.failure = failure
+        outbox.items.put(exchange)
+
+    def broke(self, error: BaseException) -> None:
+        """End the call with what an exception says."""
+        if isinstance(error, Exception):
+            self.end(Outcome.ERROR, _failure(error))
+        else:
+            self.end(Outcome.CANCELLED)
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.broke(error)
+        elif not self.streaming:
+            self.end(Outcome.OK)
+
+
+@guarded
+def _refused(injector: stream_usage.Injector, error: Exception) -> bool:
+    return injector.refused(error)
+
+
+def _failure(error: Exception) -> Failure:
+    return _described(error) or Failure(type=type(error).__name__)
+
+
+@guarded
+def _described(error: Exception) -> Failure:
+    """Describe an exception now: keeping it would keep the caller's frames alive."""
+    code = getattr(error, "code", None)
+    status = getattr(error, "status_code", None)
+    return Failure(
+        type=type(error).__name__,
+        message=str(error),
+        code=code if isinstance(code, str) else None,
+        status=status if isinstance(status, int) else None,
+    )
+
+
+def _content(request: Any) -> bytes | None:
+    try:
+        content: bytes = request.content
+    except RuntimeError:  # a generator's body was never in memory
+        return None
+    return content or None
+
+
+def _uploads(files: Any) -> Iterable[Upload]:
+    """Describe a multipart request's files: `{field: file}` or `[(field, file)]`.
+
+    A file is its content, or `(name, content[, media type[, headers]])`.
+    """
+    for field, file in files.items() if isinstance(files, Mapping) else files:
+        parts = file if isinstance(file, tuple) else (getattr(file, "name", None), file)
+        name = parts[0] if isinstance(parts[0], str) else None
+        media_type = parts[2] if len(parts) > 2 else None
+        yield Upload(field, name, media_type, _size(parts[1]))
+
+
+def _size(content: Any) -> int | None:
+    if isinstance(content, (bytes, bytearray, str)):
+        return len(content)
+    try:
+        position = content.tell()
+        size: int = content.seek(0, 2)
+        content.seek(position)
+    except Exception:  # an unseekable file has no known size; that is an answer, not a fault
+        return None
+    return size

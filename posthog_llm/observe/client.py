@@ -1,0 +1,212 @@
+"""Client mixins: one seam, the SDK's own `request`, for every endpoint and helper.
+
+A client class is `class OpenAI(SyncClient, sdk.OpenAI)`. The mixin comes first, calls the
+SDK for everything, and returns the SDK's own objects.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from ..context import ambient, current, merged
+from ..faults import guarded
+from ..providers.endpoints import endpoint_of
+from ..record import Arguments, Scope
+from . import body, resources, stream_usage
+from .arguments import CARRIER, NAMES, peel, unload
+from .call import Call
+from .event_ids import remember
+from .outbox import outbox
+
+_CLIENT_ONLY = {"posthog_stream_usage": True, "posthog_redact": None}
+
+
+class ObservedClient:
+    """What the sync and the async client share: everything but the `await`."""
+
+    _posthog = Arguments()
+    _posthog_stream_usage: bool = True
+    _posthog_redact: Any = None
+    _posthog_provider: str | None = None
+    """Provider that the class stands for, where that is not told by the host."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        sdk = next((base for base in cls.__bases__ if not issubclass(base, ObservedClient)), None)
+        if sdk is not None:
+            _adopt(cls, sdk)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        defaults = peel(kwargs) or Arguments()
+        stream_usage = kwargs.pop("posthog_stream_usage", True)
+        redact = kwargs.pop("posthog_redact", None)
+        if not isinstance(stream_usage, bool):
+            raise TypeError("posthog_stream_usage must be True or False")
+        if redact is not None and not callable(redact):
+            raise TypeError("posthog_redact must be a callable that takes and returns a str")
+        super().__init__(*args, **kwargs)
+        self._posthog = defaults
+        self._posthog_stream_usage = stream_usage
+        self._posthog_redact = redact
+        if outbox.on_client is not None:
+            outbox.on_client(defaults.client)
+
+    def copy(self, **kwargs: Any) -> Any:
+        changed = peel(kwargs)
+        own = {name: kwargs.pop(name) for name in _CLIENT_ONLY if name in kwargs}
+        new = super().copy(**kwargs)  # type: ignore[misc]
+        # Set afterwards, so that a subclass's own constructor need not know our arguments.
+        new._posthog = merged(self._posthog, changed) if changed else self._posthog
+        new._posthog_stream_usage = own.get("posthog_stream_usage", self._posthog_stream_usage)
+        new._posthog_redact = own.get("posthog_redact", self._posthog_redact)
+        return new
+
+    with_options = copy
+
+    def _build_request(self, options: Any, **kwargs: Any) -> Any:
+        call = unload(options)
+        if not isinstance(call, Call):
+            return super()._build_request(options, **kwargs)  # type: ignore[misc]
+        if call.injector:
+            _add_usage(call.injector, options)
+        request = super()._build_request(options, **kwargs)  # type: ignore[misc]
+        request.extensions[CARRIER] = call
+        call.sent(request, options)
+        return request
+
+    def _process_response(self, *, response: Any, **kwargs: Any) -> Any:
+        call = response.request.extensions.get(CARRIER)
+        if isinstance(call, Call):
+            _observe(call, response)
+        return super()._process_response(response=response, **kwargs)  # type: ignore[misc]
+
+
+class SyncClient(ObservedClient):
+    """Mixin for a client whose `request` returns."""
+
+    def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        call = _begin(self, options)
+        if call is None:
+            return super().request(cast_to, options, **kwargs)  # type: ignore[misc]
+        with call:
+            try:
+                return remember(super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
+            except Exception as error:
+                if not call.refused_usage(error):
+                    raise
+            return remember(super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
+
+
+class AsyncClient(ObservedClient):
+    """Mixin for a client whose `request` is awaited."""
+
+    async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        call = _begin(self, options)
+        if call is None:
+            return await super().request(cast_to, options, **kwargs)  # type: ignore[misc]
+        with call:
+            try:
+                return remember(await super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
+            except Exception as error:
+                if not call.refused_usage(error):
+                    raise
+            return remember(await super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
+
+
+def _adopt(cls: Any, sdk: Any) -> None:
+    """Give a client class the SDK's face: resources, signatures and docstrings."""
+    namespace: dict[str, Any] = {}
+    resources.override_properties(sdk, namespace)
+    for name, value in namespace.items():
+        setattr(cls, name, value)
+    cls.copy = functools.wraps(sdk.copy)(_own(cls.copy))
+    cls.with_options = cls.copy
+    cls.__doc__ = cls.__doc__ or sdk.__doc__
+    cls.__signature__ = _signature(sdk)
+
+
+def _own(function: Any) -> Any:
+    """Return a copy of a function, to be given another face than the original's."""
+
+    def own(self: Any, **kwargs: Any) -> Any:
+        return function(self, **kwargs)
+
+    return own
+
+
+def _signature(sdk: Any) -> inspect.Signature:
+    """Return the SDK constructor's signature with our keyword-only arguments at its end."""
+    signature = inspect.signature(sdk)
+    ours = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in {**dict.fromkeys(NAMES), **_CLIENT_ONLY}.items()
+    ]
+    return signature.replace(parameters=[*signature.parameters.values(), *ours])
+
+
+def _begin(client: Any, options: Any) -> Call | None:
+    """Start observing a request, or return `None` where there is nothing to observe.
+
+    The carried arguments are taken out first and outside the guard: whatever happens to us,
+    they must not become a URL parameter.
+    """
+    carried = unload(options)
+    call = _started(client, options, carried)
+    if call is not None:
+        options.params = {**(options.params or {}), CARRIER: call}
+    return call
+
+
+@guarded
+def _started(client: Any, options: Any, carried: Any) -> Call | None:
+    endpoint = endpoint_of(options.method, options.url)
+    if endpoint is None:
+        return None
+    given = carried if isinstance(carried, Arguments) else Arguments()
+    outer, defaults = current(), client._posthog
+    for arguments in (given, outer, defaults):
+        if arguments.capture is False:
+            return None
+        if arguments.capture:
+            break
+    outbox.wake()
+    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
+    call = Call(endpoint.name, scope, _injector(client, endpoint.streams_usage, options))
+    exchange = call.exchange
+    exchange.base_url = client.base_url
+    exchange.provider = client._posthog_provider
+    exchange.path = options.url
+    exchange.streamed = _streams(options)
+    exchange.secrets = tuple(
+        key
+        for name in ("api_key", "admin_api_key", "_azure_ad_token")
+        if isinstance(key := getattr(client, name, None), str) and key
+    )
+    return call
+
+
+def _streams(options: Any) -> bool:
+    asked = options.json_data
+    return bool(
+        (isinstance(asked, dict) and asked.get("stream"))
+        or (options.params and options.params.get("stream"))
+    )
+
+
+def _injector(client: Any, possible: bool, options: Any) -> stream_usage.Injector | None:
+    if not (possible and client._posthog_stream_usage and _streams(options)):
+        return None
+    return stream_usage.Injector(str(client.base_url))
+
+
+@guarded
+def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
+    injector.add(options)
+
+
+@guarded
+def _observe(call: Call, response: Any) -> None:
+    if call.answered(response):
+        body.wrap(response, call)

@@ -1,0 +1,65 @@
+"""From an answer in the caller's hands to the uuid of its event."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .arguments import CARRIER
+
+if TYPE_CHECKING:
+    from .call import Call
+
+T = TypeVar("T")
+_NAMESPACE = uuid.UUID("a6b4c7c0-5d0b-5b0e-9a53-6f2f0c1b5f11")
+_known: dict[int, tuple[weakref.ref[Any], str]] = {}
+
+
+def remember(result: T, call: Call) -> T:
+    """Note which event an answer belongs to, without touching the answer."""
+    if not call.streaming:
+        key = id(result)
+        try:
+            # The callback frees the entry with the answer, before its id can be used again.
+            ref = weakref.ref(result, lambda _: _known.pop(key, None))
+        except TypeError:  # a plain str, list or None cannot be referenced weakly
+            return result
+        _known[key] = (ref, call.exchange.id)
+    return result
+
+
+def background_id(response_id: str) -> str:
+    """Return the event uuid of a background response: the same in every process that asks."""
+    return str(uuid.uuid5(_NAMESPACE, response_id))
+
+
+def event_id(answer: Any) -> str | None:
+    """Return the uuid of the event that an answer belongs to.
+
+    Takes what a wrapped client returned: a parsed answer, a stream, a stream manager's
+    stream, a raw or a streaming response. `None` when no event belongs to it: the call was
+    not captured, or the answer is a plain `str` (use `with_raw_response` there).
+
+    The event of a background response is sent when it ends; its uuid is known from the
+    first answer on.
+    """
+    if getattr(answer, "background", None) is True and isinstance(getattr(answer, "id", 0), str):
+        return background_id(answer.id)
+    known = _known.get(id(answer))
+    if known is not None and known[0]() is answer:
+        return known[1]
+    call = _call_behind(answer)
+    return None if call is None else str(call.exchange.id)
+
+
+def _call_behind(answer: Any) -> Any:
+    """Find the observed call by way of the HTTP response that an SDK object holds."""
+    for name in ("response", "http_response", "_response", "_raw_stream"):
+        held = getattr(answer, name, None)
+        request = getattr(held, "_request", None) and held.request
+        if request is not None:
+            return request.extensions.get(CARRIER)
+        if held is not None and held is not answer and name == "_raw_stream":
+            return _call_behind(held)
+    return None

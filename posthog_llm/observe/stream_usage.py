@@ -1,0 +1,141 @@
+"""Asking for a stream's token usage when the caller did not, without the caller seeing it.
+
+OpenAI's chat and completion streams report usage only with
+`stream_options.include_usage` (https://platform.openai.com/docs/api-reference/chat/create).
+The option is added to a copy of the body. It causes one more chunk, with usage and no
+choices, and `"usage": null` on every other one; both are taken out of the bytes again
+before the SDK reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..encoding import Transcoder
+
+_support: dict[str, bool] = {}
+"""Base URL → whether it takes the option. Absent: not known yet."""
+_MARKS = ("stream_options", "include_usage")
+_REFUSALS = (400, 422)
+_NULL = b',"usage":null'
+_SPACED_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_MOST_HELD = 1 << 20
+"""Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
+_KEY = b'"usage"'
+
+
+class Injector:
+    """Adds the option to one call's requests, unless its base URL refuses it."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self.added = False
+
+    def add(self, options: Any) -> None:
+        """Add the option to a copy of the body in `options`, if the caller left it open."""
+        body, extra = options.json_data, options.extra_json
+        self.added = False
+        if _support.get(self._base_url) is False or not isinstance(body, Mapping):
+            return
+        sent = {**body, **extra} if isinstance(extra, Mapping) else body
+        asked = sent.get("stream_options")
+        if sent.get("stream") is not True or not (asked is None or isinstance(asked, Mapping)):
+            return
+        if asked and "include_usage" in asked:
+            return
+        wanted = {**(asked or {}), "include_usage": True}
+        if isinstance(extra, Mapping) and "stream_options" in extra:
+            options.extra_json = {**extra, "stream_options": wanted}
+        else:
+            options.json_data = {**body, "stream_options": wanted}
+        self.added = True
+
+    def accepted(self) -> None:
+        if self.added:
+            _support[self._base_url] = True
+
+    def refused(self, error: Any) -> bool:
+        """Whether `error` is about the added option; remembers that, so it is asked once.
+
+        A refusal that names nothing counts only until the base URL has once accepted.
+        """
+        status = getattr(error, "status_code", None)
+        if not self.added or status not in _REFUSALS:
+            return False
+        response = getattr(error, "response", None)
+        text = f"{error} {getattr(response, 'text', '')}"
+        named = any(mark in text for mark in _MARKS)
+        vague = not (getattr(error, "param", None) or getattr(error, "code", None))
+        if not named and not (vague and self._base_url not in _support):
+            return False
+        _support[self._base_url] = False
+        return True
+
+    def hider(self, headers: Any) -> Hider | Transcoder | None:
+        """What takes the extra chunk out of the answer; `None` when nothing was added."""
+        if not self.added or not headers.get("content-type", "").startswith("text/event-stream"):
+            return None
+        encoding = headers.get("content-encoding", "")
+        return Transcoder(encoding, Hider()) if encoding else Hider()
+
+
+class Hider:
+    """Takes the traces of the added option out of a stream of server-sent events.
+
+    Bytes that end inside an event wait for its end, so that no event is judged by halves.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if data[-2:] != b"\n\n":
+            data = self._hold(data)
+        if _KEY not in data:
+            return data
+        data = data.replace(_NULL, b"")
+        return self._without_usage(data) if _KEY in data else data
+
+    def flush(self) -> bytes:
+        rest, self._held = self._held, b""
+        return self._without_usage(rest) if _KEY in rest else rest
+
+    def _hold(self, data: bytes) -> bytes:
+        """Keep back what follows the last whole event."""
+        ends = [at + len(end) for end in _EVENT_ENDS if (at := data.rfind(end)) >= 0]
+        whole = max(ends, default=0)
+        if len(data) - whole > _MOST_HELD:
+            return data
+        self._held = data[whole:]
+        return data[:whole]
+
+    def _without_usage(self, data: bytes) -> bytes:
+        data = _SPACED_NULL.sub(b"", data)
+        separator = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
+        events = data.split(separator)
+        return separator.join(event for event in events if not _only_usage(event))
+
+
+def _only_usage(event: bytes) -> bool:
+    """Whether an event is the one chunk that the option adds: usage, and no choices."""
+    if _KEY not in event:
+        return False
+    _, colon, data = event.partition(b"data:")
+    if not colon:
+        return False
+    try:
+        chunk = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(chunk, dict)
+        and isinstance(chunk.get("usage"), dict)
+        and chunk.get("choices") == []
+    )

@@ -1,0 +1,268 @@
+"""Chat completions, and the legacy completions: request, answer and stream.
+
+https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..record import Answered, Asked, Exchange, Failure
+from . import usage
+from .sse import Event, Folded, parse
+
+_TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_NOT_PARAMETERS = frozenset({"messages", "model", "tools", "functions", "prompt"})
+
+
+def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+    prompt = body.get("messages")
+    if prompt is None:
+        prompt = as_prompt(body.get("prompt"))
+    return Asked(
+        model=text_or_none(body.get("model")),
+        input=prompt,
+        tools=body.get("tools") or body.get("functions"),
+        parameters={k: v for k, v in body.items() if k not in _NOT_PARAMETERS},
+    )
+
+
+def as_prompt(prompt: Any) -> Any:
+    """Show a bare text as the user's message."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def answered(body: Mapping[str, Any], provider: str) -> Answered:
+    choices = [c for c in _list(body.get("choices")) if isinstance(c, Mapping)]
+    output = [message for choice in choices if (message := _message(choice))]
+    model = text_or_none(body.get("model"))
+    counted = usage.read(_usage(body, choices), provider, model)
+    if counted.web_searches is None and any(_searched(message) for message in output):
+        counted.web_searches = 1
+    return Answered(
+        model=model,
+        output=output or None,
+        usage=counted,
+        stop_reason=next((s for c in choices if (s := text_or_none(c.get("finish_reason")))), None),
+        service_tier=text_or_none(body.get("service_tier")),
+        response_id=text_or_none(body.get("id")),
+        failure=failure(body.get("error")) if not output else None,
+    )
+
+
+def _usage(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Any:
+    found = body.get("usage")
+    if found is None and isinstance(groq := body.get("x_groq"), Mapping):
+        found = groq.get("usage")
+    if found is None:  # Moonshot reports it on the choice
+        found = next((c["usage"] for c in choices if isinstance(c.get("usage"), Mapping)), None)
+    return found
+
+
+def failure(error: Any) -> Failure | None:
+    """Read the error object that some providers answer with status 200, or in a stream."""
+    if not error:
+        return None
+    if not isinstance(error, Mapping):
+        return Failure(type="APIError", message=str(error))
+    code = error.get("code")
+    kind = text_or_none(error.get("type"))
+    return Failure(
+        type="APIError" if kind in (None, "error") else kind,
+        message=text_or_none(error.get("message")),
+        code=str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) else None,
+    )
+
+
+def _message(choice: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a choice's message with what it says; empty fields say nothing."""
+    source = choice.get("message")
+    if isinstance(text := choice.get("text"), str):
+        source = {"content": text}
+    if not isinstance(source, Mapping):
+        return None
+    said = {k: v for k, v in source.items() if v not in (None, "", []) and k != "role"}
+    said.pop("parsed", None)
+    return {"role": source.get("role") or "assistant", "content": said.pop("content", None), **said}
+
+
+def _searched(message: Mapping[str, Any]) -> bool:
+    notes = [note for note in _list(message.get("annotations")) if isinstance(note, Mapping)]
+    return any(note.get("type") == "url_citation" for note in notes)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+# -- streams -------------------------------------------------------------------------
+
+
+def fold(source: Iterable[Event]) -> Folded:
+    """Fold a stream's chunks into the completion that a plain call would have answered."""
+    folding = _Folding()
+    for offset, data in source:
+        folding.add(offset, data)
+    return folding.done()
+
+
+class _Folding:
+    """Most chunks differ from the last one only in the text of one string.
+
+    Such a chunk needs no parser: what stands before and behind that string is compared with
+    the last parsed chunk. It is the difference between 0.6 and 3.8 µs a chunk.
+    """
+
+    _MARK = b'"content":"'
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] = {}
+        self.choices: dict[Any, dict[str, Any]] = {}
+        self.first: int | None = None
+        self.ended = False
+        self._before: bytes | None = None
+        self._behind = b""
+        self._run: list[bytes] = []
+        self._target: dict[str, Any] = {}
+
+    def add(self, offset: int, data: bytes) -> None:
+        before, mark, rest = data.partition(self._MARK)
+        text, _, behind = rest.partition(b'"')
+        if before == self._before and behind == self._behind and text[-1:] != b"\\":
+            self._run.append(text)
+            return
+        self._end_run()
+        if data[:6] == b"[DONE]":
+            self.ended = True
+            return
+        chunk = parse(data)
+        if not isinstance(chunk, dict):
+            return
+        said = self._merge(chunk)
+        if said and self.first is None:
+            self.first = offset
+        if said and mark and self._repeats(chunk, text):
+            self._before, self._behind = before, behind
+
+    def _repeats(self, chunk: dict[str, Any], text: bytes) -> bool:
+        """Whether a chunk like this one, with another text, may be taken without parsing."""
+        choices = chunk["choices"]
+        if len(choices) != 1 or choices[0].get("finish_reason") is not None:
+            return False
+        index, delta = choices[0].get("index"), choices[0].get("delta")
+        if not isinstance(index, int) or not isinstance(delta, dict):
+            return False
+        self._target = self.choices[index]["message"]
+        return set(delta) <= {"content", "role"} and parse(b'"%b"' % text) == delta["content"]
+
+    def _end_run(self) -> None:
+        if self._run:
+            text = parse(b'"' + b"".join(self._run) + b'"')
+            if isinstance(text, str):
+                _append(self._target, "content", text)
+            self._run.clear()
+        self._before = None
+
+    def _merge(self, chunk: dict[str, Any]) -> bool:
+        """Merge one chunk; true when it holds content."""
+        for key, value in chunk.items():
+            if key != "choices" and value is not None:
+                self.body[key] = value
+        said = False
+        for position, choice in enumerate(_list(chunk.get("choices"))):
+            if isinstance(choice, dict):
+                said = self._merge_choice(choice, position) or said
+        return said
+
+    def _merge_choice(self, choice: dict[str, Any], position: int) -> bool:
+        index = choice.get("index", position)
+        merged = self.choices.setdefault(
+            index if isinstance(index, int) else position, {"index": index, "message": {}}
+        )
+        for key in ("finish_reason", "usage"):
+            if choice.get(key) is not None:
+                merged[key] = choice[key]
+        if isinstance(text := choice.get("text"), str):
+            _append(merged, "text", text)
+            return bool(text)
+        delta = choice.get("delta")
+        return isinstance(delta, dict) and _merge_delta(merged["message"], delta)
+
+    def done(self) -> Folded:
+        self._end_run()
+        choices = [self.choices[index] for index in sorted(self.choices)]
+        finished = bool(choices) and all(choice.get("finish_reason") for choice in choices)
+        for choice in choices:
+            message = choice["message"]
+            if calls := message.get("tool_calls"):
+                message["tool_calls"] = [_without_index(call) for call in calls]
+        body = {**self.body, "choices": choices}
+        return Folded(body, self.first, self.ended or finished or bool(body.get("error")))
+
+
+def _append(into: dict[str, Any], key: str, text: str) -> None:
+    old = into.get(key)
+    into[key] = old + text if isinstance(old, str) else text
+
+
+def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
+    """Merge one delta into its message; true when it holds content."""
+    said = False
+    for key, value in delta.items():
+        if value is None:
+            continue
+        if key == "tool_calls":
+            calls = message.setdefault("tool_calls", [])
+            for part in _list(value):
+                said = (isinstance(part, dict) and _merge_call(calls, part)) or said
+        elif key in ("function_call", "audio") and isinstance(value, dict):
+            _merge_parts(message.setdefault(key, {}), value)
+            said = said or any(isinstance(v, str) and v for v in value.values())
+        elif key in _TEXTS and isinstance(value, str):
+            _append(message, key, value)
+            said = said or bool(value)
+        elif isinstance(value, list) and isinstance(message.get(key), list):
+            message[key] = message[key] + value
+        else:
+            message[key] = value
+    return said
+
+
+def _merge_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> bool:
+    """Merge a piece of a tool call.
+
+    Providers reuse the index of a finished call, or leave it out: a new id is a new call.
+    """
+    index, identity = part.get("index"), part.get("id")
+    call = next((c for c in reversed(calls) if c.get("index") == index), None)
+    if index is None and not identity and calls:
+        call = calls[-1]
+    elif identity and call is not None and call.get("id") not in (None, "", identity):
+        call = None
+    if call is None:
+        call = {"index": index}
+        calls.append(call)
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _merge_parts(call.setdefault(key, {}), value)
+        elif value is not None and key != "index":
+            call[key] = value
+    return True
+
+
+def _merge_parts(into: dict[str, Any], part: dict[str, Any]) -> None:
+    """Concatenate the texts of a piece; a name, an id and the like come once."""
+    for key, value in part.items():
+        if isinstance(value, str) and key in ("arguments", "transcript", "data", "input"):
+            _append(into, key, value)
+        elif value not in (None, ""):
+            into[key] = value
+
+
+def _without_index(call: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in call.items() if key != "index"}

@@ -1,0 +1,84 @@
+"""Who serves a base URL: the provider's name as PostHog's price book knows it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+_DOMAINS = {
+    "openai.azure.com": "azure",
+    "services.ai.azure.com": "azure",
+    "cognitiveservices.azure.com": "azure",
+    "models.inference.ai.azure.com": "azure",
+    "inference.ai.azure.com": "azure",
+    "amazonaws.com": "bedrock",
+    "api.aws": "bedrock",
+    "aiplatform.googleapis.com": "vertex",
+    "generativelanguage.googleapis.com": "gemini",
+    "openrouter.ai": "openrouter",
+    "groq.com": "groq",
+    "deepseek.com": "deepseek",
+    "mistral.ai": "mistral",
+    "together.xyz": "together",
+    "together.ai": "together",
+    "fireworks.ai": "fireworks",
+    "x.ai": "xai",
+    "perplexity.ai": "perplexity",
+    "cerebras.ai": "cerebras",
+    "anthropic.com": "anthropic",
+    "cohere.ai": "cohere",
+    "cohere.com": "cohere",
+    "deepinfra.com": "deepinfra",
+    "sambanova.ai": "sambanova",
+    "novita.ai": "novita",
+    "hyperbolic.xyz": "hyperbolic",
+    "nebius.com": "nebius",
+    "nebius.ai": "nebius",
+    "moonshot.ai": "moonshotai",
+    "moonshot.cn": "moonshotai",
+    "z.ai": "z-ai",
+    "bigmodel.cn": "z-ai",
+    "minimax.io": "minimax",
+    "aliyuncs.com": "alibaba",
+    "siliconflow.cn": "siliconflow",
+    "siliconflow.com": "siliconflow",
+    "huggingface.co": "huggingface",
+    "nvidia.com": "nvidia",
+    "cloudflare.com": "cloudflare",
+    "githubcopilot.com": "github",
+    "models.github.ai": "github",
+    "ai21.com": "ai21",
+    "baseten.co": "baseten",
+    "parasail.io": "parasail",
+    "ollama.com": "ollama",
+}
+_LOCAL_PORTS = {11434: "ollama", 1234: "lmstudio"}
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"})
+
+
+def provider_of(base_url: str) -> str:
+    """Return the provider behind `base_url`; `openai` where the host tells nothing.
+
+    A proxy's host tells nothing: name the provider with `posthog_provider_override`.
+    """
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").lower()
+    labels = host.split(".")
+    for start in range(len(labels) - 1):
+        if found := _DOMAINS.get(".".join(labels[start:])):
+            return found
+    if host in _LOCAL:
+        return _LOCAL_PORTS.get(_port(parts.netloc), "openai")
+    return "openai"
+
+
+def _port(netloc: str) -> int:
+    digits = netloc.rpartition(":")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def bare_url(base_url: str) -> str | None:
+    """Return scheme, host and path of a URL: no credentials, query or fragment."""
+    parts = urlsplit(base_url)
+    if not parts.netloc:
+        return None
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

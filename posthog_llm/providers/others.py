@@ -1,0 +1,140 @@
+"""Embeddings, decisions, images and sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..record import Answered, Asked, Exchange, Usage
+from . import usage
+from .chat import as_prompt, failure, text_or_none
+from .sse import Event, Folded, objects
+
+_CONTENT = frozenset({"model", "input", "prompt", "questions", "instructions", "file", "image"})
+
+
+def _parameters(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key not in _CONTENT}
+
+
+def _uploads(exchange: Exchange) -> list[dict[str, Any]]:
+    """Show the files of a multipart request by name, type and size."""
+    return [
+        {
+            "type": "file",
+            "file": {
+                "filename": upload.name,
+                "file_data": f"[{upload.media_type or 'binary'}, "
+                f"{'unknown' if upload.size is None else upload.size} bytes]",
+            },
+        }
+        for upload in exchange.uploads
+    ]
+
+
+def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+    """Read a request of any of these endpoints: a text, files, or both."""
+    prompt = body.get("input", body.get("prompt"))
+    files = _uploads(exchange)
+    if files:
+        words = [{"type": "text", "text": prompt}] if isinstance(prompt, str) else []
+        prompt = [{"role": "user", "content": [*words, *files]}]
+    elif exchange.endpoint != "embedding":
+        prompt = as_prompt(prompt)
+    if body.get("questions"):
+        prompt = [*(prompt or []), {"role": "user", "content": body["questions"]}]
+    if body.get("instructions"):
+        prompt = [{"role": "system", "content": body["instructions"]}, *(prompt or [])]
+    return Asked(text_or_none(body.get("model")), prompt, None, _parameters(body))
+
+
+def embedded(body: Mapping[str, Any], provider: str) -> Answered:
+    """Read an embedding's answer. Vectors are no output that anybody reads; they stay."""
+    return _answered(body, provider, None)
+
+
+def decided(body: Mapping[str, Any], provider: str) -> Answered:
+    answers = body.get("answers")
+    said = [{"role": "assistant", "content": answers}] if isinstance(answers, list) else None
+    return _answered(body, provider, said)
+
+
+def drawn(body: Mapping[str, Any], provider: str) -> Answered:
+    data = body.get("data")
+    images = [i for i in data if isinstance(i, Mapping)] if isinstance(data, list) else []
+    kind = f"image/{text_or_none(body.get('output_format')) or 'png'}"
+    output = [
+        {"role": "assistant", "content": [{**_picture(image, kind), **_revised(image)}]}
+        for image in images
+    ]
+    answer = _answered(body, provider, output or None)
+    counted = answer.usage
+    if counted.image_output_tokens is None and counted.text_output_tokens is None:
+        counted.image_output_tokens = counted.output_tokens
+    return answer
+
+
+def _picture(image: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    if isinstance(encoded := image.get("b64_json"), str):
+        return {"type": "image", "media_type": kind, "b64_json": encoded}
+    return {"type": "image", "image": image.get("url")}
+
+
+def _revised(image: Mapping[str, Any]) -> dict[str, Any]:
+    revised = image.get("revised_prompt")
+    return {"revised_prompt": revised} if revised else {}
+
+
+def spoken(body: Mapping[str, Any], provider: str) -> Answered:
+    """Read the answer of speech synthesis: sound, told by its size."""
+    return _answered(body, provider, None)
+
+
+def transcribed(body: Mapping[str, Any], provider: str) -> Answered:
+    text = body.get("text")
+    said = [{"role": "assistant", "content": text}] if isinstance(text, str) else None
+    answer = _answered(body, provider, said)
+    if answer.usage.audio_seconds is None and isinstance(body.get("duration"), (int, float)):
+        answer.usage.audio_seconds = body["duration"]
+    return answer
+
+
+def _answered(
+    body: Mapping[str, Any], provider: str, output: list[dict[str, Any]] | None
+) -> Answered:
+    model = text_or_none(body.get("model"))
+    counted = usage.read(body.get("usage"), provider, model)
+    return Answered(
+        model=model,
+        output=output,
+        usage=counted if isinstance(body.get("usage"), Mapping) else Usage(),
+        response_id=text_or_none(body.get("id")),
+        failure=failure(body.get("error")),
+    )
+
+
+# -- streams -------------------------------------------------------------------------
+
+
+def fold(source: Iterable[Event]) -> Folded:
+    """Fold the streams of images, transcription and speech: deltas, then one `done`."""
+    body: dict[str, Any] = {}
+    pictures: list[dict[str, Any]] = []
+    first: int | None = None
+    complete = False
+    for offset, event in objects(source):
+        kind = str(event.get("type"))
+        if event.get("error"):
+            body["error"], complete = event["error"], True
+        if first is None and kind.endswith((".delta", ".partial_image", ".completed", ".done")):
+            first = offset
+        if kind.endswith(".text.delta") and isinstance(event.get("delta"), str):
+            body["text"] = body.get("text", "") + event["delta"]
+        elif kind.endswith((".completed", ".done")):
+            complete = True
+            if "b64_json" in event:
+                pictures.append({"b64_json": event["b64_json"]})
+            body.update({k: v for k, v in event.items() if k not in ("b64_json", "type")})
+    if pictures:
+        body["data"] = pictures
+    return Folded(body, first, complete)

@@ -1,0 +1,180 @@
+"""From an exchange to its record: decode, parse, and let the endpoint's adapter read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..encoding import decoders
+from ..faults import guarded
+from ..media import without_blobs
+from ..record import Answered, Asked, Exchange, Failure, Outcome, Record
+from . import chat, others, responses, sse
+from .endpoints import ENDPOINTS
+from .hosts import bare_url, provider_of
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The three functions that one wire format needs."""
+
+    asked: Callable[[Mapping[str, Any], Exchange], Asked]
+    answered: Callable[[Mapping[str, Any], str], Answered]
+    fold: Callable[[Iterable[sse.Event]], sse.Folded]
+
+
+_ADAPTERS = {
+    "chat": Adapter(chat.asked, chat.answered, chat.fold),
+    "completion": Adapter(chat.asked, chat.answered, chat.fold),
+    "response": Adapter(responses.asked, responses.answered, responses.fold),
+    "response_poll": Adapter(responses.asked, responses.answered, responses.fold),
+    "decision": Adapter(others.asked, others.decided, others.fold),
+    "embedding": Adapter(others.asked, others.embedded, others.fold),
+    "image": Adapter(others.asked, others.drawn, others.fold),
+    "speech": Adapter(others.asked, others.spoken, others.fold),
+    "transcription": Adapter(others.asked, others.transcribed, others.fold),
+}
+
+
+def read(exchange: Exchange) -> Record:
+    """Read what an exchange meant. Whatever cannot be read is told as unknown."""
+    adapter = _ADAPTERS[exchange.endpoint]
+    url = str(exchange.base_url or "")
+    provider = exchange.provider or provider_of(url)
+    asked = _asked(adapter, exchange) or Asked()
+    answered, first = _answered(adapter, exchange, provider) or (Answered(), None)
+    outcome, failure = _outcome(exchange, answered)
+    return Record(
+        kind=ENDPOINTS[exchange.endpoint].kind,
+        exchange=exchange,
+        asked=asked,
+        answered=answered,
+        provider=provider,
+        base_url=bare_url(url),
+        latency=_latency(exchange, outcome),
+        time_to_first_token=first,
+        outcome=outcome,
+        failure=failure,
+        request_id=_header(exchange, "x-request-id") or _header(exchange, "apim-request-id"),
+        retries=max(0, exchange.attempts - 1),
+        content_cut=exchange.cut,
+    )
+
+
+def _header(exchange: Exchange, name: str) -> str | None:
+    value = exchange.headers.get(name) if exchange.headers is not None else None
+    return value if isinstance(value, str) else None
+
+
+def _latency(exchange: Exchange, outcome: Outcome) -> float:
+    """An answer that was dropped ended, as far as anybody knows, with its last piece."""
+    if outcome is Outcome.DROPPED and exchange.times:
+        return exchange.times[-1]
+    return exchange.ended
+
+
+def _outcome(exchange: Exchange, answered: Answered) -> tuple[Outcome, Failure | None]:
+    """Weigh how the call ended against what the answer says of itself."""
+    if exchange.outcome is Outcome.ERROR:
+        return Outcome.ERROR, exchange.failure
+    if answered.failure is not None:
+        return Outcome.ERROR, replace(answered.failure, status=exchange.status)
+    if answered.cancelled:
+        return Outcome.CANCELLED, None
+    early = exchange.outcome in (Outcome.CLOSED_EARLY, Outcome.DROPPED)
+    if early and answered.complete and (answered.output or answered.usage.raw):
+        return Outcome.OK, None
+    if exchange.outcome is Outcome.OK and not answered.complete:
+        return Outcome.ERROR, Failure("IncompleteStream", "the stream ended before the answer did")
+    return exchange.outcome, None
+
+
+# -- the request ---------------------------------------------------------------------
+
+
+@guarded
+def _asked(adapter: Adapter, exchange: Exchange) -> Asked:
+    body: Any = exchange.form
+    if exchange.request is not None:
+        body = sse.parse(without_blobs(exchange.request))
+    return adapter.asked(body if isinstance(body, Mapping) else {}, exchange)
+
+
+# -- the answer ----------------------------------------------------------------------
+
+
+@guarded
+def _answered(
+    adapter: Adapter, exchange: Exchange, provider: str
+) -> tuple[Answered, float | None]:
+    """Read the answer, and the seconds to its first token where it was streamed."""
+    if exchange.body is not None:
+        pieces = [exchange.body]
+    else:
+        pieces = _decoded(exchange)
+    if not _is_stream(exchange):
+        return adapter.answered(_body(exchange, b"".join(pieces)), provider), None
+    pieces = list(sse.lines_unified(pieces))
+    body = b"".join(pieces)
+    folded = adapter.fold(sse.events(body))
+    _find_usage(folded.body, exchange, body)
+    answered = adapter.answered(folded.body, provider)
+    answered.complete = folded.complete
+    return answered, _time_of(folded.first, pieces, exchange.times)
+
+
+def _is_stream(exchange: Exchange) -> bool:
+    return "text/event-stream" in (_header(exchange, "content-type") or "")
+
+
+def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
+    """Parse a plain answer; a bare text (transcriptions have it) is its own answer."""
+    exchange.received = exchange.received or len(body)
+    parsed = sse.parse(without_blobs(body))
+    if isinstance(parsed, Mapping):
+        return parsed
+    if exchange.endpoint == "transcription" and body:
+        return {"text": body.decode(errors="replace").rstrip("\n")}
+    return {}
+
+
+def _decoded(exchange: Exchange) -> list[bytes]:
+    """Undo the content encoding of a streamed body, piece by piece."""
+    pieces = [*exchange.chunks, *exchange.tail]
+    exchange.received = sum(map(len, pieces)) + exchange.cut
+    encoding = _header(exchange, "content-encoding")
+    if not encoding:
+        return pieces
+    codecs = decoders(encoding)
+    plain = []
+    for piece in pieces:
+        try:
+            for codec in codecs:
+                piece = codec.feed(piece)
+        except Exception:  # the body is broken from here on; the reader was told so too
+            break
+        plain.append(piece)
+    return plain
+
+
+def _time_of(offset: int | None, pieces: list[bytes], times: list[float]) -> float | None:
+    """Return when the byte at `offset` arrived, seconds from the start."""
+    if offset is None:
+        return None
+    ends = list(itertools.accumulate(map(len, pieces)))
+    index = bisect_right(ends, offset)
+    return times[index] if index < len(times) else None
+
+
+def _find_usage(folded: dict[str, Any], exchange: Exchange, body: bytes) -> None:
+    """Where the middle was cut out of a stream, its usage still stands near the end."""
+    if not exchange.cut or folded.get("usage"):
+        return
+    at = body.rfind(b'"usage":{')
+    if at >= 0:
+        found, _ = json.JSONDecoder().raw_decode(body[at + 8 : at + 8192].decode(errors="replace"))
+        folded["usage"] = found

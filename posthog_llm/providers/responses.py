@@ -1,0 +1,163 @@
+"""The Responses API: create, compact, background responses, and their streams.
+
+https://platform.openai.com/docs/api-reference/responses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..record import Answered, Asked, Exchange, Failure
+from . import usage
+from .chat import as_prompt, failure, text_or_none
+from .sse import Event, Folded, parse
+
+_NOT_PARAMETERS = frozenset({"input", "model", "tools", "instructions"})
+_TERMINAL = frozenset(
+    {"response.completed", "response.failed", "response.incomplete", "response.cancelled"}
+)
+_MOST_PARTS = 1000
+_CONTENT = (
+    b'.delta"',
+    b"response.image_generation_call.partial_image",
+    b'"response.output_item.done"',
+)
+
+
+def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+    prompt = as_prompt(body.get("input"))
+    instructions = body.get("instructions")
+    if instructions:
+        items = prompt if isinstance(prompt, list) else []
+        prompt = [{"role": "system", "content": instructions}, *items]
+    return Asked(
+        model=text_or_none(body.get("model")),
+        input=prompt,
+        tools=body.get("tools"),
+        parameters={k: v for k, v in body.items() if k not in _NOT_PARAMETERS},
+    )
+
+
+def answered(body: Mapping[str, Any], provider: str) -> Answered:
+    status = body.get("status")
+    raw = body.get("output")
+    output = [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
+    model = text_or_none(body.get("model"))
+    counted = usage.read(body.get("usage"), provider, model)
+    searches = sum(_is_search(item) for item in output)
+    if searches and counted.web_searches is None:
+        counted.web_searches = searches
+    return Answered(
+        model=model,
+        output=[_shown(item) for item in output] or None,
+        usage=counted,
+        stop_reason=_stop_reason(body),
+        service_tier=text_or_none(body.get("service_tier")),
+        response_id=text_or_none(body.get("id")),
+        failure=_failure(body),
+        cancelled=status == "cancelled",
+        pending=status in ("queued", "in_progress"),
+        background=body.get("background") is True,
+        elapsed=_elapsed(body),
+    )
+
+
+def _stop_reason(body: Mapping[str, Any]) -> str | None:
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    return text_or_none(reason) or text_or_none(body.get("status"))
+
+
+def _failure(body: Mapping[str, Any]) -> Failure | None:
+    found = failure(body.get("error"))
+    if found is None and body.get("status") == "failed":
+        found = Failure(type="APIError")
+    return found
+
+
+def _elapsed(body: Mapping[str, Any]) -> float | None:
+    start, end = body.get("created_at"), body.get("completed_at")
+    if isinstance(start, (int, float)) and isinstance(end, (int, float)) and end >= start:
+        return float(end - start)
+    return None
+
+
+def _is_search(item: Mapping[str, Any]) -> bool:
+    """A search is billed; opening a page it found, or looking through it, is not."""
+    if item.get("type") != "web_search_call":
+        return False
+    action = item.get("action")
+    return not isinstance(action, Mapping) or action.get("type") in (None, "search")
+
+
+def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an output item without what says nothing, so that a stream's and a plain agree."""
+    return {k: v for k, v in item.items() if v is not None and k not in ("parsed", "logprobs")}
+
+
+# -- streams -------------------------------------------------------------------------
+
+
+def fold(source: Iterable[Event]) -> Folded:
+    """Return the response that ends the stream, or what its events told of it until it broke."""
+    events = list(source)
+    first = next((at for at, data in events if any(mark in data for mark in _CONTENT)), None)
+    for _, data in reversed(events):
+        event = parse(data) if b'"response' in data or b'"error"' in data else None
+        if not isinstance(event, dict):
+            continue
+        if event.get("type") in _TERMINAL and isinstance(event.get("response"), dict):
+            return Folded(event["response"], first, complete=True)
+        if event.get("type") == "error" or isinstance(event.get("error"), Mapping):
+            broken = _partial(events)
+            broken["error"] = event.get("error") or event
+            return Folded(broken, first, complete=True)
+        break
+    return Folded(_partial(events), first, complete=False)
+
+
+def _partial(events: list[Event]) -> dict[str, Any]:
+    """Put a broken stream's output together from its deltas."""
+    body: dict[str, Any] = {}
+    items: dict[Any, dict[str, Any]] = {}
+    for _, data in events:
+        event = parse(data)
+        if not isinstance(event, dict):
+            continue
+        if isinstance(response := event.get("response"), dict):
+            body.update({k: v for k, v in response.items() if v is not None})
+        index, item = event.get("output_index"), event.get("item")
+        if isinstance(item, dict):
+            items[index] = {**item}
+        elif isinstance(text := event.get("delta"), str) and index in items:
+            _append(items[index], event, text)
+    body["output"] = [items[index] for index in sorted(items, key=str)]
+    body.pop("status", None)
+    return body
+
+
+def _append(item: dict[str, Any], event: dict[str, Any], text: str) -> None:
+    kind = str(event.get("type"))
+    if "arguments" in kind or "custom_tool_call_input" in kind or "code.delta" in kind:
+        key = "arguments" if "arguments" in kind else "input" if "input" in kind else "code"
+        item[key] = (item.get(key) or "") + text
+        return
+    field = "summary" if "reasoning_summary" in kind else "content"
+    parts = item.get(field)
+    parts = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
+    given = event.get(f"{field}_index")
+    place = given if isinstance(given, int) and 0 <= given < _MOST_PARTS else 0
+    while len(parts) <= place:
+        parts.append({"type": _part_type(kind)})
+    name = "refusal" if "refusal" in kind else "text"
+    parts[place][name] = (parts[place].get(name) or "") + text
+    item[field] = parts
+
+
+def _part_type(kind: str) -> str:
+    if "reasoning_summary" in kind:
+        return "summary_text"
+    if "refusal" in kind:
+        return "refusal"
+    return "reasoning_text" if "reasoning" in kind else "output_text"

@@ -1,0 +1,69 @@
+"""Server-sent events: the bytes of a stream → its events, with their place in the bytes.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Event = tuple[int, bytes]
+"""Offset of an event in the body, and its data."""
+
+
+@dataclass(slots=True)
+class Folded:
+    """The body that a plain call would have had, put together from a stream's events."""
+
+    body: dict[str, Any]
+    first: int | None
+    """Offset of the first event with content, reasoning or a tool call."""
+    complete: bool
+    """Whether the model came to its end within the stream."""
+
+
+def events(body: bytes) -> Iterator[Event]:
+    """Yield the events of a body whose lines end in `\\n`; names and comments are left out."""
+    offset = 0
+    for block in body.split(b"\n\n"):
+        if block[:6] == b"data: " and b"\n" not in block:
+            yield offset, block[6:]
+        elif data := _data(block):
+            yield offset, data
+        offset += len(block) + 2
+
+
+def _data(block: bytes) -> bytes:
+    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line[:5] == b"data:"]
+    return b"\n".join(lines)
+
+
+def objects(source: Iterable[Event]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Parse events; what is no JSON object (an event cut in two, a keep-alive) is passed over."""
+    for offset, data in source:
+        parsed = parse(data)
+        if isinstance(parsed, dict):
+            yield offset, parsed
+
+
+def parse(data: bytes) -> Any:
+    """Parse JSON; `None` where it is none, names for numbers that JSON does not have."""
+    try:
+        return json.loads(data, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+
+
+def lines_unified(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Make every line of a body cut in pieces end in `\\n`; the pieces keep their number."""
+    carried = b""
+    for piece in pieces:
+        text = carried + piece
+        carried = b"\r" if text[-1:] == b"\r" else b""
+        if b"\r" in text:
+            text = text[: len(text) - len(carried)]
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        yield text

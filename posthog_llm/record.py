@@ -1,0 +1,230 @@
+"""What happened in one call to a model: plain facts, typed, with their units.
+
+`Exchange` is what was seen on the wire, before anything was parsed. `Record` is what it
+meant. Nothing here knows of PostHog, of an SDK or of HTTP libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+Kind = Literal["generation", "embedding"]
+
+
+class Outcome(str, Enum):
+    """How a call ended. Every call ends exactly once."""
+
+    OK = "ok"
+    ERROR = "error"
+    """The provider or the connection failed."""
+    CANCELLED = "cancelled"
+    """The caller's task was cancelled, timed out from outside, or was interrupted."""
+    CLOSED_EARLY = "closed_early"
+    """The caller closed the answer before its end. Not a failure of the model."""
+    DROPPED = "dropped"
+    """The caller let go of the answer without reading or closing it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a call failed."""
+
+    type: str
+    """Class name of the exception, or the provider's error type."""
+    message: str | None = None
+    """Text of the error. May echo the prompt, so privacy mode withholds it."""
+    code: str | None = None
+    """The provider's machine-readable code, e.g. `context_length_exceeded`."""
+    status: int | None = None
+    """HTTP status of the answer; `None` when no answer arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The `posthog_*` arguments of a call, a client or a context. `None` means not given."""
+
+    distinct_id: str | None = None
+    trace_id: str | None = None
+    session_id: str | None = None
+    span_id: str | None = None
+    parent_id: str | None = None
+    span_name: str | None = None
+    properties: Mapping[str, Any] | None = None
+    groups: Mapping[str, Any] | None = None
+    privacy_mode: bool | None = None
+    provider_override: str | None = None
+    client: Any = None
+    capture: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ambient:
+    """What the `posthog` package's own context said when the call started."""
+
+    distinct_id: str | None = None
+    session_id: str | None = None
+    """Session-replay id (`$session_id`), not the id of an AI session."""
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    privacy_mode: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Who asked and where the event goes, by falling precedence; resolved by the worker."""
+
+    call: Arguments = Arguments()
+    context: Arguments = Arguments()
+    ambient: Ambient = Ambient()
+    client: Arguments = Arguments()
+    redact: Any = None
+    """The client's `posthog_redact` callable, or `None`."""
+
+
+@dataclass(slots=True)
+class Upload:
+    """One file of a multipart request: described, never kept."""
+
+    field: str
+    name: str | None
+    media_type: str | None
+    size: int | None
+    """Bytes; `None` when the file's size cannot be known without reading it."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call as seen on the wire. Filled on the caller's thread, read by the worker."""
+
+    endpoint: str
+    """Name of the endpoint's adapter, e.g. `chat`."""
+    id: str
+    """UUID of the event."""
+    scope: Scope
+    started_at: float
+    """Unix time of the call's start, seconds."""
+    base_url: Any = None
+    provider: str | None = None
+    """Provider that the client class stands for (`azure`, `bedrock`); `None`: by host."""
+    secrets: tuple[str, ...] = ()
+    """Credentials of the client. They are removed from whatever leaves."""
+    path: str = ""
+    """Path and query of the request as the SDK was asked for it."""
+    streamed: bool = False
+    request: bytes | None = None
+    """Body as sent; `None` when it is not in memory (multipart, generators)."""
+    form: Mapping[str, Any] | None = None
+    """Fields of a multipart request."""
+    uploads: Sequence[Upload] = ()
+    status: int | None = None
+    """HTTP status; `None` when no answer arrived."""
+    headers: Any = None
+    """Headers of the answer (a mapping with a case-insensitive `get`)."""
+    body: bytes | None = None
+    """Decoded body of an answer that was read in one piece."""
+    chunks: list[bytes] = field(default_factory=list)
+    """Raw pieces of a streamed body, before content decoding."""
+    times: list[float] = field(default_factory=list)
+    """Seconds from the start at which the first pieces arrived; may be shorter than `chunks`."""
+    tail: Sequence[bytes] = ()
+    """Last raw pieces, when the body outgrew what may be kept."""
+    received: int = 0
+    """Bytes of body that arrived."""
+    cut: int = 0
+    """Bytes of body that were not kept."""
+    ended: float = 0.0
+    """Seconds from the start to the end of the call."""
+    last_attempt: float = 0.0
+    """Seconds from the start to the start of the last HTTP attempt."""
+    attempts: int = 0
+    outcome: Outcome = Outcome.OK
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens and cost as the provider reported them. `None` means not reported, never zero."""
+
+    input_tokens: int | None = None
+    """Tokens of the prompt, **including** cached ones for every OpenAI-style API."""
+    output_tokens: int | None = None
+    """Tokens of the answer, including reasoning unless `reasoning_extra` says otherwise."""
+    total_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    text_input_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    image_input_tokens: int | None = None
+    text_output_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    cached_audio_tokens: int | None = None
+    web_searches: int | None = None
+    audio_seconds: float | None = None
+    """Length of the audio that was billed by duration, seconds."""
+    cost_usd: float | None = None
+    """Total cost that the provider itself reported, USD."""
+    raw: Mapping[str, Any] | None = None
+    """The provider's own usage object."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a request asked for."""
+
+    model: str | None = None
+    input: Any = None
+    tools: Any = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The request's fields; privacy decides which may leave."""
+
+
+@dataclass(slots=True)
+class Answered:
+    """What an answer said."""
+
+    model: str | None = None
+    output: list[Any] | None = None
+    """One entry a choice; `None` when nothing came."""
+    usage: Usage = field(default_factory=Usage)
+    stop_reason: str | None = None
+    service_tier: str | None = None
+    response_id: str | None = None
+    failure: Failure | None = None
+    """Set when the answer itself says that the call failed."""
+    cancelled: bool = False
+    """Set when the answer says that the caller cancelled it (background responses)."""
+    complete: bool = True
+    """Whether the answer came to its own end; only a stream can lack it."""
+    pending: bool = False
+    """Whether the model has yet to run (a background response that is queued)."""
+    background: bool = False
+    """Whether the answer belongs to a background response."""
+    elapsed: float | None = None
+    """Seconds the model worked, where the answer says so (background responses)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished call, ready to be told."""
+
+    kind: Kind
+    exchange: Exchange
+    asked: Asked
+    answered: Answered
+    provider: str
+    base_url: str | None
+    """Scheme, host and path; no credentials, no query."""
+    latency: float | None
+    """Seconds from the caller's call to its end, waits between retries included."""
+    time_to_first_token: float | None
+    """Seconds to the first content, reasoning or tool-call delta; streams only."""
+    outcome: Outcome
+    failure: Failure | None
+    request_id: str | None
+    retries: int
+    content_cut: int
+    """Bytes of content that were too much to keep."""
