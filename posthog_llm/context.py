@@ -29,7 +29,7 @@ def merged(outer: Arguments, inner: Arguments) -> Arguments:
     return replace(outer, **given)
 
 
-class context:  # noqa: N801 -- used like a function, as contextlib's own are
+class context:
     """Give values to every call inside the block; the call's own arguments win.
 
     Takes the per-call names without their prefix: `distinct_id`, `trace_id`, `session_id`,

@@ -107,14 +107,14 @@ class _ZstdWriter:
 
 def _brotli() -> Any:
     try:
-        import brotli  # noqa: PLC0415 -- present exactly where the HTTP client can read it
+        import brotli
     except ImportError:
-        import brotlicffi as brotli  # noqa: PLC0415
+        import brotlicffi as brotli
     return brotli
 
 
 def _zstandard() -> Any:
-    import zstandard  # noqa: PLC0415
+    import zstandard
 
     return zstandard
 

@@ -122,9 +122,7 @@ def _is_private(scope: Scope) -> bool:
     )
 
 
-def _identity(
-    who: Arguments, event_id: str, trace_id: str, ambient: Ambient
-) -> dict[str, Any]:
+def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) -> dict[str, Any]:
     return {
         "$ai_lib": LIBRARY,
         "$ai_lib_version": VERSION,

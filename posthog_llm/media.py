@@ -75,6 +75,8 @@ def described_field(owner: Mapping[str, Any], key: str, text: str) -> str:
         return described(text)
     if text.startswith("["):
         return text  # already described
-    return _blob(text[:_SAMPLE], len(text)) if text.startswith("data:") else None or description(
-        known, len(text.rstrip("="))
+    return (
+        _blob(text[:_SAMPLE], len(text))
+        if text.startswith("data:")
+        else None or description(known, len(text.rstrip("=")))
     )

@@ -17,7 +17,6 @@ except ImportError as error:
         "posthog_llm.openai needs the openai package: pip install 'posthog-llm[openai]'"
     ) from error
 
-from .delivery import worker as _worker
 from .observe.client import AsyncClient as _AsyncClient
 from .observe.client import SyncClient as _SyncClient
 

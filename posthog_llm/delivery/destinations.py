@@ -67,7 +67,7 @@ class Destinations:
 
     def _shared_client(self, key: str, host: str) -> Any:
         if (key, host) not in self._shared:
-            from posthog import Posthog  # noqa: PLC0415 -- a quarter of a second; not at import
+            from posthog import Posthog
 
             self._shared[key, host] = Posthog(key, host=host)
         return self._shared[key, host]
@@ -95,7 +95,7 @@ class Destinations:
 
         async def first_deliver_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
             # The client's loop must go on meanwhile: it is what takes our events in.
-            import asyncio  # noqa: PLC0415
+            import asyncio
 
             deliver = functools.partial(self._deliver, _timeout(args, kwargs))
             await asyncio.get_running_loop().run_in_executor(None, deliver)

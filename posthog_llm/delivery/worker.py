@@ -50,9 +50,7 @@ class Worker:
     def start(self) -> None:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._run, name="posthog-llm", daemon=True
-                )
+                self._thread = threading.Thread(target=self._run, name="posthog-llm", daemon=True)
                 self._thread.start()
         self._last_at_exit()
 

@@ -22,7 +22,7 @@ _MARKS = ("stream_options", "include_usage")
 _REFUSALS = (400, 422)
 _NULL = b',"usage":null'
 _SPACED_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_EVENT_ENDS = (b"\r\n\r\n", b"\n\n", b"\r\r")
 _MOST_HELD = 1 << 20
 """Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
 _KEY = b'"usage"'
@@ -118,7 +118,7 @@ class Hider:
 
     def _without_usage(self, data: bytes) -> bytes:
         data = _SPACED_NULL.sub(b"", data)
-        separator = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
+        separator = next((end for end in _EVENT_ENDS if end in data), b"\n\n")
         events = data.split(separator)
         return separator.join(event for event in events if not _only_usage(event))
 

@@ -51,7 +51,7 @@ def answered(body: Mapping[str, Any], provider: str) -> Answered:
         stop_reason=next((s for c in choices if (s := text_or_none(c.get("finish_reason")))), None),
         service_tier=text_or_none(body.get("service_tier")),
         response_id=text_or_none(body.get("id")),
-        failure=failure(body.get("error")) if not output else None,
+        failure=failure(body.get("error")),
     )
 
 

@@ -51,7 +51,9 @@ _POLL = {
     "get": re.compile(r"/responses/[^/]+"),
     "post": re.compile(r"/responses/[^/]+/cancel"),
 }
-_ABSOLUTE = re.compile(r"https?://[^/]+(?:/[^?]*?)?(?=/(?:chat|completions|responses|decisions|embeddings|images|audio)\b)")
+_ABSOLUTE = re.compile(
+    r"https?://[^/]+(?:/[^?]*?)?(?=/(?:chat|completions|responses|decisions|embeddings|images|audio)\b)"
+)
 
 
 def endpoint_of(method: str, url: str) -> Endpoint | None:

@@ -108,9 +108,7 @@ def _asked(adapter: Adapter, exchange: Exchange) -> Asked:
 
 
 @guarded
-def _answered(
-    adapter: Adapter, exchange: Exchange, provider: str
-) -> tuple[Answered, float | None]:
+def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answered, float | None]:
     """Read the answer, and the seconds to its first token where it was streamed."""
     if exchange.body is not None:
         pieces = [exchange.body]

@@ -1,0 +1,50 @@
+"""`nox` runs all checks; `nox -s bench` and `nox -s docs` run by name."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+SDKS = {"newest": "openai<4", "middle": "openai==2.54.0", "oldest": "openai==1.109.1"}
+
+
+def _groups(*names: str) -> list[str]:
+    return [part for name in names for part in ("--group", name)]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install(*_groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    session.install("-e", ".", *_groups("types"))
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("sdk", list(SDKS))
+def tests(session: nox.Session, sdk: str) -> None:
+    session.install("-e", ".[demo]", SDKS[sdk], *_groups("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure ours beside the bare SDK and posthog.ai; prints the table of docs/performance.md."""
+    session.install(".[demo]")
+    session.run("python", "tests/bench/overhead.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run every code block of the documentation."""
+    session.install("-e", ".[demo]", *_groups("test"))
+    session.run("pytest", "tests/test_docs.py", *session.posargs)

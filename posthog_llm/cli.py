@@ -1,0 +1,85 @@
+"""The `posthog-llm` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_NEEDED = ("OPENAI_API_KEY", "POSTHOG_API_KEY")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the process's exit status."""
+    parser = argparse.ArgumentParser(prog="posthog-llm", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="make calls of every kind and show their events")
+    demo.add_argument("--json", action="store_true", help="print the events themselves")
+    demo.add_argument(
+        "--live", action="store_true", help=f"use the real services ({' and '.join(_NEEDED)})"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        from . import demo as scenario
+    except ImportError as error:
+        print(f"{error}\nThe demo needs: pip install 'posthog-llm[demo]'", file=sys.stderr)
+        return 1
+    if options.live:
+        missing = [name for name in _NEEDED if not os.environ.get(name)]
+        if missing:
+            print(f"--live needs {' and '.join(missing)} in the environment", file=sys.stderr)
+            return 2
+        print(f"{scenario.run_live()} events sent; see your PostHog project")
+        return 0
+    events = scenario.run()
+    if options.json:
+        print(json.dumps(events, indent=2))
+    else:
+        _print_table(events)
+    return 0
+
+
+def _print_table(events: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(events)} events arrived")
+    columns = ("call", "event", "model", "tokens in", "out", "latency", "first token", "status")
+    for name in (*columns, "output"):
+        right = name in columns[3:7]
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "output")
+    for event in events:
+        properties = event["properties"]
+        table.add_row(
+            str(properties.get("$ai_span_name")),
+            event["event"],
+            properties.get("$ai_model", ""),
+            str(properties.get("$ai_input_tokens", "")),
+            str(properties.get("$ai_output_tokens", "")),
+            _milliseconds(properties.get("$ai_latency")),
+            _milliseconds(properties.get("$ai_time_to_first_token")),
+            str(properties.get("$ai_http_status", "")),
+            _output(properties),
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+def _output(properties: Mapping[str, Any]) -> str:
+    if properties.get("$ai_is_error"):
+        return f"error: {properties['$ai_error'].get('code')}"
+    if "$ai_input" not in properties:
+        return "(withheld)"
+    message = (properties.get("$ai_output_choices") or [{}])[0]
+    content = message.get("content")
+    if isinstance(content, list):
+        content = content[0].get("text")
+    if calls := message.get("tool_calls"):
+        content = f"{calls[0]['function']['name']}({calls[0]['function']['arguments']})"
+    return str(content or "")

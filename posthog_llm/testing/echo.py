@@ -1,0 +1,273 @@
+"""A model that repeats what it is told, in the formats of the OpenAI API."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+_numbers = itertools.count(1)
+CREATED = 1_700_000_000
+Kind = Literal["json", "stream", "sound", "missing"]
+
+
+def answer(path: str, content_type: str, body: bytes) -> tuple[Kind, Any]:
+    """Return how a request is answered, and with what."""
+    asked = json.loads(body) if body and "json" in content_type else {}
+    if asked.get("model") == "no-such-model":
+        return "missing", {
+            "error": {
+                "message": "The model does not exist",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "model_not_found",
+            }
+        }
+    streamed = asked.get("stream") is True
+    if path == "/chat/completions":
+        return ("stream", list(_chat_chunks(asked))) if streamed else ("json", _chat(asked))
+    if path in ("/responses", "/responses/compact"):
+        response = _response(asked)
+        return ("stream", list(_response_events(response))) if streamed else ("json", response)
+    if path == "/completions":
+        return ("stream", list(_texts(asked))) if streamed else ("json", _text(asked))
+    if path == "/audio/speech":
+        return "sound", b"ID3" + bytes(997)
+    plain = {
+        "/embeddings": _embeddings,
+        "/images/generations": _images,
+        "/images/edits": _images,
+        "/images/variations": _images,
+        "/audio/transcriptions": _transcription,
+        "/audio/translations": _transcription,
+        "/models": lambda _: {"object": "list", "data": [{"id": "gpt-5-mini", "object": "model"}]},
+    }
+    if path in plain:
+        return "json", plain[path](asked)
+    return "missing", {"error": {"message": f"no such path: {path}", "type": "not_found"}}
+
+
+def _identity(prefix: str, kind: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    model = asked.get("model", "gpt-5-mini")
+    return {"id": f"{prefix}-{next(_numbers)}", "object": kind, "created": CREATED, "model": model}
+
+
+def _words(value: Any) -> str:
+    """Return the last text in messages, parts or a plain string."""
+    if isinstance(value, list) and value:
+        return _words(value[-1])
+    if isinstance(value, Mapping):
+        return _words(value.get("content") or value.get("text") or "")
+    return str(value or "")
+
+
+def _usage(prompt: str, said: str) -> dict[str, Any]:
+    read, written = 8 + len(prompt.split()), len(said.split())
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
+    heard = _words(asked.get("messages"))
+    if asked.get("tools"):
+        function = asked["tools"][0]["function"]
+        names = function.get("parameters", {}).get("properties", {})
+        arguments = json.dumps(dict.fromkeys(names, heard))
+        call = {
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": function["name"], "arguments": arguments},
+        }
+        return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
+    schema = (asked.get("response_format") or {}).get("json_schema", {}).get("schema")
+    said = json.dumps(_example(schema, heard)) if schema else f"You said: {heard}"
+    return {"role": "assistant", "content": said, "refusal": None, "annotations": []}
+
+
+def _example(schema: Mapping[str, Any], text: str) -> Any:
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: _example(part, text) for name, part in schema["properties"].items()}
+    return {"integer": 7, "number": 0.5, "boolean": True, "array": []}.get(str(kind), text)
+
+
+def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
+    message = _message(asked)
+    said = message["content"] or message["tool_calls"][0]["function"]["arguments"]
+    reason = "tool_calls" if message.get("tool_calls") else "stop"
+    choices = [
+        {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
+        for index in range(asked.get("n") or 1)
+    ]
+    usage = _usage(_words(asked.get("messages")), said)
+    return {**_identity("chatcmpl", "chat.completion", asked), "choices": choices, "usage": usage}
+
+
+def _chat_chunks(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    whole = _chat(asked)
+    wanted = (asked.get("stream_options") or {}).get("include_usage")
+    head = {**whole, "object": "chat.completion.chunk", **({"usage": None} if wanted else {})}
+    if not wanted:
+        del head["usage"]
+    for choice in whole["choices"]:
+        for delta in _deltas(choice["message"]):
+            yield {**head, "choices": [_piece(choice["index"], delta, None)]}
+        yield {**head, "choices": [_piece(choice["index"], {}, choice["finish_reason"])]}
+    if wanted:
+        yield {**head, "choices": [], "usage": whole["usage"]}
+
+
+def _piece(index: int, delta: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+
+def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    content = message["content"]
+    yield {"role": "assistant", "content": None if content is None else "", "refusal": None}
+    for word in _pieces(content or ""):
+        yield {"content": word}
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        function = {"name": call["function"]["name"], "arguments": ""}
+        yield {"tool_calls": [{**call, "index": index, "function": function}]}
+        for word in _pieces(call["function"]["arguments"]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": word}}]}
+
+
+def _pieces(text: str) -> list[str]:
+    return text.replace(" ", " \0").split("\0") if text else []
+
+
+def _text(asked: Mapping[str, Any]) -> dict[str, Any]:
+    heard = _words(asked.get("prompt"))
+    choice = {"index": 0, "text": heard, "logprobs": None, "finish_reason": "stop"}
+    return {
+        **_identity("cmpl", "text_completion", asked),
+        "choices": [choice],
+        "usage": _usage(heard, heard),
+    }
+
+
+def _texts(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    whole = _text(asked)
+    usage = whole.pop("usage")
+    for word in _pieces(whole["choices"][0]["text"]):
+        yield {
+            **whole,
+            "choices": [{"index": 0, "text": word, "logprobs": None, "finish_reason": None}],
+        }
+    yield {
+        **whole,
+        "choices": [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}],
+    }
+    if (asked.get("stream_options") or {}).get("include_usage"):
+        yield {**whole, "choices": [], "usage": usage}
+
+
+def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
+    said = f"You said: {_words(asked.get('input'))}"
+    text = {"type": "output_text", "text": said, "annotations": []}
+    item = {
+        "type": "message",
+        "id": "msg_1",
+        "status": "completed",
+        "role": "assistant",
+        "content": [text],
+    }
+    usage = _usage(_words(asked.get("input")), said)
+    identity = _identity("resp", "response", asked)
+    return {
+        **identity,
+        "created_at": identity.pop("created"),
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": asked.get("instructions"),
+        "output": [item],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": asked.get("tools") or [],
+        "background": asked.get("background", False),
+        "service_tier": "default",
+        "usage": {
+            "input_tokens": usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage["total_tokens"],
+        },
+    }
+
+
+def _response_events(response: dict[str, Any]) -> Iterator[bytes]:
+    (item,) = response["output"]
+    (part,) = item["content"]
+    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    events = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": {**item, "status": "in_progress", "content": []},
+        },
+        {"type": "response.content_part.added", **place, "part": {**part, "text": ""}},
+        *(
+            {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
+            for word in _pieces(part["text"])
+        ),
+        {"type": "response.output_text.done", **place, "text": part["text"], "logprobs": []},
+        {"type": "response.content_part.done", **place, "part": part},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": response},
+    ]
+    for number, event in enumerate(events):
+        data = json.dumps({**event, "sequence_number": number})
+        yield f"event: {event['type']}\ndata: {data}\n\n".encode()
+
+
+def _embeddings(asked: Mapping[str, Any]) -> dict[str, Any]:
+    texts = asked.get("input")
+    texts = texts if isinstance(texts, list) else [texts]
+    vector: Any = [0.25, -0.5, 0.75]
+    if asked.get("encoding_format") == "base64":
+        vector = base64.b64encode(struct.pack("<3f", *vector)).decode()
+    count = sum(len(str(text).split()) for text in texts)
+    return {
+        "object": "list",
+        "model": asked.get("model"),
+        "data": [
+            {"object": "embedding", "index": i, "embedding": vector} for i in range(len(texts))
+        ],
+        "usage": {"prompt_tokens": count, "total_tokens": count},
+    }
+
+
+def _images(asked: Mapping[str, Any]) -> dict[str, Any]:
+    picture = base64.b64encode(bytes(range(48))).decode()
+    return {
+        "created": CREATED,
+        "output_format": "png",
+        "data": [{"b64_json": picture}],
+        "usage": {
+            "input_tokens": 10,
+            "output_tokens": 272,
+            "total_tokens": 282,
+            "input_tokens_details": {"text_tokens": 10, "image_tokens": 0},
+        },
+    }
+
+
+def _transcription(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "text": "Hello from a recording.",
+        "usage": {
+            "type": "tokens",
+            "input_tokens": 14,
+            "output_tokens": 5,
+            "total_tokens": 19,
+            "input_token_details": {"text_tokens": 0, "audio_tokens": 14},
+        },
+    }

@@ -1,0 +1,78 @@
+"""A small HTTP/1.1 server on 127.0.0.1, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
+
+Self = TypeVar("Self", bound="LoopbackServer")
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is what tests are about."""
+
+
+class LoopbackServer:
+    """Start with `with` or `start()`; `url` is known from then on."""
+
+    handler: type[BaseHTTPRequestHandler]
+
+    def __init__(self) -> None:
+        self._server: _Server | None = None
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:<port>`. Raises `RuntimeError` before `start()`."""
+        if self._server is None:
+            raise RuntimeError(f"{type(self).__name__} is not running: use `with` or start()")
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def start(self: Self) -> Self:
+        self._server = _Server(("127.0.0.1", 0), self.handler)
+        self._server.owner = self  # type: ignore[attr-defined]
+        run = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+        run.start()
+        return self
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def __enter__(self: Self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Reads whole requests and keeps quiet."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    @property
+    def owner(self) -> Any:
+        return self.server.owner  # type: ignore[attr-defined]
+
+    def read_body(self) -> bytes:
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            body = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass

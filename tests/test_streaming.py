@@ -1,0 +1,408 @@
+"""Streams: the caller sees the SDK's own, and each becomes exactly one event."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import zlib
+from typing import Any
+
+import openai as sdk
+import pytest
+
+from posthog_llm import event_id
+from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
+
+from .driving import AsyncDriver, Driver, SyncDriver, comparable, outcome
+
+ASK: dict[str, Any] = {
+    "model": "gpt-5-mini",
+    "messages": [{"role": "user", "content": "hello there world"}],
+    "stream": True,
+}
+SAID = [{"role": "assistant", "content": "You said: hello there world"}]
+
+
+def chat(client: Any, **more: Any) -> Any:
+    return client.chat.completions.create(**{**ASK, **more})
+
+
+def test_chunks_are_the_bare_sdks(drive: Driver, sink: MemorySink) -> None:
+    bare = comparable(drive.collect(lambda: chat(drive.bare())))
+    stream = drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    found = comparable(drive.items(stream))
+
+    for chunks in (bare, found):
+        for _, chunk in chunks:
+            del chunk["id"]
+    assert found == bare
+    (event,) = sink.wait_for(1)
+    assert event.uuid == event_id(stream)
+    assert event.properties["$ai_output_choices"] == SAID
+    assert event.properties["$ai_input_tokens"] == 11
+    assert event.properties["$ai_output_tokens"] == 5
+    assert event.properties["$ai_stream"] is True
+    assert 0 < event.properties["$ai_time_to_first_token"] <= event.properties["$ai_latency"]
+
+
+def test_stream_is_the_sdks_own_object(drive: Driver, sink: MemorySink) -> None:
+    stream = drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    assert type(stream) in (sdk.Stream, sdk.AsyncStream)
+    assert stream.response.status_code == 200
+    assert stream.response.headers["content-type"] == "text/event-stream"
+    drive.items(stream)
+    assert stream.response.is_closed
+    assert stream.response.elapsed.total_seconds() > 0
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_callers_own_choice_of_usage_stands(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, choice: bool
+) -> None:
+    options = {"include_usage": choice}
+    chunks = drive.collect(lambda: chat(drive.ours(posthog_client=sink), stream_options=options))
+    assert options == {"include_usage": choice}
+    assert provider.requests[0].json["stream_options"] == {"include_usage": choice}
+    assert (chunks[-1].usage is not None) is choice
+    (event,) = sink.wait_for(1)
+    assert ("$ai_input_tokens" in event.properties) is choice
+
+
+def test_other_stream_options_are_kept(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    options = {"include_obfuscation": False}
+    drive.collect(lambda: chat(drive.ours(posthog_client=sink), stream_options=options))
+    assert options == {"include_obfuscation": False}
+    assert provider.requests[0].json["stream_options"] == {
+        "include_obfuscation": False,
+        "include_usage": True,
+    }
+
+
+def test_extra_body_is_the_callers_choice_too(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    extra = {"stream_options": {"include_usage": False}}
+    drive.collect(lambda: chat(drive.ours(posthog_client=sink), extra_body=extra))
+    assert provider.requests[0].json["stream_options"] == {"include_usage": False}
+
+
+def test_addition_can_be_turned_off(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    client = drive.ours(posthog_client=sink, posthog_stream_usage=False)
+    drive.collect(lambda: chat(client))
+    drive.collect(lambda: chat(client.with_options(timeout=5)))
+    assert all("stream_options" not in r.json for r in provider.requests)
+    first, _ = sink.wait_for(2)
+    assert "$ai_input_tokens" not in first.properties
+    assert "$ai_output_tokens" not in first.properties
+
+
+REFUSAL = {
+    "error": {
+        "message": "Unrecognized request argument supplied: stream_options",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+}
+
+
+def test_refused_option_is_left_out_once_and_for_all(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    provider.script("/chat/completions", Reply.json(REFUSAL, 400))
+    client = drive.ours(posthog_client=sink)
+    first = drive.collect(lambda: chat(client))
+    second = drive.collect(lambda: chat(client))
+    assert first
+    assert second
+    assert ["stream_options" in r.json for r in provider.requests] == [True, False, False]
+    for event in sink.wait_for(2):
+        assert event.properties["$ai_is_error"] is False
+        assert event.properties["$ai_http_status"] == 200
+        assert event.properties["$ai_output_choices"] == SAID
+
+
+@pytest.mark.parametrize(
+    ("body", "requests"),
+    [
+        ({"error": {"message": "too long", "code": "context_length_exceeded"}}, 1),
+        ({"error": {"message": "bad", "param": "messages", "code": None}}, 1),
+        ({"detail": "Bad request"}, 2),
+    ],
+)
+def test_other_refusals_are_the_callers(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, body: Any, requests: int
+) -> None:
+    provider.script("/chat/completions", *[Reply.json(body, 400)] * requests)
+    with pytest.raises(sdk.BadRequestError):
+        drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    assert len(provider.requests) == requests
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_is_error"] is True
+    assert event.properties["$ai_http_status"] == 400
+
+
+def test_vague_refusal_after_an_accepted_one_is_not_repeated(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    client = drive.ours(posthog_client=sink)
+    drive.collect(lambda: chat(client))
+    provider.script("/chat/completions", Reply.json({"detail": "no"}, 400))
+    with pytest.raises(sdk.BadRequestError):
+        drive.call(lambda: chat(client))
+    assert len(provider.requests) == 2
+
+
+# -- raw bytes and lines, and content encodings ---------------------------------------
+
+
+def chunk(**more: Any) -> dict[str, Any]:
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o", **more}
+
+
+def delta(content: str, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+    return chunk(choices=[choice], **more)
+
+
+END = {"index": 0, "delta": {}, "finish_reason": "stop"}
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+PLAIN = b"".join(Reply.stream([delta("one"), delta(" two"), chunk(choices=[END])]).body)
+COUNTED = b"".join(
+    Reply.stream(
+        [
+            delta("one", usage=None),
+            delta(" two", usage=None),
+            chunk(choices=[END], usage=None),
+            chunk(choices=[], usage=USAGE),
+        ]
+    ).body
+)
+
+
+def cut_up(body: bytes, size: int) -> list[bytes]:
+    return [body[at : at + size] for at in range(0, len(body), size)]
+
+
+def encoded(body: bytes, encoding: str) -> bytes:
+    if encoding == "gzip":
+        return gzip.compress(body)
+    if encoding == "deflate":
+        return zlib.compress(body)
+    return body
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("encoding", ["", "gzip", "deflate", "gzip, deflate"])
+@pytest.mark.parametrize("size", [1, 7, 64, 100_000])
+def test_lines_show_nothing_of_the_option(
+    drive: Driver,
+    sink: MemorySink,
+    provider: ScriptedProvider,
+    encoding: str,
+    size: int,
+    line_end: bytes,
+) -> None:
+    def scripted(body: bytes) -> None:
+        sent = body.replace(b"\n", line_end)
+        for name in filter(None, encoding.split(", ")):
+            sent = encoded(sent, name)
+        headers = {"content-type": "text/event-stream"}
+        if encoding:
+            headers["content-encoding"] = encoding
+        provider.script("/chat/completions", Reply(cut_up(sent, size), headers=headers))
+
+    def lines(client: Any) -> Any:
+        manager = client.chat.completions.with_streaming_response.create(**ASK)
+
+        def read(response: Any) -> Any:
+            assert response.headers.get("content-encoding", "") == encoding
+            return response.iter_lines()
+
+        found = drive.inside(manager, lambda response: listed(read(response)))
+        return found if isinstance(found, list) else list(found)
+
+    scripted(PLAIN)
+    bare = lines(drive.bare())
+    scripted(COUNTED)
+    assert lines(drive.ours(posthog_client=sink)) == bare
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_input_tokens"] == 5
+    assert event.properties["$ai_output_choices"] == [{"role": "assistant", "content": "one two"}]
+
+
+def listed(lines: Any) -> Any:
+    return lines if hasattr(lines, "__aiter__") else list(lines)
+
+
+def test_reused_prefix_with_spaces(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    spaced = COUNTED.replace(b'":', b'": ').replace(b',"', b', "')
+    reply = Reply([spaced], headers={"content-type": "text/event-stream"})
+    provider.script("/chat/completions", reply)
+    chunks = drive.collect(lambda: chat(drive.ours(posthog_client=sink)))
+    assert [c.to_dict().get("usage", "absent") for c in chunks] == ["absent"] * 3
+    assert sink.wait_for(1)[0].properties["$ai_output_tokens"] == 2
+
+
+# -- the endings -----------------------------------------------------------------------
+
+
+def test_closed_early(drive: Driver, sink: MemorySink) -> None:
+    stream = drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    drive.items(stream, most=3)
+    drive.call(stream.close)
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] == "closed_early"
+    assert event.properties["$ai_is_error"] is False
+    assert "$ai_input_tokens" not in event.properties
+    assert event.properties["$ai_output_choices"][0]["content"].startswith("You said:")
+
+
+def test_with_and_break(drive: Driver, sink: MemorySink) -> None:
+    stream = drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    drive.inside(stream, lambda entered: next(iter(entered)) if hasattr(entered, "__next__") else 0)
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] in ("closed_early", "dropped")
+
+
+def test_next_then_for(sink: MemorySink, provider: ScriptedProvider) -> None:
+    drive = SyncDriver(provider)
+    stream = chat(drive.ours(posthog_client=sink))
+    first = next(stream)
+    rest = list(stream)
+    assert first.choices[0].delta.role == "assistant"
+    assert len(rest) == 6
+    assert sink.wait_for(1)[0].properties["$ai_output_choices"] == SAID
+
+
+def test_abandoned_to_the_garbage_collector(drive: Driver, sink: MemorySink) -> None:
+    stream = drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    drive.items(stream, most=2)
+    del stream
+    gc.collect()
+    if isinstance(drive, AsyncDriver):
+        drive.loop.run_until_complete(asyncio.sleep(0.01))
+        gc.collect()
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] in ("dropped", "closed_early")
+    assert event.properties["$ai_is_error"] is False
+
+
+def test_opened_and_never_read(drive: Driver, sink: MemorySink) -> None:
+    stream = drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    del stream
+    gc.collect()
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] == "dropped"
+    assert "$ai_output_choices" not in event.properties
+    assert "$ai_output_tokens" not in event.properties
+    assert event.properties["$ai_http_status"] == 200
+
+
+def test_error_object_inside_the_stream(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    error = {"error": {"message": "overloaded", "type": "server_error", "code": "busy"}}
+    provider.script("/chat/completions", Reply.stream([delta("par"), error], done=False))
+    provider.script("/chat/completions", Reply.stream([delta("par"), error], done=False))
+    bare = outcome(lambda: drive.collect(lambda: chat(drive.bare())))
+    assert outcome(lambda: drive.collect(lambda: chat(drive.ours(posthog_client=sink)))) == bare
+    gc.collect()
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_is_error"] is True
+    assert event.properties["$ai_error"] == {
+        "type": "server_error",
+        "status": 200,
+        "code": "busy",
+        "message": "overloaded",
+    }
+    assert event.properties["$ai_output_choices"] == [{"role": "assistant", "content": "par"}]
+
+
+def test_connection_cut(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:
+    reply = Reply([PLAIN[:200]], headers={"content-type": "text/event-stream"}, cut=True)
+    provider.script("/chat/completions", reply, reply)
+    bare = outcome(lambda: drive.collect(lambda: chat(drive.bare())))
+    found = outcome(lambda: drive.collect(lambda: chat(drive.ours(posthog_client=sink))))
+    assert found[0] is bare[0]
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_is_error"] is True
+    assert event.properties["posthog_llm_outcome"] == "error"
+    assert event.properties["$ai_output_choices"][0]["content"] == "one"
+    assert "$ai_output_tokens" not in event.properties
+
+
+def test_task_cancelled_and_wait_for(sink: MemorySink, provider: ScriptedProvider) -> None:
+    drive = AsyncDriver(provider)
+    slow = Reply.stream([delta("a"), delta("b")])
+    slow.delay = 0.5
+    provider.script("/chat/completions", slow, slow)
+    client = drive.ours(posthog_client=sink)
+
+    async def read() -> None:
+        async for _ in await chat(client):
+            pass
+
+    async def cancelled() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(read(), 0.8)
+        task = asyncio.ensure_future(read())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    drive.loop.run_until_complete(cancelled())
+    drive.close()
+    streaming, in_flight = sink.wait_for(2)
+    for event in (streaming, in_flight):
+        assert event.properties["posthog_llm_outcome"] == "cancelled"
+        assert event.properties["$ai_is_error"] is False
+    assert streaming.properties["$ai_http_status"] == 200
+    assert "$ai_http_status" not in in_flight.properties
+
+
+def test_keyboard_interrupt_in_the_loop(sink: MemorySink, provider: ScriptedProvider) -> None:
+    client = SyncDriver(provider).ours(posthog_client=sink)
+
+    def interrupted() -> None:
+        for _ in chat(client):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    gc.collect()
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] in ("dropped", "closed_early")
+    assert event.properties["$ai_is_error"] is False
+
+
+def test_stream_that_just_stops_is_no_success(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    provider.script("/chat/completions", Reply.stream([delta("par")], done=False))
+    assert len(drive.collect(lambda: chat(drive.ours(posthog_client=sink)))) == 1
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_is_error"] is True
+    assert event.properties["$ai_error"]["type"] == "IncompleteStream"
+
+
+def test_stopping_at_the_finish_reason_is_a_whole_answer(
+    sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    client = SyncDriver(provider).ours(posthog_client=sink)
+    stream = chat(client)
+    for received in stream:
+        if received.choices[0].finish_reason:
+            break
+    stream.close()
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] == "ok"
+    assert event.properties["$ai_output_choices"] == SAID
