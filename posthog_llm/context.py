@@ -9,7 +9,8 @@ from typing import Any
 
 from .record import Ambient, Arguments
 
-_current: ContextVar[Arguments] = ContextVar("posthog_llm_context", default=Arguments())
+NOTHING = Arguments()
+_current: ContextVar[Arguments] = ContextVar("posthog_llm_context", default=NOTHING)
 _NO_AMBIENT = Ambient()
 
 
@@ -20,6 +21,8 @@ def current() -> Arguments:
 
 def merged(outer: Arguments, inner: Arguments) -> Arguments:
     """Return `outer` with what `inner` gives; mappings are merged key by key."""
+    if inner is NOTHING or outer is NOTHING:
+        return outer if inner is NOTHING else inner
     given = {
         f.name: value for f in fields(Arguments) if (value := getattr(inner, f.name)) is not None
     }

@@ -13,7 +13,7 @@ from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .context import merged
+from .context import NOTHING, merged
 from .privacy import Cleaner, Withheld, parameters
 from .providers.model_name import priced_name
 from .record import Ambient, Arguments, Failure, Outcome, Record, Scope, Usage
@@ -72,7 +72,7 @@ def build(record: Record, private: bool) -> Event:
     scope = exchange.scope
     who = _settled(scope)
     private = private or _is_private(scope)
-    cleaner = Cleaner(exchange.secrets, scope.redact)
+    cleaner = Cleaner(_secrets(exchange.client), scope.redact)
     trace_id = who.trace_id or str(uuid.uuid4())
     properties = {
         **_identity(who, exchange.id, trace_id, scope.ambient),
@@ -102,12 +102,20 @@ def destination(scope: Scope) -> Any:
     return _settled(scope).client
 
 
+def _secrets(client: Any) -> list[str]:
+    """Return an SDK client's credentials: they are removed from whatever leaves."""
+    names = ("api_key", "admin_api_key", "_azure_ad_token")
+    found = (getattr(client, name, None) for name in names)
+    return [secret for secret in found if isinstance(secret, str)]
+
+
 # -- who -----------------------------------------------------------------------------
 
 
 def _settled(scope: Scope) -> Arguments:
     """Merge what was given: the call, then our context, then posthog's, then the client."""
-    ambient = Arguments(distinct_id=scope.ambient.distinct_id)
+    distinct_id = scope.ambient.distinct_id
+    ambient = Arguments(distinct_id=distinct_id) if distinct_id else NOTHING
     return reduce(merged, (scope.client, ambient, scope.context, scope.call))
 
 

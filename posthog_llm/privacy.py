@@ -130,11 +130,12 @@ class Cleaner:
         return _redacted(self.text(text), self._redact)
 
     def _clean(self, value: Any, key: str, owner: Any, depth: int, redact: Any) -> Any:
-        if isinstance(value, str) and not isinstance(value, Enum):
+        kind = type(value)
+        if kind is str:
             return self._string(value, key, owner, redact)
-        if value is None or isinstance(value, (bool, int)):
-            return value.value if isinstance(value, Enum) else value
-        if isinstance(value, float):
+        if value is None or kind is int or kind is bool:
+            return value
+        if kind is float:
             return value if math.isfinite(value) else str(value)
         if depth == 0:
             return "[nested too deep]"
@@ -142,7 +143,7 @@ class Cleaner:
             return "[circular]"
         self._around.add(id(value))
         try:
-            if isinstance(value, Mapping):
+            if kind is dict or isinstance(value, Mapping):
                 return self._mapping(value, depth - 1, redact)
             if isinstance(value, (list, tuple, set, frozenset)):
                 return [self._clean(item, key, owner, depth - 1, redact) for item in value]
@@ -198,6 +199,9 @@ def _as_plain(value: Any) -> Any:
     """Turn an object into JSON types, one step; by its name where nothing better is known."""
     if isinstance(value, Enum):
         return value.value
+    for plain in (str, int, float):  # a subclass of one of these
+        if isinstance(value, plain):
+            return plain(value)
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, timedelta):

@@ -105,13 +105,11 @@ class Exchange:
     scope: Scope
     started_at: float
     """Unix time of the call's start, seconds."""
+    clock: float = 0.0
+    """The call's start by a monotonic clock, seconds."""
     base_url: Any = None
-    provider: str | None = None
-    """Provider that the client class stands for (`azure`, `bedrock`); `None`: by host."""
-    secrets: tuple[str, ...] = ()
-    """Credentials of the client. They are removed from whatever leaves."""
-    path: str = ""
-    """Path and query of the request as the SDK was asked for it."""
+    client: Any = None
+    """The SDK client that made the call; read for its credentials and its kind."""
     streamed: bool = False
     request: bytes | None = None
     """Body as sent; `None` when it is not in memory (multipart, generators)."""
@@ -124,10 +122,10 @@ class Exchange:
     """Headers of the answer (a mapping with a case-insensitive `get`)."""
     body: bytes | None = None
     """Decoded body of an answer that was read in one piece."""
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: Sequence[bytes] = ()
     """Raw pieces of a streamed body, before content decoding."""
-    times: list[float] = field(default_factory=list)
-    """Seconds from the start at which the first pieces arrived; may be shorter than `chunks`."""
+    times: Sequence[float] = ()
+    """When each piece arrived, by the clock of `clock`; shorter than `chunks` plus `tail`."""
     tail: Sequence[bytes] = ()
     """Last raw pieces, when the body outgrew what may be kept."""
     received: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import queue
 import threading
@@ -17,7 +18,7 @@ from ..record import Exchange, Outcome
 from .background import Backgrounds
 from .destinations import Destinations, is_private
 
-_GATHER = 0.02
+_GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
 _AT_EXIT = 5.0
 """Seconds that interpreter exit may wait for us."""
@@ -75,13 +76,10 @@ class Worker:
         while True:
             self._handle(items.get())
             self._hurry.wait(_GATHER)
-            while True:
-                try:
-                    item = items.get_nowait()
-                except queue.Empty:
-                    break
-                self._handle(item)
-                time.sleep(0)  # give up the interpreter between calls: a caller may want it
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._handle(items.get_nowait())
+                    time.sleep(0)  # give up the interpreter: a caller may want it
 
     def _handle(self, item: Any) -> None:
         if isinstance(item, _Marker):
@@ -122,19 +120,16 @@ class Worker:
 
     def _flush_here(self) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
-        while True:
-            try:
+        with contextlib.suppress(queue.Empty):
+            while True:
                 self._handle(outbox.items.get_nowait())
-            except queue.Empty:
-                return True
+        return True
 
 
 def release(exchange: Exchange) -> None:
     """Let go of what a call kept: its answer may live on in the caller's hands."""
-    exchange.request = exchange.body = exchange.form = None
-    exchange.chunks.clear()
-    exchange.times.clear()
-    exchange.tail = ()
+    exchange.request = exchange.body = exchange.form = exchange.client = None
+    exchange.chunks = exchange.times = exchange.tail = ()
 
 
 worker = Worker()

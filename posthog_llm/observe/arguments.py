@@ -11,6 +11,7 @@ from ..record import Arguments
 
 PREFIX = "posthog_"
 NAMES = {PREFIX + f.name: f.name for f in fields(Arguments)}
+_NAMES = frozenset(NAMES)
 CARRIER = "posthog_llm.call"
 """Key under which arguments ride in a request's query options, and a call in its extensions.
 
@@ -32,9 +33,9 @@ def peel(kwargs: dict[str, Any]) -> Arguments | None:
     An unknown name is left in, so that the SDK's own method names it in a `TypeError`.
     Raises `TypeError` for a value of the wrong type.
     """
-    found = [name for name in kwargs if name[:8] == PREFIX and name in NAMES]
-    if not found:
+    if _NAMES.isdisjoint(kwargs):
         return None
+    found = [name for name in kwargs if name in _NAMES]
     return Arguments(**{NAMES[name]: checked(name, kwargs.pop(name)) for name in found})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ..faults import guarded
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 8 << 20
 """Most bytes of one body that are kept: the first and the last half of this."""
-_TIMED = 4096
-"""Pieces whose arrival is noted; the first token is among them, or its time is unknown."""
 _PIECE_COST = 100
 """Bytes that keeping one piece costs beside its own."""
 
@@ -54,11 +53,17 @@ class _Keeper:
 
     def __init__(self, call: Call, keep: bool) -> None:
         self._exchange = call.exchange
-        self._elapsed = call.elapsed
+        self.chunks: list[bytes] = []
+        self.times: list[float] = []
+        call.exchange.chunks, call.exchange.times = self.chunks, self.times
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
         self.room = KEPT_BYTES // 2 if keep else 0
         self._keep = keep
+
+    def ready(self) -> tuple[Any, Any, Any, int]:
+        """Return what a loop over pieces needs at hand, so that it looks nothing up."""
+        return self.chunks.append, self.times.append, perf_counter, self.room
 
     def overflow(self, chunk: bytes) -> None:
         """Take a piece for which the head has no room: into a window over the end."""
@@ -91,15 +96,6 @@ class _Body:
         # May run in any thread, inside any lock, and while modules are being torn down.
         self._call.end(dropped)
 
-    def _shown(self, chunk: bytes) -> bytes:
-        """Return what the caller may see of `chunk`."""
-        try:
-            shown: bytes = self._hider.feed(chunk)
-        except Exception:  # a body that does not decode is the reader's to report
-            self._hider = None
-            return chunk
-        return shown
-
     @guarded
     def _rest(self) -> bytes:
         """Return what was held back when the body ended."""
@@ -110,21 +106,23 @@ class _Body:
 class _SyncBody(_Body):
     def __iter__(self) -> Iterator[bytes]:
         call, keeper = self._call, self._keeper
-        keep, times, elapsed = call.exchange.chunks.append, call.exchange.times, call.elapsed
-        room = keeper.room
+        keep, stamp, clock, room = keeper.ready()
+        show = self._hider and self._hider.feed
         try:
             for chunk in self._inner:
-                if len(times) < _TIMED:
-                    times.append(elapsed())
                 room -= len(chunk) + _PIECE_COST
                 if room > 0:
                     keep(chunk)
+                    stamp(clock())
                 else:
                     keeper.overflow(chunk)
-                if self._hider is None:
+                if show:
+                    try:
+                        chunk = show(chunk)
+                    except Exception:  # a body that does not decode is the reader's to report
+                        show = self._hider = None
+                if chunk:
                     yield chunk
-                elif shown := self._shown(chunk):
-                    yield shown
             if rest := self._rest():
                 yield rest
         except GeneratorExit:
@@ -146,22 +144,24 @@ class _SyncBody(_Body):
 class _AsyncBody(_Body):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         call, keeper = self._call, self._keeper
-        keep, times, elapsed = call.exchange.chunks.append, call.exchange.times, call.elapsed
-        room = keeper.room
+        keep, stamp, clock, room = keeper.ready()
+        show = self._hider and self._hider.feed
         pieces = self._inner.__aiter__()
         try:
             async for chunk in pieces:
-                if len(times) < _TIMED:
-                    times.append(elapsed())
                 room -= len(chunk) + _PIECE_COST
                 if room > 0:
                     keep(chunk)
+                    stamp(clock())
                 else:
                     keeper.overflow(chunk)
-                if self._hider is None:
+                if show:
+                    try:
+                        chunk = show(chunk)
+                    except Exception:  # a body that does not decode is the reader's to report
+                        show = self._hider = None
+                if chunk:
                     yield chunk
-                elif shown := self._shown(chunk):
-                    yield shown
             if rest := self._rest():
                 yield rest
         except GeneratorExit:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Iterable, Mapping
+from time import perf_counter, time
 from types import TracebackType
 from typing import Any
 
 from ..faults import guarded
 from ..record import Exchange, Failure, Outcome, Scope, Upload
 from . import stream_usage
+from .event_ids import new_id
 from .outbox import outbox
 
 _BINARY = ("audio/", "image/", "video/", "application/octet-stream")
@@ -23,19 +23,17 @@ class Call:
     the end. Whichever end comes first is told, every later one is ignored.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_open", "exchange", "injector", "streaming")
+    __slots__ = ("__weakref__", "_open", "exchange", "injector", "streaming")
 
     def __init__(self, endpoint: str, scope: Scope, injector: stream_usage.Injector | None) -> None:
-        self.exchange = Exchange(
-            endpoint=endpoint, id=str(uuid.uuid4()), scope=scope, started_at=time.time()
-        )
+        self.exchange = Exchange(endpoint, new_id(), scope, time(), perf_counter())
         self.injector = injector
-        self._clock = time.perf_counter()
         self._open = [True]
         self.streaming = False
 
     def elapsed(self) -> float:
-        return time.perf_counter() - self._clock
+        """Return the seconds since the call's start."""
+        return perf_counter() - self.exchange.clock
 
     # -- the request ---------------------------------------------------------------
 
@@ -73,7 +71,7 @@ class Call:
             self.streaming = True
             outbox.open_streams.add(self)
             return True
-        exchange.times.append(self.elapsed())
+        exchange.times = (perf_counter(),)
         exchange.received = len(response.content)
         if self.keeps(response.headers):
             exchange.body = response.content

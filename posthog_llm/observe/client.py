@@ -10,7 +10,7 @@ import functools
 import inspect
 from typing import Any
 
-from ..context import ambient, current, merged
+from ..context import NOTHING, ambient, current, merged
 from ..faults import guarded
 from ..providers.endpoints import endpoint_of
 from ..record import Arguments, Scope
@@ -26,7 +26,7 @@ _CLIENT_ONLY = {"posthog_stream_usage": True, "posthog_redact": None}
 class ObservedClient:
     """What the sync and the async client share: everything but the `await`."""
 
-    _posthog = Arguments()
+    _posthog = NOTHING
     _posthog_stream_usage: bool = True
     _posthog_redact: Any = None
     _posthog_provider: str | None = None
@@ -39,7 +39,7 @@ class ObservedClient:
             _adopt(cls, sdk)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        defaults = peel(kwargs) or Arguments()
+        defaults = peel(kwargs) or NOTHING
         stream_usage = kwargs.pop("posthog_stream_usage", True)
         redact = kwargs.pop("posthog_redact", None)
         if not isinstance(stream_usage, bool):
@@ -164,41 +164,35 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None:
         return None
-    given = carried if isinstance(carried, Arguments) else Arguments()
+    given = carried if isinstance(carried, Arguments) else NOTHING
     outer, defaults = current(), client._posthog
-    for arguments in (given, outer, defaults):
-        if arguments.capture is False:
-            return None
-        if arguments.capture:
-            break
+    if _is_off(given, outer, defaults):
+        return None
     outbox.wake()
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
-    call = Call(endpoint.name, scope, _injector(client, endpoint.streams_usage, options))
-    exchange = call.exchange
-    exchange.base_url = client.base_url
-    exchange.provider = client._posthog_provider
-    exchange.path = options.url
-    exchange.streamed = _streams(options)
-    exchange.secrets = tuple(
-        key
-        for name in ("api_key", "admin_api_key", "_azure_ad_token")
-        if isinstance(key := getattr(client, name, None), str) and key
-    )
+    streamed = _streams(options)
+    injector = None
+    if streamed and endpoint.streams_usage and client._posthog_stream_usage:
+        injector = stream_usage.Injector(str(client.base_url))
+    call = Call(endpoint.name, scope, injector)
+    call.exchange.base_url = client.base_url
+    call.exchange.client = client
+    call.exchange.streamed = streamed
     return call
 
 
+def _is_off(*by_precedence: Arguments) -> bool:
+    for arguments in by_precedence:
+        if arguments.capture is not None:
+            return not arguments.capture
+    return False
+
+
 def _streams(options: Any) -> bool:
-    asked = options.json_data
+    body, params = options.json_data, options.params
     return bool(
-        (isinstance(asked, dict) and asked.get("stream"))
-        or (options.params and options.params.get("stream"))
+        (isinstance(body, dict) and body.get("stream")) or (params and params.get("stream"))
     )
-
-
-def _injector(client: Any, possible: bool, options: Any) -> stream_usage.Injector | None:
-    if not (possible and client._posthog_stream_usage and _streams(options)):
-        return None
-    return stream_usage.Injector(str(client.base_url))
 
 
 @guarded

@@ -21,6 +21,10 @@ _support: dict[str, bool] = {}
 _MARKS = ("stream_options", "include_usage")
 _REFUSALS = (400, 422)
 _NULL = b',"usage":null'
+_END = b"}\n\n"
+_NULL_AT_END = _NULL + _END
+_BEFORE_NULL = -len(_NULL_AT_END)
+_CHOICE = b'"choices":[{'
 _SPACED_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
 _EVENT_ENDS = (b"\r\n\r\n", b"\n\n", b"\r\r")
 _MOST_HELD = 1 << 20
@@ -91,16 +95,28 @@ class Hider:
 
     def __init__(self) -> None:
         self._held = b""
+        self._place = slice(0, 0)
+        """Where a chunk of this stream has its first choice. Such a chunk is not the extra one."""
+        self._nulls = True
+        """Whether this stream's chunks say that they have no usage."""
 
     def feed(self, data: bytes) -> bytes:
+        # Once a chunk, on the caller's thread: one whole event with a choice in its usual place.
+        if data[self._place] == _CHOICE and data.find(b"\n") == len(data) - 2 and not self._held:
+            if data.endswith(_NULL_AT_END):
+                return data[:_BEFORE_NULL] + _END
+            if data[-1:] == b"\n" and not self._nulls:
+                return data
+        return self._carefully(data)
+
+    def _carefully(self, data: bytes) -> bytes:
         if self._held:
             data = self._held + data
             self._held = b""
         if data[-2:] != b"\n\n":
             data = self._hold(data)
-        if _KEY not in data:
-            return data
-        data = data.replace(_NULL, b"")
+        if (place := data.find(_CHOICE)) >= 0:
+            self._place, self._nulls = slice(place, place + len(_CHOICE)), _NULL in data
         return self._without_usage(data) if _KEY in data else data
 
     def flush(self) -> bytes:

@@ -44,7 +44,7 @@ def read(exchange: Exchange) -> Record:
     """Read what an exchange meant. Whatever cannot be read is told as unknown."""
     adapter = _ADAPTERS[exchange.endpoint]
     url = str(exchange.base_url or "")
-    provider = exchange.provider or provider_of(url)
+    provider = getattr(exchange.client, "_posthog_provider", None) or provider_of(url)
     asked = _asked(adapter, exchange) or Asked()
     answered, first = _answered(adapter, exchange, provider) or (Answered(), None)
     outcome, failure = _outcome(exchange, answered)
@@ -73,7 +73,7 @@ def _header(exchange: Exchange, name: str) -> str | None:
 def _latency(exchange: Exchange, outcome: Outcome) -> float:
     """An answer that was dropped ended, as far as anybody knows, with its last piece."""
     if outcome is Outcome.DROPPED and exchange.times:
-        return exchange.times[-1]
+        return exchange.times[-1] - exchange.clock
     return exchange.ended
 
 
@@ -110,19 +110,19 @@ def _asked(adapter: Adapter, exchange: Exchange) -> Asked:
 @guarded
 def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answered, float | None]:
     """Read the answer, and the seconds to its first token where it was streamed."""
-    if exchange.body is not None:
-        pieces = [exchange.body]
-    else:
-        pieces = _decoded(exchange)
+    pieces = [exchange.body] if exchange.body is not None else _decoded(exchange)
     if not _is_stream(exchange):
         return adapter.answered(_body(exchange, b"".join(pieces)), provider), None
-    pieces = list(sse.lines_unified(pieces))
     body = b"".join(pieces)
+    if b"\r" in body:
+        pieces = list(sse.lines_unified(pieces))
+        body = b"".join(pieces)
     folded = adapter.fold(sse.events(body))
     _find_usage(folded.body, exchange, body)
     answered = adapter.answered(folded.body, provider)
     answered.complete = folded.complete
-    return answered, _time_of(folded.first, pieces, exchange.times)
+    arrived = _time_of(folded.first, pieces, exchange.times)
+    return answered, None if arrived is None else arrived - exchange.clock
 
 
 def _is_stream(exchange: Exchange) -> bool:
@@ -160,7 +160,7 @@ def _decoded(exchange: Exchange) -> list[bytes]:
 
 
 def _time_of(offset: int | None, pieces: list[bytes], times: list[float]) -> float | None:
-    """Return when the byte at `offset` arrived, seconds from the start."""
+    """Return the clock's time at which the byte at `offset` arrived."""
     if offset is None:
         return None
     ends = list(itertools.accumulate(map(len, pieces)))

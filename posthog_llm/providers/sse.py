@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_DECODER = json.JSONDecoder(parse_constant=str)
 Event = tuple[int, bytes]
 """Offset of an event in the body, and its data."""
 
@@ -52,7 +53,7 @@ def objects(source: Iterable[Event]) -> Iterator[tuple[int, dict[str, Any]]]:
 def parse(data: bytes) -> Any:
     """Parse JSON; `None` where it is none, names for numbers that JSON does not have."""
     try:
-        return json.loads(data, parse_constant=str)
+        return _DECODER.decode(data.decode("utf-8-sig", "surrogatepass"))
     except (ValueError, RecursionError):
         return None
 

@@ -94,7 +94,7 @@ def _details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 def _count(raw: Mapping[str, Any], *names: str) -> int | None:
     """Return the first of `names` that is a count; anything else is as good as absent."""
-    for name in names:
+    for name in names if raw else ():
         number = _number(raw.get(name))
         if number is not None and number >= 0:
             return int(number)

@@ -1,0 +1,284 @@
+"""What our client costs beside the bare SDK and posthog.ai, in one process.
+
+    nox -s bench
+
+An in-memory transport takes the place of the network. The contenders' blocks are interleaved,
+so that the machine's moods fall on all of them; figures are medians over the blocks. The
+official client runs with `send=False`: its own `capture` counts, its network does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai as sdk
+import posthog
+from openai._base_client import SyncHttpxClientWrapper
+from posthog.ai.openai import AsyncOpenAI as PeerAsyncOpenAI
+from posthog.ai.openai import OpenAI as PeerOpenAI
+
+import posthog_llm
+from posthog_llm import openai as ours
+
+http: Any = sys.modules[SyncHttpxClientWrapper.__mro__[2].__module__.partition(".")[0]]
+Measured = dict[str, list[float]]
+
+USAGE = {"prompt_tokens": 20, "completion_tokens": 30, "total_tokens": 50}
+HEAD = {"id": "chatcmpl-B9MHDbslfkBeAs8l4bebGdFOJ6PeG", "created": 1_700_000_000}
+MODEL = {"model": "gpt-4o-mini-2024-07-18", "system_fingerprint": "fp_0123456789"}
+SAID = "A sentence of ordinary length, as models like to give. " * 4
+
+
+def completion() -> bytes:
+    message = {"role": "assistant", "content": SAID, "refusal": None, "annotations": []}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    body = {**HEAD, "object": "chat.completion", **MODEL, "choices": [choice], "usage": USAGE}
+    return json.dumps(body).encode()
+
+
+def chunks(count: int, usage: bool) -> list[bytes]:
+    head = {**HEAD, "object": "chat.completion.chunk", **MODEL, "service_tier": "default"}
+    null = {"usage": None} if usage else {}
+
+    def event(choices: list[Any], **more: Any) -> bytes:
+        data = json.dumps({**head, "choices": choices, **more}, separators=(",", ":"))
+        return b"data: %b\n\n" % data.encode()
+
+    def choice(delta: Any, reason: str | None = None) -> Any:
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+    found = [event([choice({"role": "assistant", "content": "", "refusal": None})], **null)]
+    found += [event([choice({"content": f" word{i % 97}"})], **null) for i in range(count)]
+    found.append(event([choice({}, "stop")], **null))
+    if usage:
+        found.append(event([], usage=USAGE))
+    return [*found, b"data: [DONE]\n\n"]
+
+
+class Pieces(http.SyncByteStream, http.AsyncByteStream):  # type: ignore[misc]
+    def __init__(self, pieces: list[bytes], pause: float = 0.0) -> None:
+        self.pieces = pieces
+        self.pause = pause
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.pieces
+
+    async def __aiter__(self) -> Any:
+        for piece in self.pieces:
+            await asyncio.sleep(self.pause)
+            yield piece
+
+
+COMPLETION = completion()
+STREAMS = {True: chunks(1000, True), False: chunks(1000, False)}
+SHORT = {True: chunks(50, True), False: chunks(50, False)}
+
+
+def answer(request: Any) -> Any:
+    body = request.content
+    if b'"stream":true' in body or b'"stream": true' in body:
+        streams = SHORT if b"short" in body else STREAMS
+        pieces = streams[b"include_usage" in body]
+        pause = 0.001 if b"short" in body else 0.0
+        headers = {"content-type": "text/event-stream"}
+        return http.Response(200, headers=headers, stream=Pieces(pieces, pause))
+    return http.Response(200, headers={"content-type": "application/json"}, content=COMPLETION)
+
+
+async def answer_async(request: Any) -> Any:
+    return answer(request)
+
+
+def clients() -> dict[str, Any]:
+    def http_client() -> Any:
+        return http.Client(transport=http.MockTransport(answer))
+
+    sink = posthog.Posthog("phc_bench", send=False)
+    return {
+        "bare": sdk.OpenAI(api_key="k", http_client=http_client()),
+        "ours": ours.OpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
+        "posthog.ai": PeerOpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
+    }
+
+
+def async_clients() -> dict[str, Any]:
+    def http_client() -> Any:
+        return http.AsyncClient(transport=http.MockTransport(answer_async))
+
+    sink = posthog.Posthog("phc_bench", send=False)
+    return {
+        "bare": sdk.AsyncOpenAI(api_key="k", http_client=http_client()),
+        "ours": ours.AsyncOpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
+        "posthog.ai": PeerAsyncOpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
+    }
+
+
+def ask(client: Any, content: Any = "Hello there", **more: Any) -> Any:
+    messages = [{"role": "user", "content": content}]
+    return client.chat.completions.create(model="gpt-4o-mini", messages=messages, **more)
+
+
+def interleaved(runs: dict[str, Callable[[], float]], blocks: int) -> Measured:
+    """Run each contender once a block, in turning order; returns what each run returned."""
+    found: Measured = {name: [] for name in runs}
+    names = list(runs)
+    for block in range(blocks):
+        turn = block % len(names)
+        for name in names[turn:] + names[:turn]:
+            found[name].append(runs[name]())
+    return found
+
+
+def settle() -> None:
+    posthog_llm.flush()
+
+
+def wall_apart(client: Any, content: Any, pause: float) -> Callable[[], float]:
+    """Seconds on the caller's thread for one call, made after a pause as a network would make."""
+
+    def run() -> float:
+        time.sleep(pause)
+        start = time.perf_counter()
+        ask(client, content)
+        return time.perf_counter() - start
+
+    return run
+
+
+def process_cpu(client: Any, content: Any, calls: int) -> Callable[[], float]:
+    """CPU seconds of the whole process a call, the worker's included."""
+
+    def run() -> float:
+        settle()
+        start = time.process_time()
+        for _ in range(calls):
+            ask(client, content)
+        settle()
+        return (time.process_time() - start) / calls
+
+    return run
+
+
+def stream_cpu(client: Any, clock: Callable[[], float]) -> Callable[[], float]:
+    """CPU seconds for one stream of 1,000 chunks: the caller's thread or the whole process."""
+
+    def run() -> float:
+        settle()
+        gc.collect()
+        start = clock()
+        for _ in ask(client, stream=True):
+            pass
+        if clock is time.process_time:
+            settle()
+        return clock() - start
+
+    return run
+
+
+def many_streams(client: Any, loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Wall seconds for 200 concurrent streams of 50 chunks."""
+
+    async def one() -> None:
+        async for _ in await ask(client, "short", stream=True):
+            pass
+
+    async def all_of_them() -> float:
+        start = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(200)))
+        return time.perf_counter() - start
+
+    def run() -> float:
+        settle()
+        return loop.run_until_complete(all_of_them())
+
+    return run
+
+
+def imported(module: str) -> Callable[[], float]:
+    code = (
+        "import time, openai; start = time.perf_counter(); "
+        f"import {module}; print(time.perf_counter() - start)"
+    )
+
+    def run() -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, text=True
+        )
+        return float(done.stdout)
+
+    return run
+
+
+def report(title: str, measured: Measured, unit: float = 1e6, per: float = 1.0) -> None:
+    """Print a row: the bare median, and each other's difference and ratio."""
+    middle = {name: statistics.median(values) for name, values in measured.items()}
+    bare = middle.pop("bare", 0.0)
+    cells = [f"{bare * unit / per:10.2f}" if bare else " " * 10]
+    for value in middle.values():
+        ratio = f" ({value / bare:4.2f} x)" if bare else ""
+        cells.append(f"{(value - bare) * unit / per:+9.2f}{ratio}")
+    print(f"| {title:52} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=1, help="factor on the number of blocks")
+    factor = parser.parse_args().blocks
+    made, made_async = clients(), async_clients()
+    text, picture = "A plain sentence of prompt. " * 18_300, base64.b64encode(os.urandom(750_000))
+    image = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture.decode()}"}},
+    ]
+    for client in made.values():  # warm up
+        for _ in range(200):
+            ask(client)
+    settle()
+    versions = (
+        f"openai {sdk.__version__}, posthog {posthog.VERSION}, Python {sys.version.split()[0]}"
+    )
+    print(f"{versions}, {os.cpu_count()} cores\n")
+    print(f"| {'':52} | {'bare':>10} | {'ours added':>18} | {'posthog.ai added':>18} |")
+    print(f"|{'-' * 54}|{'-' * 12}|{'-' * 20}|{'-' * 20}|")
+
+    def measure(title: str, run: Any, blocks: int, per: float = 1.0, who: Any = made) -> None:
+        report(
+            title,
+            interleaved({name: run(client) for name, client in who.items()}, blocks * factor),
+            per=per,
+        )
+
+    measure("small call, caller's thread, us", lambda c: wall_apart(c, "Hello", 0.003), 400)
+    long = text[:1] * 0 + text * 2
+    measure("1 MB prompt, caller's thread, us", lambda c: wall_apart(c, long, 0.02), 60)
+    measure("small call, CPU of the process, us", lambda c: process_cpu(c, "Hello", 200), 15)
+    measure("a chunk, caller's thread, us", lambda c: stream_cpu(c, time.thread_time), 31, per=1003)
+    measure("1,000 chunks, CPU of the process, us", lambda c: stream_cpu(c, time.process_time), 31)
+    measure("500 KB of text, CPU of the process, us", lambda c: process_cpu(c, text, 10), 15)
+    measure("1 MB of image, CPU of the process, us", lambda c: process_cpu(c, image, 10), 15)
+    loop = asyncio.new_event_loop()
+    title = "200 concurrent streams of 50 chunks, wall, us"
+    measure(title, lambda c: many_streams(c, loop), 11, who=made_async)
+    report(
+        "import on top of openai, ms",
+        interleaved(
+            {"ours": imported("posthog_llm.openai"), "posthog.ai": imported("posthog.ai.openai")},
+            7 * factor,
+        ),
+        unit=1e3,
+    )
+
+
+if __name__ == "__main__":
+    main()
