@@ -73,10 +73,6 @@ def described_field(owner: Mapping[str, Any], key: str, text: str) -> str:
         known = "audio"
     else:
         return described(text)
-    if text.startswith("["):
-        return text  # already described
-    return (
-        _blob(text[:_SAMPLE], len(text))
-        if text.startswith("data:")
-        else None or description(known, len(text.rstrip("=")))
-    )
+    if text.startswith(("[", "data:")):
+        return described(text)  # a description already, or one that tells its own type
+    return description(known, len(text.rstrip("=")))

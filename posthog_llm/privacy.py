@@ -214,6 +214,6 @@ def _as_plain(value: Any) -> Any:
         return dump()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if type(value).__str__ is not object.__str__ or type(value).__module__ == "uuid":
+    if "__str__" in {name for cls in type(value).__mro__[:-1] for name in vars(cls)}:
         return str(value)
     return f"[{type(value).__name__}]"

@@ -84,7 +84,7 @@ class Destinations:
         for name in ("flush", "join", "shutdown"):
             method = getattr(client, name, None)
             if callable(method) and not hasattr(method, "_self_posthog_llm"):
-                wrapped = wrapt.FunctionWrapper(method, self._around(method))
+                wrapped: Any = wrapt.FunctionWrapper(method, self._around(method))
                 wrapped._self_posthog_llm = True
                 setattr(client, name, wrapped)
 

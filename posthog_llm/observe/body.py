@@ -28,13 +28,12 @@ def wrap(response: Any, call: Call) -> None:
     """Put our byte stream around the one of `response`, of the same kind and package."""
     keep = call.keeps(response.headers)
     hider = call.injector.hider(response.headers) if call.injector else None
-    response.stream = _body_class(type(response.stream))(
-        response.stream, call, _Keeper(call, keep), hider
-    )
+    kind: Any = type(response.stream)
+    response.stream = _body_class(kind)(response.stream, call, _Keeper(call, keep), hider)
 
 
 @cache
-def _body_class(inner: type) -> type[_Body]:
+def _body_class(inner: Any) -> type[_Body]:
     """Return our wrapper for one kind of byte stream.
 
     HTTP packages check `isinstance` against their own base classes, and SDK majors differ in

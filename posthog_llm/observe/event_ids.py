@@ -78,11 +78,9 @@ def event_id(answer: Any) -> str | None:
 
 def _call_behind(answer: Any) -> Any:
     """Find the observed call by way of the HTTP response that an SDK object holds."""
-    for name in ("response", "http_response", "_response", "_raw_stream"):
+    for name in ("response", "http_response", "_response"):
         held = getattr(answer, name, None)
-        request = getattr(held, "_request", None) and held.request
-        if request is not None:
-            return request.extensions.get(CARRIER)
-        if held is not None and held is not answer and name == "_raw_stream":
-            return _call_behind(held)
+        extensions = getattr(getattr(held, "request", None), "extensions", None)
+        if isinstance(extensions, dict) and CARRIER in extensions:
+            return extensions[CARRIER]
     return None

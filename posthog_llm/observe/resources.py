@@ -20,7 +20,7 @@ _BASES = frozenset({"SyncAPIResource", "AsyncAPIResource"})
 
 def observed(resource: T) -> T:
     """Exchange the class of an SDK resource; anything else is returned as it is."""
-    cls = type(resource)
+    cls: Any = type(resource)
     if any(base.__name__ in _BASES for base in cls.__mro__) and not hasattr(cls, "_posthog_sdk"):
         resource.__class__ = _observed_class(cls)
     return resource
@@ -49,7 +49,7 @@ def _observed_property(
 
 
 @functools.cache
-def _observed_class(cls: type) -> Any:
+def _observed_class(cls: Any) -> Any:
     namespace: dict[str, Any] = {
         "_posthog_sdk": cls,
         "__module__": cls.__module__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,7 +143,7 @@ def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
 def _decoded(exchange: Exchange) -> list[bytes]:
     """Undo the content encoding of a streamed body, piece by piece."""
     pieces = [*exchange.chunks, *exchange.tail]
-    exchange.received = sum(map(len, pieces)) + exchange.cut
+    exchange.received = exchange.received or sum(map(len, pieces)) + exchange.cut
     encoding = _header(exchange, "content-encoding")
     if not encoding:
         return pieces
@@ -159,7 +159,7 @@ def _decoded(exchange: Exchange) -> list[bytes]:
     return plain
 
 
-def _time_of(offset: int | None, pieces: list[bytes], times: list[float]) -> float | None:
+def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) -> float | None:
     """Return the clock's time at which the byte at `offset` arrived."""
     if offset is None:
         return None

@@ -6,7 +6,7 @@ import base64
 import itertools
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 _numbers = itertools.count(1)
@@ -36,13 +36,14 @@ def answer(path: str, content_type: str, body: bytes) -> tuple[Kind, Any]:
         return ("stream", list(_texts(asked))) if streamed else ("json", _text(asked))
     if path == "/audio/speech":
         return "sound", b"ID3" + bytes(997)
-    plain = {
+    plain: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
         "/embeddings": _embeddings,
         "/images/generations": _images,
         "/images/edits": _images,
         "/images/variations": _images,
         "/audio/transcriptions": _transcription,
         "/audio/translations": _transcription,
+        "/decisions": _decision,
         "/models": lambda _: {"object": "list", "data": [{"id": "gpt-5-mini", "object": "model"}]},
     }
     if path in plain:
@@ -205,7 +206,7 @@ def _response_events(response: dict[str, Any]) -> Iterator[bytes]:
     (part,) = item["content"]
     begun = {**response, "status": "in_progress", "output": [], "usage": None}
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
         {
@@ -243,6 +244,13 @@ def _embeddings(asked: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "usage": {"prompt_tokens": count, "total_tokens": count},
     }
+
+
+def _decision(asked: Mapping[str, Any]) -> dict[str, Any]:
+    answers = [{"type": "predicate", "name": None, "probability": 0.9}]
+    usage = {"input_tokens": 12, "output_tokens": 3, "total_tokens": 15}
+    usage |= {"input_tokens_details": {"cached_tokens": 4}}  # type: ignore[dict-item]
+    return {"answers": answers * len(asked["questions"]), "model": asked["model"], "usage": usage}
 
 
 def _images(asked: Mapping[str, Any]) -> dict[str, Any]:
