@@ -50,8 +50,11 @@ Client = OpenAI
 AsyncClient = AsyncOpenAI
 
 
+__all__ = _sdk.__all__  # pyright: ignore
+
+
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
+    if name.startswith("__") and name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_sdk, name)
 

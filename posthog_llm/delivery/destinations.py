@@ -32,6 +32,7 @@ class Destinations:
         """Hands over everything that is waiting, within some seconds; see `Worker.flush`."""
         self._shared: dict[tuple[str, str], Any] = {}
         self._warned = False
+        self._uses_module = False
 
     def send(self, event: Event, client: Any) -> bool:
         """Hand one event over. False where nothing was there to take it."""
@@ -56,6 +57,7 @@ class Destinations:
             return self._shared_client(key.strip(), _host())
         module = sys.modules.get("posthog")
         if module is not None and _is_configured(module):
+            self._uses_module = True
             return module
         if not self._warned and not is_mock():
             self._warned = True
@@ -72,9 +74,10 @@ class Destinations:
             self._shared[key, host] = Posthog(key, host=host)
         return self._shared[key, host]
 
-    def shared(self) -> list[Any]:
-        """Return the clients that are ours to flush."""
-        return list(self._shared.values())
+    def ours(self) -> list[Any]:
+        """Return the clients that nobody else may know of, and that are ours to flush."""
+        module = [sys.modules["posthog"]] if self._uses_module else []
+        return [*self._shared.values(), *module]
 
     @guarded
     def attach(self, client: Any) -> None:

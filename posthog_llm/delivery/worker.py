@@ -65,9 +65,13 @@ class Worker:
         atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
+        until = time.monotonic() + _AT_EXIT
         for call in list(outbox.open_streams):
             call.end(Outcome.DROPPED)
         self.flush(_AT_EXIT)
+        # A client that is only made now registers its own exit function too late to be run.
+        for client in self.destinations.ours():
+            client.flush(max(0.0, until - time.monotonic()))
 
     # -- work --------------------------------------------------------------------
 
@@ -147,6 +151,6 @@ def flush(timeout: float = 10.0) -> bool:
     part, and as many for the client's.
     """
     handed_over = worker.flush(timeout)
-    for client in worker.destinations.shared():
+    for client in worker.destinations.ours():
         client.flush(timeout)
     return handed_over
