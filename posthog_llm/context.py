@@ -7,11 +7,13 @@ from contextvars import ContextVar
 from dataclasses import fields, replace
 from typing import Any
 
+from .checks import checked
 from .record import Ambient, Arguments
 
 NOTHING = Arguments()
 _current: ContextVar[Arguments] = ContextVar("posthog_llm_context", default=NOTHING)
 _NO_AMBIENT = Ambient()
+_NAMES = frozenset(field.name for field in fields(Arguments))
 
 
 def current() -> Arguments:
@@ -43,11 +45,13 @@ class context:
         with posthog_llm.context(distinct_id="user-7", session_id="chat-1"):
             client.chat.completions.create(...)
 
-    Raises `TypeError` for an unknown name.
+    Raises `TypeError` for an unknown name, or a value of the wrong type.
     """
 
     def __init__(self, **values: Any) -> None:
-        self._values = Arguments(**values)
+        if unknown := values.keys() - _NAMES:
+            raise TypeError(f"context() got an unexpected argument {min(unknown)!r}")
+        self._values = Arguments(**{k: checked(k, k, v) for k, v in values.items()})
         self._outer: list[Arguments] = []
 
     def __enter__(self) -> None:

@@ -32,7 +32,8 @@ def without_blobs(body: bytes) -> bytes:
         start, end = body.rfind(b'"', done, at) + 1, body.find(b'"', at)
         if end < 0:
             break
-        text = _blob(body[start : start + _SAMPLE].decode("latin-1"), end - start)
+        head = body[start : start + _SAMPLE].decode("latin-1")
+        text = _blob(head, end - start - body[end - 2 : end].count(b"="))
         if text is not None and start > done:
             kept += (body[done:start], text.encode())
             done = end
@@ -52,7 +53,7 @@ def _blob(head: str, length: int) -> str | None:
 
 
 def description(media_type: str, base64_length: int) -> str:
-    """Return what stands for a base64 text of that many characters."""
+    """Return what stands for a base64 text of that many characters, padding left out."""
     return f"[{media_type or 'binary'}, {base64_length * 3 // 4} bytes]"
 
 
@@ -60,7 +61,7 @@ def described(text: str) -> str:
     """Return `text`, or its description when it is base64."""
     if len(text) < _STEP and not text.startswith("data:"):
         return text
-    return _blob(text[:_SAMPLE], len(text)) or text
+    return _blob(text[:_SAMPLE], len(text.rstrip("="))) or text
 
 
 def described_field(owner: Mapping[str, Any], key: str, text: str) -> str:

@@ -331,9 +331,7 @@ def test_background_response_is_told_once_when_it_ends(
     provider.script(f"/responses/{identity}", Reply.json(response("in_progress", id=identity)))
     provider.script(f"/responses/{identity}", done, done)
     queued = drive.call(
-        lambda: client.responses.create(
-            model="gpt-5-mini", input="think", background=True, **WHO
-        )
+        lambda: client.responses.create(model="gpt-5-mini", input="think", background=True, **WHO)
     )
     sink.wait_for(0)
     drive.call(lambda: client.responses.retrieve(identity))
