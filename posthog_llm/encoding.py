@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import zlib
 from typing import Any, Protocol
 
@@ -105,55 +106,53 @@ class _ZstdWriter:
         return bytes(self._stream.flush())
 
 
-def _brotli() -> Any:
-    try:
-        import brotli
-    except ImportError:
-        import brotlicffi as brotli
-    return brotli
+def _installed(*names: str) -> Any:
+    """Import the first of some packages that is there: the ones that the HTTP client uses."""
+    for name in names:
+        if importlib.util.find_spec(name):
+            return importlib.import_module(name)
+    return None
 
 
-def _zstandard() -> Any:
-    import zstandard
+def _codec(encoding: str) -> tuple[Codec, Codec] | None:
+    """Return what decodes and what encodes `encoding`.
 
-    return zstandard
-
-
-def reader(encoding: str) -> Codec:
-    """Return what decodes `encoding`. Raises `ValueError` or `ImportError` where nothing can."""
+    `None` for an encoding that the HTTP client does not know either, and takes for none.
+    """
     if encoding in ("gzip", "x-gzip"):
-        return _Inflate(zlib.MAX_WBITS | 16)
+        return _Inflate(zlib.MAX_WBITS | 16), _Deflate(zlib.MAX_WBITS | 16)
     if encoding == "deflate":
-        return _InflateEither()
-    if encoding == "br":
-        return _BrotliReader(_brotli())
-    if encoding == "zstd":
-        return _ZstdReader(_zstandard())
-    raise ValueError(f"unknown content encoding: {encoding}")
+        return _InflateEither(), _Deflate(zlib.MAX_WBITS)
+    if encoding == "br" and (module := _installed("brotli", "brotlicffi")):
+        return _BrotliReader(module), _BrotliWriter(module)
+    if encoding == "zstd" and (module := _installed("zstandard")):
+        return _ZstdReader(module), _ZstdWriter(module)
+    return None
 
 
-def writer(encoding: str) -> Codec:
-    """Return what encodes `encoding`; the mirror of `reader`."""
-    if encoding in ("gzip", "x-gzip"):
-        return _Deflate(zlib.MAX_WBITS | 16)
-    if encoding == "deflate":
-        return _Deflate(zlib.MAX_WBITS)
-    if encoding == "br":
-        return _BrotliWriter(_brotli())
-    if encoding == "zstd":
-        return _ZstdWriter(_zstandard())
-    raise ValueError(f"unknown content encoding: {encoding}")
+def _codecs(content_encoding: str) -> list[tuple[Codec, Codec]]:
+    names = (name.strip().lower() for name in content_encoding.split(","))
+    return [codec for name in names if (codec := _codec(name))]
+
+
+def decoders(content_encoding: str) -> list[Codec]:
+    """Return what decodes a body with this `Content-Encoding`, in order of use."""
+    return [decoder for decoder, _ in reversed(_codecs(content_encoding))]
 
 
 class Transcoder:
     """Runs a filter over the plain text of an encoded body, and encodes it again.
 
-    The headers, which the caller may read, stay true. `encoding` is the value of
-    `Content-Encoding`: the encodings in the order in which they were applied.
+    The headers, which the caller may read, stay true.
     """
 
-    def __init__(self, encoding: str, inner: Codec) -> None:
-        self._stages = [*decoders(encoding), inner, *(writer(name) for name in _names(encoding))]
+    def __init__(self, content_encoding: str, inner: Codec) -> None:
+        codecs = _codecs(content_encoding)
+        self._stages = [
+            *(decoder for decoder, _ in reversed(codecs)),
+            inner,
+            *(encoder for _, encoder in codecs),
+        ]
 
     def feed(self, data: bytes) -> bytes:
         for stage in self._stages:
@@ -165,13 +164,3 @@ class Transcoder:
         for stage in self._stages:
             data = (stage.feed(data) if data else b"") + stage.flush()
         return data
-
-
-def _names(encoding: str) -> list[str]:
-    names = [name.strip().lower() for name in encoding.split(",")]
-    return [name for name in names if name and name != "identity"]
-
-
-def decoders(encoding: str) -> list[Codec]:
-    """Return what decodes a body with this `Content-Encoding`, in order of use."""
-    return [reader(name) for name in reversed(_names(encoding))]

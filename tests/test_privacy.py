@@ -147,9 +147,8 @@ def test_credentials_never_leave(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     key = "odd+key/without-a-known-shape"
-    error = {
-        "message": f"Incorrect API key provided: {key}, or sk-proj-abc***xyz1234, Bearer abcdef123"
-    }
+    said = f"Incorrect API key provided: {key}, or sk-proj-abc***xyz1234, Bearer abcdef123"
+    error = {"message": said}
     provider.script("/chat/completions", Reply.json({"error": error}, 401))
     client = drive.ours(posthog_client=sink, api_key=key)
     with pytest.raises(sdk.AuthenticationError):
@@ -202,15 +201,13 @@ def test_mcp_credentials_are_redacted(drive: Driver, sink: MemorySink) -> None:
 def test_media_is_told_by_type_and_size(drive: Driver, sink: MemorySink, size: int) -> None:
     data = base64.b64encode(os.urandom(size)).decode()
     url = "https://example.com/cat.png"
+    pdf = f"data:application/pdf;base64,{data}"
     content = [
         {"type": "text", "text": "look"},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
         {"type": "image_url", "image_url": {"url": url}},
         {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
-        {
-            "type": "file",
-            "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"},
-        },
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": pdf}},
     ]
     client = drive.ours(posthog_client=sink)
     drive.call(
@@ -267,7 +264,7 @@ def test_blobs_are_cut_out_of_any_json_and_nothing_else(value: Any, size: int) -
     body = json.dumps([value, blob, value]).encode()
     before, told, after = json.loads(without_blobs(body))
     assert before == after == value
-    assert told == f"[binary, {len(blob) * 3 // 4} bytes]"
+    assert told == f"[binary, {9000 + size} bytes]"
 
 
 # -- the caller's redactor ---------------------------------------------------------------

@@ -25,7 +25,11 @@ _END = b"}\n\n"
 _NULL_AT_END = _NULL + _END
 _BEFORE_NULL = -len(_NULL_AT_END)
 _CHOICE = b'"choices":[{'
-_SPACED_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
+# On the chunk itself: its last field, or behind the choices; not one of that name inside.
+_NULLS = re.compile(
+    rb',\s*"usage"\s*:\s*null(?=\s*}\s*(?:[\r\n]|$))'
+    rb'|(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
+)
 _EVENT_ENDS = (b"\r\n\r\n", b"\n\n", b"\r\r")
 _MOST_HELD = 1 << 20
 """Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
@@ -133,7 +137,7 @@ class Hider:
         return data[:whole]
 
     def _without_usage(self, data: bytes) -> bytes:
-        data = _SPACED_NULL.sub(b"", data)
+        data = _NULLS.sub(b"", data)
         separator = next((end for end in _EVENT_ENDS if end in data), b"\n\n")
         events = data.split(separator)
         return separator.join(event for event in events if not _only_usage(event))

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..record import Answered, Asked, Exchange, Failure
@@ -210,6 +210,13 @@ def _append(into: dict[str, Any], key: str, text: str) -> None:
     into[key] = old + text if isinstance(old, str) else text
 
 
+def _held(owner: dict[str, Any], key: str, kind: Callable[[], Any]) -> Any:
+    """Return the container that pieces of `key` are gathered in."""
+    if type(owner.get(key)) is not kind:
+        owner[key] = kind()
+    return owner[key]
+
+
 def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
     """Merge one delta into its message; true when it holds content."""
     said = False
@@ -217,11 +224,11 @@ def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
         if value is None:
             continue
         if key == "tool_calls":
-            calls = message.setdefault("tool_calls", [])
+            calls = _held(message, key, list)
             for part in _list(value):
                 said = (isinstance(part, dict) and _merge_call(calls, part)) or said
         elif key in ("function_call", "audio") and isinstance(value, dict):
-            _merge_parts(message.setdefault(key, {}), value)
+            _merge_parts(_held(message, key, dict), value)
             said = said or any(isinstance(v, str) and v for v in value.values())
         elif key in _TEXTS and isinstance(value, str):
             _append(message, key, value)
@@ -249,7 +256,7 @@ def _merge_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> bool:
         calls.append(call)
     for key, value in part.items():
         if isinstance(value, dict):
-            _merge_parts(call.setdefault(key, {}), value)
+            _merge_parts(_held(call, key, dict), value)
         elif value is not None and key != "index":
             call[key] = value
     return True

@@ -66,6 +66,8 @@ def provider_of(base_url: str) -> str:
     for start in range(len(labels) - 1):
         if found := _DOMAINS.get(".".join(labels[start:])):
             return found
+    if host.endswith("-aiplatform.googleapis.com"):  # a region stands before it
+        return "vertex"
     if host in _LOCAL:
         return _LOCAL_PORTS.get(_port(parts.netloc), "openai")
     return "openai"

@@ -1,0 +1,307 @@
+"""Whatever a provider answers, the caller gets what the bare SDK gives: value or exception."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import gzip
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai as sdk
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from posthog_llm import faults
+from posthog_llm import openai as ours
+from posthog_llm.observe import stream_usage
+from posthog_llm.testing import MemorySink
+
+HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)
+if sdk.__version__ < "3":
+    import httpx as HTTP
+WIRE = Path(__file__).parent / "wire" / "openai"
+MESSAGES = [{"role": "user", "content": "hi"}]
+CALLS: dict[str, Any] = {
+    "chat": lambda c, s: c.chat.completions.create(model="m", messages=MESSAGES, stream=s),
+    "response": lambda c, s: c.responses.create(model="m", input="hi", stream=s),
+    "embedding": lambda c, s: c.embeddings.create(model="m", input="hi"),
+    "image": lambda c, s: c.images.generate(model="m", prompt="hi"),
+}
+FUZZED = settings(
+    max_examples=1000,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Body(HTTP.SyncByteStream, HTTP.AsyncByteStream):  # type: ignore[misc,name-defined]
+    def __init__(self, pieces: list[bytes], broken: bool) -> None:
+        self.pieces = pieces
+        self.broken = broken
+
+    def __iter__(self) -> Any:
+        yield from self.pieces
+        if self.broken:
+            raise HTTP.ReadError("cut")
+
+    async def __aiter__(self) -> Any:
+        for piece in self:
+            yield piece
+
+
+class Wire:
+    """A transport that answers every request with the same bytes."""
+
+    def __init__(self) -> None:
+        self.sink = MemorySink()
+        self.answer: Any = None
+        transport = HTTP.MockTransport(lambda request: self.answer())
+        shared: dict[str, Any] = {"api_key": "k", "max_retries": 0}
+        client = HTTP.Client(transport=transport)
+        self.bare = sdk.OpenAI(**shared, http_client=client)
+        self.ours = ours.OpenAI(**shared, http_client=client, posthog_client=self.sink)
+        client = HTTP.AsyncClient(transport=transport)
+        self.bare_async = sdk.AsyncOpenAI(**shared, http_client=client)
+        self.ours_async = ours.AsyncOpenAI(**shared, http_client=client, posthog_client=self.sink)
+        self.loop = asyncio.new_event_loop()
+
+    def script(
+        self, body: bytes, status: int, headers: dict[str, str], cut: int, broken: bool
+    ) -> None:
+        pieces = [body[at : at + cut] for at in range(0, len(body), cut)]
+
+        def answer() -> Any:
+            return HTTP.Response(status, headers=headers, stream=Body(pieces, broken))
+
+        self.answer = answer
+
+    def run(self, client: Any, name: str, stream: bool) -> Any:
+        def call() -> Any:
+            answer = CALLS[name](client, stream)
+            if stream and hasattr(answer, "__next__"):
+                return [repr(item) for item in answer]
+            return answer
+
+        return self._outcome(call)
+
+    def run_async(self, client: Any, name: str, stream: bool) -> Any:
+        async def awaited() -> Any:
+            answer = await CALLS[name](client, stream)
+            if stream and hasattr(answer, "__anext__"):
+                return [repr(item) async for item in answer]
+            return answer
+
+        return self._outcome(lambda: self.loop.run_until_complete(awaited()))
+
+    def events(self) -> Any:
+        """Return the events, also of a stream that a broken answer left behind."""
+        found = self.sink.events
+        if not found:
+            gc.collect()
+            self.loop.run_until_complete(asyncio.sleep(0.01))
+            gc.collect()
+            found = self.sink.events
+        self.sink._events.clear()
+        return found
+
+    @staticmethod
+    def _outcome(call: Any) -> Any:
+        try:
+            answer = call()
+            return answer if isinstance(answer, list) else repr(answer)
+        except Exception as error:
+            # Where in a chunk its JSON breaks depends on what was taken out of that chunk.
+            return type(error).__name__, re.sub(r"line \d+ column \d+ \(char \d+\)", "", str(error))
+
+
+@pytest.fixture(scope="module")
+def wire() -> Any:
+    made = Wire()
+    yield made
+    made.loop.run_until_complete(made.loop.shutdown_asyncgens())
+    made.loop.close()
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 10**20),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["\ud800", "data: x", "[DONE]", "x" * 5000, [[]] * 3, {}, {"content": "y"}]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["content", "index", "id", "usage", "type"]), st.none()),
+)
+
+
+@st.composite
+def mutated(draw: Any, value: Any) -> Any:
+    """Return a JSON value with some of its places replaced, dropped or doubled."""
+    value = json.loads(json.dumps(value))
+    for _ in range(draw(st.integers(0, 3))):
+        places = list(_places(value))
+        at = draw(st.integers(0, max(0, len(places) - 1)))
+        owner, key = places[at] if places else (None, None)
+        if owner is None:
+            return copy.deepcopy(draw(JUNK))
+        how = draw(st.sampled_from(["replace", "replace", "drop", "double"]))
+        if how == "drop":
+            del owner[key]
+        elif how == "double" and isinstance(owner, list):
+            owner.insert(key, owner[key])
+        else:
+            owner[key] = copy.deepcopy(draw(JUNK))
+    return value
+
+
+def _places(value: Any) -> Any:
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, inner in items:
+        yield value, key
+        yield from _places(inner)
+
+
+@st.composite
+def bodies(draw: Any, name: str) -> bytes:
+    recorded = json.loads((WIRE / f"{name}.json").read_text())
+    body = json.dumps(draw(mutated(recorded))).encode()
+    return draw(damaged(body))
+
+
+@st.composite
+def streams(draw: Any, name: str) -> bytes:
+    blocks = (WIRE / f"{name}.sse").read_text().removesuffix("\n\n").split("\n\n")
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(blocks) - 1))
+        head, _, data = blocks[at].partition("data: ")
+        how = draw(st.sampled_from(["mutate", "mutate", "drop", "double", "junk"]))
+        if how == "drop" and len(blocks) > 1:
+            del blocks[at]
+        elif how == "double":
+            blocks.insert(at, blocks[at])
+        elif how == "junk":
+            junk = [": ping", "data:", "data", "event: error", "retry: x", "", "data: {", "\x00"]
+            blocks[at] = draw(st.sampled_from(junk))
+        elif data.endswith("}"):
+            blocks[at] = f"{head}data: {json.dumps(draw(mutated(json.loads(data))))}"
+    end = draw(st.sampled_from(["\n", "\n", "\r\n", "\r"]))
+    body = "".join(f"{block}\n\n" for block in blocks).replace("\n", end)
+    return draw(damaged(body.encode("utf-8", "surrogatepass")))
+
+
+@st.composite
+def damaged(draw: Any, body: bytes) -> bytes:
+    how = draw(st.sampled_from(["whole", "whole", "whole", "cut", "bytes", "empty"]))
+    if how == "empty":
+        return b""
+    at = draw(st.integers(0, max(0, len(body) - 1)))
+    if how == "cut":
+        return body[:at]
+    if how == "bytes":
+        return body[:at] + draw(st.binary(max_size=4)) + body[at:]
+    return body
+
+
+def same_for_both(wire: Wire, data: Any, name: str, stream: bool, body: bytes) -> None:
+    good = "text/event-stream" if stream else "application/json"
+    kinds = st.sampled_from([good] * 5 + ["text/plain", "", "application/json; charset=utf-8"])
+    headers = {"content-type": data.draw(kinds)}
+    encoding = data.draw(st.sampled_from(["", "", "", "gzip", "broken gzip", "unknown"]))
+    if encoding:
+        headers["content-encoding"] = encoding.removeprefix("broken ")
+        body = gzip.compress(body) if encoding == "gzip" else body
+    status = data.draw(st.sampled_from([200] * 6 + [201, 204, 400, 404, 500]))
+    cut = data.draw(st.sampled_from([1 << 20, 4096, 97, 13]))
+    wire.script(body, status, headers, cut, data.draw(st.booleans()) and stream)
+    stream_usage._support[str(wire.ours.base_url)] = True  # a vague 400 is not asked again
+    if data.draw(st.booleans()):
+        bare, found = wire.run(wire.bare, name, stream), wire.run(wire.ours, name, stream)
+    else:
+        bare = wire.run_async(wire.bare_async, name, stream)
+        found = wire.run_async(wire.ours_async, name, stream)
+    events = wire.events()
+    found_faults = dict(faults.counts)
+    faults.counts.clear()
+    assert _without_usage(found, name, stream) == _without_usage(bare, name, stream)
+    assert len(events) == 1, events
+    json.dumps(dict(events[0].properties))
+    assert not found_faults
+
+
+def _without_usage(outcome: Any, name: str, stream: bool) -> Any:
+    """Leave the marks of usage out: this wire sends them whether they were asked for or not."""
+    if not (stream and name == "chat" and isinstance(outcome, list)):
+        return outcome
+    return [item for item in outcome if "choices=[]," not in item]
+
+
+@FUZZED
+@given(data=st.data(), name=st.sampled_from(list(CALLS)))
+def test_any_plain_answer(wire: Wire, data: Any, name: str) -> None:
+    same_for_both(wire, data, name, False, data.draw(bodies(name)))
+
+
+@FUZZED
+@given(data=st.data(), name=st.sampled_from(["chat", "response"]))
+def test_any_stream(wire: Wire, data: Any, name: str) -> None:
+    same_for_both(wire, data, name, True, data.draw(streams(name)))
+
+
+# -- size --------------------------------------------------------------------------------
+
+
+def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choice = {"index": 0, "delta": {"content": "x" * 200}, "finish_reason": None}
+    chunk = b"data: %b\n\n" % json.dumps({**head, "choices": [choice]}).encode()
+    usage = {"prompt_tokens": 3, "completion_tokens": 100_000, "total_tokens": 100_003}
+    last = (
+        b"data: %b\n\ndata: [DONE]\n\n"
+        % json.dumps({**head, "choices": [], "usage": usage}).encode()
+    )
+    wire.answer = lambda: HTTP.Response(
+        200,
+        headers={"content-type": "text/event-stream"},
+        stream=Body([chunk] * 60_000 + [last], False),
+    )
+    stream: Any = CALLS["chat"](wire.ours, True)
+    count = sum(1 for _ in stream)
+    assert count == 60_000
+    (event,) = wire.events()
+    assert event.properties["$ai_output_tokens"] == 100_000
+    assert event.properties["posthog_llm_content_cut_bytes"] > 0
+    assert event.properties["posthog_llm_outcome"] == "ok"
+    assert len(event.properties["$ai_output_choices"][0]["content"]) < 8 << 20
+
+
+def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:
+    body = (WIRE / "chat.sse").read_bytes()
+    wire.script(body, 200, {"content-type": "text/event-stream"}, 97, False)
+    stream: Any = CALLS["chat"](wire.ours, True)
+    list(stream)
+    assert len(wire.events()) == 1
+    call = stream.response.request.extensions["posthog_llm.call"]
+    assert not call.exchange.chunks
+    assert not call.exchange.times
+    assert call.exchange.request is None
+
+
+def test_deeply_nested_answer(wire: Wire) -> None:
+    body = b'{"choices": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    wire.script(body, 200, {"content-type": "application/json"}, 1 << 20, False)
+    assert wire.run(wire.ours, "chat", False) == wire.run(wire.bare, "chat", False)
+    (event,) = wire.events()
+    assert event.properties["$ai_http_status"] == 200
+    assert "$ai_output_choices" not in event.properties
