@@ -147,6 +147,41 @@ def test_transcription_as_text_and_as_stream(
     assert as_stream.properties["$ai_stream"] is True
 
 
+def test_streamed_pictures(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:
+    client = drive.ours(posthog_client=sink)
+    ask: dict[str, Any] = {"model": "gpt-image-1", "prompt": "a cat"}
+    try:
+        inspect.signature(client.images.generate).bind(**ask, stream=True)
+    except TypeError:
+        pytest.skip("this SDK version streams no pictures")
+    data = "iVBORw0KGgoAAAANSUhEUgAA"
+    usage = {"input_tokens": 5, "output_tokens": 272, "total_tokens": 277}
+    done = {"type": "image_generation.completed", "b64_json": data, "usage": usage}
+    partial = {"type": "image_generation.partial_image", "b64_json": data, "partial_image_index": 0}
+    provider.script("/images/generations", Reply.stream([partial, done], done=False))
+    events = drive.collect(lambda: client.images.generate(**ask, stream=True))
+    assert [event.type for event in events] == [partial["type"], done["type"]]
+    told = sink.wait_for(1)[0].properties
+    assert told["$ai_image_output_tokens"] == 272
+    (message,) = told["$ai_output_choices"]
+    assert message["content"][0]["b64_json"] == "[image/png, 18 bytes]"
+    assert told["$ai_time_to_first_token"] > 0
+
+
+def test_speech_as_events(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 20, "total_tokens": 25}
+    events = [
+        {"type": "speech.audio.delta", "audio": "SUQz"},
+        {"type": "speech.audio.done", "usage": usage},
+    ]
+    provider.script("/audio/speech", Reply.stream(events, done=False))
+    client = drive.ours(posthog_client=sink)
+    drive.call(lambda: client.audio.speech.create(model="tts", voice="alloy", input="hi"))
+    told = sink.wait_for(1)[0].properties
+    assert told["posthog_llm_outcome"] == "ok"
+    assert told["$ai_output_tokens"] == 20
+
+
 # -- raw and streaming responses -------------------------------------------------------
 
 

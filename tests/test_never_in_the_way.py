@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from posthog_llm import faults
 from posthog_llm import openai as ours
-from posthog_llm.observe import stream_usage
+from posthog_llm.observe import event_ids, stream_usage
 from posthog_llm.testing import MemorySink
 
 HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)
@@ -274,16 +274,20 @@ def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
     wire.answer = lambda: HTTP.Response(
         200,
         headers={"content-type": "text/event-stream"},
-        stream=Body([chunk] * 60_000 + [last], False),
+        stream=Body([chunk] * 100_000 + [last], False),
     )
+    gc.collect()
+    blocks = sys.getallocatedblocks()
     stream: Any = CALLS["chat"](wire.ours, True)
-    count = sum(1 for _ in stream)
-    assert count == 60_000
+    assert sum(1 for _ in stream) == 100_000
     (event,) = wire.events()
     assert event.properties["$ai_output_tokens"] == 100_000
     assert event.properties["posthog_llm_content_cut_bytes"] > 0
     assert event.properties["posthog_llm_outcome"] == "ok"
     assert len(event.properties["$ai_output_choices"][0]["content"]) < 8 << 20
+    del event
+    gc.collect()
+    assert sys.getallocatedblocks() - blocks < 2_000  # though the stream is still in hand
 
 
 def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:
@@ -296,6 +300,19 @@ def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:
     assert not call.exchange.chunks
     assert not call.exchange.times
     assert call.exchange.request is None
+
+
+def test_answers_are_not_remembered_longer_than_they_live(wire: Wire) -> None:
+    wire.script(
+        (WIRE / "chat.json").read_bytes(), 200, {"content-type": "application/json"}, 1 << 20, False
+    )
+    gc.collect()
+    before = len(event_ids._known)
+    answers = [CALLS["chat"](wire.ours, False) for _ in range(50)]
+    assert len(event_ids._known) == before + 50
+    answers.clear()
+    assert len(event_ids._known) == before
+    assert len(wire.events()) == 50
 
 
 def test_deeply_nested_answer(wire: Wire) -> None:

@@ -8,8 +8,10 @@ import gzip
 import zlib
 from typing import Any
 
+import brotli
 import openai as sdk
 import pytest
+import zstandard
 
 from posthog_llm import event_id
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
@@ -194,11 +196,17 @@ def encoded(body: bytes, encoding: str) -> bytes:
         return gzip.compress(body)
     if encoding == "deflate":
         return zlib.compress(body)
-    return body
+    if encoding == "raw deflate":
+        return zlib.compress(body)[2:-4]
+    if encoding == "br":
+        return bytes(brotli.compress(body))
+    return bytes(zstandard.compress(body))
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
-@pytest.mark.parametrize("encoding", ["", "gzip", "deflate", "gzip, deflate"])
+@pytest.mark.parametrize(
+    "encoding", ["", "gzip", "deflate", "raw deflate", "br", "zstd", "gzip, deflate"]
+)
 @pytest.mark.parametrize("size", [1, 7, 64, 100_000])
 def test_lines_show_nothing_of_the_option(
     drive: Driver,
@@ -208,20 +216,22 @@ def test_lines_show_nothing_of_the_option(
     size: int,
     line_end: bytes,
 ) -> None:
+    header = encoding.removeprefix("raw ")
+
     def scripted(body: bytes) -> None:
         sent = body.replace(b"\n", line_end)
         for name in filter(None, encoding.split(", ")):
             sent = encoded(sent, name)
         headers = {"content-type": "text/event-stream"}
-        if encoding:
-            headers["content-encoding"] = encoding
+        if header:
+            headers["content-encoding"] = header
         provider.script("/chat/completions", Reply(cut_up(sent, size), headers=headers))
 
     def lines(client: Any) -> Any:
         manager = client.chat.completions.with_streaming_response.create(**ASK)
 
         def read(response: Any) -> Any:
-            assert response.headers.get("content-encoding", "") == encoding
+            assert response.headers.get("content-encoding", "") == header
             return response.iter_lines()
 
         found = drive.inside(manager, lambda response: listed(read(response)))

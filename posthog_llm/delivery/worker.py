@@ -91,7 +91,7 @@ class Worker:
             return
         try:
             self._tell(item)
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the thread must live on
             report("worker", error)
         finally:
             release(item)
