@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import importlib
 import zlib
 from typing import Any, Protocol
+
+_ZSTD = ("compression.zstd", "backports.zstd", "zstandard")
 
 
 class Codec(Protocol):
@@ -85,19 +88,24 @@ class _BrotliWriter:
 
 class _ZstdReader:
     def __init__(self, module: Any) -> None:
-        self._stream = module.ZstdDecompressor().decompressobj()
+        made = module.ZstdDecompressor()
+        self._stream = made.decompressobj() if hasattr(made, "decompressobj") else made
 
     def feed(self, data: bytes) -> bytes:
         return bytes(self._stream.decompress(data))
 
     def flush(self) -> bytes:
-        return bytes(self._stream.flush() or b"")
+        return b""
 
 
 class _ZstdWriter:
     def __init__(self, module: Any) -> None:
-        self._stream = module.ZstdCompressor(level=1).compressobj()
-        self._block = module.COMPRESSOBJ_FLUSH_BLOCK
+        made = module.ZstdCompressor(level=1)
+        self._stream = made.compressobj() if hasattr(made, "compressobj") else made
+        # `zstandard` has the mode in the module, the standard library's `zstd` in the class.
+        self._block = getattr(module, "COMPRESSOBJ_FLUSH_BLOCK", None)
+        if self._block is None:
+            self._block = made.FLUSH_BLOCK
 
     def feed(self, data: bytes) -> bytes:
         return bytes(self._stream.compress(data)) + bytes(self._stream.flush(self._block))
@@ -109,30 +117,38 @@ class _ZstdWriter:
 def _installed(*names: str) -> Any:
     """Import the first of some packages that is there: the ones that the HTTP client uses."""
     for name in names:
-        if importlib.util.find_spec(name):
+        with contextlib.suppress(ImportError):
             return importlib.import_module(name)
     return None
 
 
 def _codec(encoding: str) -> tuple[Codec, Codec] | None:
-    """Return what decodes and what encodes `encoding`.
-
-    `None` for an encoding that the HTTP client does not know either, and takes for none.
-    """
+    """Return what decodes and what encodes `encoding`, or `None` where nothing does."""
     if encoding in ("gzip", "x-gzip"):
         return _Inflate(zlib.MAX_WBITS | 16), _Deflate(zlib.MAX_WBITS | 16)
     if encoding == "deflate":
         return _InflateEither(), _Deflate(zlib.MAX_WBITS)
     if encoding == "br" and (module := _installed("brotli", "brotlicffi")):
         return _BrotliReader(module), _BrotliWriter(module)
-    if encoding == "zstd" and (module := _installed("zstandard")):
+    if encoding == "zstd" and (module := _installed(*_ZSTD)):
         return _ZstdReader(module), _ZstdWriter(module)
     return None
 
 
 def _codecs(content_encoding: str) -> list[tuple[Codec, Codec]]:
-    names = (name.strip().lower() for name in content_encoding.split(","))
+    names = (name.strip() for name in content_encoding.split(","))
     return [codec for name in names if (codec := _codec(name))]
+
+
+def understood(content_encoding: str, accepted: str) -> str:
+    """Return the part of a `Content-Encoding` that the HTTP client will undo.
+
+    It takes an encoding that it does not know for none at all. What it knows, it asked for:
+    `accepted` is the request's `Accept-Encoding`.
+    """
+    known = {"gzip", "x-gzip", "deflate", *(name.strip().lower() for name in accepted.split(","))}
+    names = (name.strip().lower() for name in content_encoding.split(","))
+    return ",".join(name for name in names if name in known)
 
 
 def decoders(content_encoding: str) -> list[Codec]:

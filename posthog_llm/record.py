@@ -122,6 +122,8 @@ class Exchange:
     """Headers of the answer (a mapping with a case-insensitive `get`)."""
     body: bytes | None = None
     """Decoded body of an answer that was read in one piece."""
+    encoding: str = ""
+    """Content encodings of a streamed body that the HTTP client undoes."""
     chunks: Sequence[bytes] = ()
     """Raw pieces of a streamed body, before content decoding."""
     times: Sequence[float] = ()

@@ -12,6 +12,7 @@ from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ..encoding import understood
 from ..faults import guarded
 from ..record import Outcome
 
@@ -27,7 +28,11 @@ _PIECE_COST = 100
 def wrap(response: Any, call: Call) -> None:
     """Put our byte stream around the one of `response`, of the same kind and package."""
     keep = call.keeps(response.headers)
-    hider = call.injector.hider(response.headers) if call.injector else None
+    encoding = response.headers.get("content-encoding", "")
+    if encoding:
+        accepted = response.request.headers.get("accept-encoding", "")
+        encoding = call.exchange.encoding = understood(encoding, accepted)
+    hider = call.injector.hider(response.headers, encoding) if call.injector else None
     kind: Any = type(response.stream)
     response.stream = _body_class(kind)(response.stream, call, _Keeper(call, keep), hider)
 

@@ -83,11 +83,10 @@ class Injector:
         _support[self._base_url] = False
         return True
 
-    def hider(self, headers: Any) -> Hider | Transcoder | None:
+    def hider(self, headers: Any, encoding: str) -> Hider | Transcoder | None:
         """What takes the extra chunk out of the answer; `None` when nothing was added."""
         if not self.added or not headers.get("content-type", "").startswith("text/event-stream"):
             return None
-        encoding = headers.get("content-encoding", "")
         return Transcoder(encoding, Hider()) if encoding else Hider()
 
 

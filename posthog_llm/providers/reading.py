@@ -144,10 +144,9 @@ def _decoded(exchange: Exchange) -> list[bytes]:
     """Undo the content encoding of a streamed body, piece by piece."""
     pieces = [*exchange.chunks, *exchange.tail]
     exchange.received = exchange.received or sum(map(len, pieces)) + exchange.cut
-    encoding = _header(exchange, "content-encoding")
-    if not encoding:
+    if not exchange.encoding:
         return pieces
-    codecs = decoders(encoding)
+    codecs = decoders(exchange.encoding)
     plain = []
     for piece in pieces:
         try:
