@@ -44,6 +44,10 @@ _TOKENS = {
     "$ai_image_output_tokens": "image_output_tokens",
     "$ai_cache_read_audio_tokens": "cached_audio_tokens",
 }
+_LARGE = 8 << 20
+"""Bytes of a request and its answer beyond which their longest texts are cut."""
+_LONGEST_TEXT = 256 << 10
+"""Characters that are kept of a text in such a call."""
 _TOO_LONG = 200
 """Characters of a distinct id beyond which PostHog refuses or cuts it."""
 
@@ -72,7 +76,9 @@ def build(record: Record, private: bool) -> Event:
     scope = exchange.scope
     who = _settled(scope)
     private = private or _is_private(scope)
-    cleaner = Cleaner(_secrets(exchange.client), scope.redact)
+    size = len(exchange.request or b"") + exchange.received
+    longest = _LONGEST_TEXT if size > _LARGE else None
+    cleaner = Cleaner(_secrets(exchange.client), scope.redact, longest)
     trace_id = who.trace_id or str(uuid.uuid4())
     properties = {
         **_identity(who, exchange.id, trace_id, scope.ambient),
@@ -81,6 +87,8 @@ def build(record: Record, private: bool) -> Event:
         **_numbers(record.answered.usage),
     }
     properties = {name: value for name, value in properties.items() if value is not None}
+    if cut := record.content_cut + cleaner.cut:
+        properties["posthog_llm_content_cut_bytes"] = cut
     _add_custom(properties, who, scope.ambient, cleaner)
     if private:
         properties = {k: v for k, v in properties.items() if k not in _CONTENT}
@@ -93,7 +101,7 @@ def build(record: Record, private: bool) -> Event:
         timestamp=datetime.fromtimestamp(exchange.started_at, tz=timezone.utc),
         properties=properties,
         groups=cleaner.plain(who.groups) if who.groups else None,
-        size=len(exchange.request or b"") + exchange.received,
+        size=size,
     )
 
 
@@ -168,7 +176,6 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
         "posthog_llm_response_id": answered.response_id,
         "posthog_llm_retries": record.retries,
         "posthog_llm_last_attempt_latency": _last_attempt(record),
-        "posthog_llm_content_cut_bytes": record.content_cut or None,
         **_error(record, private, cleaner),
     }
 

@@ -104,8 +104,15 @@ class Cleaner:
     """
 
     def __init__(
-        self, secrets: Iterable[str] = (), redact: Callable[[str], str | None] | None = None
+        self,
+        secrets: Iterable[str] = (),
+        redact: Callable[[str], str | None] | None = None,
+        longest: int | None = None,
     ) -> None:
+        self._longest = longest
+        """Characters of one text that are kept; `None`: all of them."""
+        self.cut = 0
+        """Characters that were cut out of texts so far."""
         self._secrets = [secret for secret in secrets if len(secret) >= 6]
         self._redact = redact
         self._around: set[int] = set()
@@ -174,7 +181,15 @@ class Cleaner:
             for secret in self._secrets:
                 if secret in text:
                     text = text.replace(secret, _HIDDEN)
-        return _redacted(text, redact)
+        return self._shortened(_redacted(text, redact))
+
+    def _shortened(self, text: str) -> str:
+        """Cut the middle out of a text that is too long."""
+        if self._longest is None or len(text) <= self._longest:
+            return text
+        half, gone = self._longest // 2, len(text) - self._longest
+        self.cut += gone
+        return f"{text[:half]}[{gone} characters cut]{text[-half:]}"
 
 
 def _redacted(text: str, redact: Any) -> str:

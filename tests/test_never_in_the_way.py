@@ -316,6 +316,23 @@ def test_answers_are_not_remembered_longer_than_they_live(wire: Wire) -> None:
     assert len(wire.events()) == 50
 
 
+def test_huge_prompt_is_cut_and_still_counted(wire: Wire) -> None:
+    wire.script(
+        (WIRE / "chat.json").read_bytes(), 200, {"content-type": "application/json"}, 1 << 20, False
+    )
+    text = "begin " + "word " * 2_000_000 + "end"
+    messages = [{"role": "system", "content": "short"}, {"role": "user", "content": text}]
+    wire.ours.chat.completions.create(model="m", messages=messages)
+    (event,) = wire.events()
+    system, user = event.properties["$ai_input"]
+    assert system["content"] == "short"
+    assert user["content"].startswith("begin word")
+    assert user["content"].endswith("word end")
+    assert len(user["content"]) < 300_000
+    assert event.properties["posthog_llm_content_cut_bytes"] == len(text) - (256 << 10)
+    assert event.properties["$ai_input_tokens"] == 82
+
+
 def test_deeply_nested_answer(wire: Wire) -> None:
     body = b'{"choices": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
     wire.script(body, 200, {"content-type": "application/json"}, 1 << 20, False)

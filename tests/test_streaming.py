@@ -172,6 +172,7 @@ def delta(content: str, **more: Any) -> dict[str, Any]:
     return chunk(choices=[choice], **more)
 
 
+ACCEPT = "accept-encoding"
 END = {"index": 0, "delta": {}, "finish_reason": "stop"}
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 PLAIN = b"".join(Reply.stream([delta("one"), delta(" two"), chunk(choices=[END])]).body)
@@ -241,6 +242,8 @@ def test_lines_show_nothing_of_the_option(
 
     scripted(PLAIN)
     bare = lines(drive.bare())
+    if encoding in ("br", "zstd") and encoding not in provider.requests[0].headers[ACCEPT]:
+        pytest.skip(f"the installed HTTP client does not read {encoding}")
     scripted(COUNTED)
     assert lines(drive.ours(posthog_client=sink)) == bare
     (event,) = sink.wait_for(1)

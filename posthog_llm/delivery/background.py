@@ -60,6 +60,7 @@ def _joined(last: Record, first: Record | None, identity: str) -> Record:
     exchange = replace(
         base.exchange,
         id=background_id(identity),
+        client=last.exchange.client,
         status=last.exchange.status,
         endpoint="response",
         request=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -80,16 +81,23 @@ class Destinations:
         return [*self._shared.values(), *module]
 
     @guarded
-    def attach(self, client: Any) -> None:
-        """Make `flush`, `join` and `shutdown` of a client deliver what was captured before."""
+    def attach(self, client: Any) -> bool:
+        """Make `flush`, `join` and `shutdown` of a client deliver what was captured before.
+
+        True when the client is a new one.
+        """
         if client is None:
             client = sys.modules.get("posthog")
+        is_new = False
         for name in ("flush", "join", "shutdown"):
             method = getattr(client, name, None)
             if callable(method) and not hasattr(method, "_self_posthog_llm"):
                 wrapped: Any = wrapt.FunctionWrapper(method, self._around(method))
                 wrapped._self_posthog_llm = True
-                setattr(client, name, wrapped)
+                with contextlib.suppress(AttributeError, TypeError):  # an object that is closed
+                    setattr(client, name, wrapped)
+                    is_new = True
+        return is_new
 
     def _around(self, method: Any) -> Callable[..., Any]:
         def first_deliver(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
@@ -119,10 +127,8 @@ def is_mock() -> bool:
 
 def is_private(client: Any) -> bool:
     """Whether a client, or the `posthog` module, is in privacy mode."""
-    module = sys.modules.get("posthog")
-    return getattr(client, "privacy_mode", False) is True or (
-        getattr(module, "privacy_mode", False) is True
-    )
+    settings = (getattr(o, "privacy_mode", None) for o in (client, sys.modules.get("posthog")))
+    return any(isinstance(setting, (bool, int, str)) and bool(setting) for setting in settings)
 
 
 def _host() -> str:

@@ -57,7 +57,8 @@ class Worker:
 
     def attach(self, client: Any) -> None:
         """Take note of a destination when a client is made for it."""
-        self.destinations.attach(client)
+        if self.destinations.attach(client):
+            self._last_at_exit()
 
     def _last_at_exit(self) -> None:
         """Exit functions run last in, first out: ours must come before the posthog client's."""
@@ -102,8 +103,7 @@ class Worker:
             return
         wanted = event.destination(record.exchange.scope)
         client = self.destinations.find(wanted)
-        self.destinations.attach(client)
-        if wanted is None:
+        if self.destinations.attach(client):
             self._last_at_exit()
         private = is_private(client)
         self.destinations.send(event.build(record, private), client)

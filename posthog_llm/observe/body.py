@@ -7,7 +7,7 @@ way of reading (objects, events, lines, bytes, raw bytes) is seen, and so is not
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -65,10 +65,6 @@ class _Keeper:
         self.room = KEPT_BYTES // 2 if keep else 0
         self._keep = keep
 
-    def ready(self) -> tuple[Any, Any, Any, int]:
-        """Return what a loop over pieces needs at hand, so that it looks nothing up."""
-        return self.chunks.append, self.times.append, perf_counter, self.room
-
     def overflow(self, chunk: bytes) -> None:
         """Take a piece for which the head has no room: into a window over the end."""
         exchange = self._exchange
@@ -100,43 +96,64 @@ class _Body:
         # May run in any thread, inside any lock, and while modules are being torn down.
         self._call.end(dropped)
 
+    def _passage(self) -> Generator[bytes, bytes, None]:
+        """Take in each piece as it comes, and give out what the caller may see of it.
+
+        A generator, because it keeps all that it needs in local variables: this runs once a
+        chunk, on the caller's thread, for the sync and the async body.
+        """
+        keeper = self._keeper
+        keep, stamp, room = keeper.chunks.append, keeper.times.append, keeper.room
+        clock, size, cost = perf_counter, len, _PIECE_COST
+        show = self._hider and self._hider.feed
+        chunk = b""
+        while True:
+            chunk = yield chunk
+            room -= size(chunk) + cost
+            if room > 0:
+                keep(chunk)
+                stamp(clock())
+            else:
+                keeper.overflow(chunk)
+            if show:
+                try:
+                    chunk = show(chunk)
+                except Exception:  # a body that does not decode is the reader's to report
+                    show = self._hider = None
+
+    def _through(self) -> Callable[[bytes], bytes]:
+        passage = self._passage()
+        next(passage)
+        return passage.send
+
     @guarded
     def _rest(self) -> bytes:
         """Return what was held back when the body ended."""
         hider, self._hider = self._hider, None
         return hider.flush() if hider else b""
 
+    def _broke(self, error: BaseException) -> bytes | None:
+        """Note an error of the body; returns what the caller may still see before it."""
+        if isinstance(error, GeneratorExit):
+            return None  # the reader left; closing tells
+        self._call.broke(error)
+        return self._rest() if isinstance(error, Exception) else None
+
 
 class _SyncBody(_Body):
     def __iter__(self) -> Iterator[bytes]:
-        call, keeper = self._call, self._keeper
-        keep, stamp, clock, room = keeper.ready()
-        show = self._hider and self._hider.feed
+        through = self._through()
         try:
             for chunk in self._inner:
-                room -= len(chunk) + _PIECE_COST
-                if room > 0:
-                    keep(chunk)
-                    stamp(clock())
-                else:
-                    keeper.overflow(chunk)
-                if show:
-                    try:
-                        chunk = show(chunk)
-                    except Exception:  # a body that does not decode is the reader's to report
-                        show = self._hider = None
-                if chunk:
+                if chunk := through(chunk):
                     yield chunk
             if rest := self._rest():
                 yield rest
-        except GeneratorExit:
-            raise
         except BaseException as error:
-            call.broke(error)
-            if isinstance(error, Exception) and (rest := self._rest()):
+            if rest := self._broke(error):
                 yield rest
             raise
-        call.end(Outcome.OK)
+        self._call.end(Outcome.OK)
 
     def close(self) -> None:
         try:
@@ -147,38 +164,22 @@ class _SyncBody(_Body):
 
 class _AsyncBody(_Body):
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        call, keeper = self._call, self._keeper
-        keep, stamp, clock, room = keeper.ready()
-        show = self._hider and self._hider.feed
+        through = self._through()
         pieces = self._inner.__aiter__()
         try:
             async for chunk in pieces:
-                room -= len(chunk) + _PIECE_COST
-                if room > 0:
-                    keep(chunk)
-                    stamp(clock())
-                else:
-                    keeper.overflow(chunk)
-                if show:
-                    try:
-                        chunk = show(chunk)
-                    except Exception:  # a body that does not decode is the reader's to report
-                        show = self._hider = None
-                if chunk:
+                if chunk := through(chunk):
                     yield chunk
             if rest := self._rest():
                 yield rest
-        except GeneratorExit:
-            raise
         except BaseException as error:
-            call.broke(error)
-            if isinstance(error, Exception) and (rest := self._rest()):
+            if rest := self._broke(error):
                 yield rest
             raise
         finally:
             if hasattr(pieces, "aclose"):
                 await pieces.aclose()
-        call.end(Outcome.OK)
+        self._call.end(Outcome.OK)
 
     async def aclose(self) -> None:
         try:

@@ -40,15 +40,15 @@ class ObservedClient:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         defaults = peel(kwargs) or NOTHING
-        stream_usage = kwargs.pop("posthog_stream_usage", True)
+        add_usage = kwargs.pop("posthog_stream_usage", True)
         redact = kwargs.pop("posthog_redact", None)
-        if not isinstance(stream_usage, bool):
+        if not isinstance(add_usage, bool):
             raise TypeError("posthog_stream_usage must be True or False")
         if redact is not None and not callable(redact):
             raise TypeError("posthog_redact must be a callable that takes and returns a str")
         super().__init__(*args, **kwargs)
         self._posthog = defaults
-        self._posthog_stream_usage = stream_usage
+        self._posthog_stream_usage = add_usage
         self._posthog_redact = redact
         if outbox.on_client is not None:
             outbox.on_client(defaults.client)
@@ -175,7 +175,7 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
     if streamed and endpoint.streams_usage and client._posthog_stream_usage:
         injector = stream_usage.Injector(str(client.base_url))
     call = Call(endpoint.name, scope, injector)
-    call.exchange.base_url = client.base_url
+    call.exchange.base_url = getattr(client, "_base_url", None) or client.base_url
     call.exchange.client = client
     call.exchange.streamed = streamed
     return call
