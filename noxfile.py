@@ -9,7 +9,11 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = True
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-SDKS = {"newest": "openai<4", "middle": "openai==2.54.0", "oldest": "openai==1.109.1"}
+SDKS = {
+    "newest": ["openai<4", "posthog<8"],
+    "middle": ["openai==2.54.0", "posthog<8"],
+    "oldest": ["openai==1.109.1", "posthog==7.0.0"],
+}
 
 
 def _groups(*names: str) -> list[str]:
@@ -32,7 +36,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("sdk", list(SDKS))
 def tests(session: nox.Session, sdk: str) -> None:
-    session.install("-e", ".[demo]", SDKS[sdk], *_groups("test"))
+    session.install("-e", ".[demo]", *SDKS[sdk], *_groups("test"))
     session.run("pytest", "-n", "auto", *session.posargs)
 
 

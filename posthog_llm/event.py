@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .context import NOTHING, merged
-from .privacy import Cleaner, Withheld, parameters
+from .privacy import CLOSED, Cleaner, Withheld, parameters
 from .providers.model_name import priced_name
 from .record import Ambient, Arguments, Failure, Outcome, Record, Scope, Usage
 
@@ -162,7 +162,7 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
         "$ai_model": priced_name(asked.model, answered.model, provider),
         "posthog_llm_requested_model": asked.model,
         "posthog_llm_served_model": answered.model,
-        "$ai_model_parameters": cleaner.plain(parameters(asked.parameters, private)),
+        "$ai_model_parameters": _parameters(asked.parameters, private, cleaner),
         "$ai_base_url": record.base_url,
         "$ai_http_status": exchange.status if exchange.status else _status(record.failure),
         "$ai_stream": exchange.streamed,
@@ -178,6 +178,18 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
         "posthog_llm_last_attempt_latency": _last_attempt(record),
         **_error(record, private, cleaner),
     }
+
+
+def _parameters(asked: Mapping[str, Any], private: bool, cleaner: Cleaner) -> dict[str, Any]:
+    """Return the model's parameters; those that hold texts of the caller's pass the redactor."""
+    shown = parameters(asked, private)
+    try:
+        return {
+            name: cleaner.content(value) if name in CLOSED else cleaner.plain(value)
+            for name, value in shown.items()
+        }
+    except Withheld:
+        return parameters(asked, private=True)
 
 
 def _status(failure: Failure | None) -> int | None:

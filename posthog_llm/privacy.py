@@ -59,7 +59,7 @@ _PARTLY_OPEN = {
     "response_format": ("type",),
 }
 # Content, or an identity; they leave only outside privacy mode.
-_CLOSED = frozenset(
+CLOSED = frozenset(
     {"stop", "tool_choice", "function_call", "metadata", "user", "safety_identifier"}
     | {"prompt_cache_key", "previous_response_id", "conversation", "prediction", "suffix"}
     | {"response_format", "text", "reasoning", "audio", "web_search_options"}
@@ -78,7 +78,7 @@ def parameters(asked: Mapping[str, Any], private: bool) -> dict[str, Any]:
     for name, value in asked.items():
         if value is None:
             continue
-        if not private and (name in _OPEN or name in _CLOSED):
+        if not private and (name in _OPEN or name in CLOSED):
             kept[name] = value
         elif isinstance(value, Mapping) and name in _PARTLY_OPEN:
             part = {k: value[k] for k in _PARTLY_OPEN[name] if _is_plain_word(value.get(k))}

@@ -295,7 +295,7 @@ def test_two_clients_share_one_official_client(
         ours.OpenAI(base_url=provider.base_url, api_key="k").chat.completions.create(**ASK)
     assert posthog_llm.flush(10)
     receiver.wait_for(2)
-    assert len([c for c in worker.destinations.ours() if c.api_key == "phc_shared"]) == 1
+    assert [key for key, _ in worker.destinations._shared].count("phc_shared") == 1
 
 
 def test_configured_module_is_the_fallback(
@@ -306,7 +306,8 @@ def test_configured_module_is_the_fallback(
         import posthog
         from posthog_llm.openai import OpenAI
         client = OpenAI(base_url="{provider.base_url}", api_key="k")
-        posthog.project_api_key, posthog.host = "phc_module", "{receiver.url}"
+        posthog.project_api_key = posthog.api_key = "phc_module"
+        posthog.host = "{receiver.url}"
         client.chat.completions.create(model="m", messages=[])
         posthog.flush()
         import os

@@ -280,18 +280,28 @@ def test_redactor_sees_each_text_and_may_change_or_drop_it(drive: Driver, sink: 
         return text.replace(SECRET, "***")
 
     client = drive.ours(posthog_client=sink, posthog_redact=redact)
+    prediction = {"type": "content", "content": f"a {SECRET}"}
     messages = [
         {"role": "system", "content": "drop me"},
         {"role": "user", "content": [{"type": "text", "text": f"my {SECRET}"}]},
     ]
-    drive.call(lambda: client.chat.completions.create(model="m", messages=messages))
+    drive.call(
+        lambda: client.chat.completions.create(
+            model="m", messages=messages, prediction=prediction, reasoning_effort="low"
+        )
+    )
     (event,) = sink.wait_for(1)
+    assert event.properties["$ai_model_parameters"] == {
+        "prediction": {"type": "content", "content": "a ***"},
+        "reasoning_effort": "low",
+    }
     assert event.properties["$ai_input"] == [
         {"role": "system", "content": "[withheld]"},
         {"role": "user", "content": [{"type": "text", "text": "my ***"}]},
     ]
     assert event.properties["$ai_output_choices"][0]["content"] == "You said: my ***"
-    assert seen == ["drop me", f"my {SECRET}", f"You said: my {SECRET}"]
+    said = f"You said: my {SECRET}"
+    assert sorted(seen) == sorted([f"a {SECRET}", "drop me", f"my {SECRET}", said])
 
 
 @pytest.mark.parametrize("broken", [lambda text: 1 / 0, lambda text: 7])
@@ -310,6 +320,7 @@ def test_redactor_that_fails_withholds(
             [event.properties.get(k) for k in ("$ai_output_choices", "$ai_tools", "$ai_error")]
         )
         assert event.properties["posthog_llm_content_withheld"]
+        assert SECRET not in json.dumps(event.properties["$ai_model_parameters"])
     assert first.properties["$ai_input_tokens"] > 0
 
 

@@ -39,6 +39,8 @@ class Destinations:
         """Hand one event over. False where nothing was there to take it."""
         if is_mock() or client is None:
             return False
+        if getattr(client, "default_client", client) is None:
+            _set_up_module(client)
         capture = client.capture
         # An event too large for the analytics lane has one of its own, where there is one.
         roomy = getattr(client, "capture_ai", None)
@@ -72,13 +74,25 @@ class Destinations:
         if (key, host) not in self._shared:
             from posthog import Posthog
 
-            self._shared[key, host] = Posthog(key, host=host)
+            try:
+                self._shared[key, host] = Posthog(key, host=host)
+            except RuntimeError:  # the process is ending, and takes no new threads
+                self._shared[key, host] = Posthog(key, host=host, sync_mode=True)
         return self._shared[key, host]
 
-    def ours(self) -> list[Any]:
-        """Return the clients that nobody else may know of, and that are ours to flush."""
+    def forget_ours(self) -> None:
+        """Make clients anew: in a forked child, where older ones have lost their threads."""
+        self._shared.clear()
+
+    @guarded
+    def flush_ours(self, timeout: float) -> None:
+        """Flush the clients that nobody else may know of, `timeout` seconds each at most."""
         module = [sys.modules["posthog"]] if self._uses_module else []
-        return [*self._shared.values(), *module]
+        for client in (*self._shared.values(), *module):
+            taken = _parameters(getattr(client.flush, "__func__", client.flush))
+            # Older clients wait without a limit.
+            args = (timeout,) if taken is None or "timeout_seconds" in taken else ()
+            client.flush(*args)
 
     @guarded
     def attach(self, client: Any) -> bool:
@@ -113,6 +127,15 @@ class Destinations:
             return await wrapped(*args, **kwargs)
 
         return first_deliver_async if inspect.iscoroutinefunction(method) else first_deliver
+
+
+def _set_up_module(module: Any) -> None:
+    """Make the `posthog` module's own client, without threads where the process is ending."""
+    try:
+        module.setup()
+    except RuntimeError:
+        module.sync_mode = True
+        module.setup()
 
 
 def _timeout(args: Any, kwargs: Any) -> float | None:

@@ -40,6 +40,7 @@ class Worker:
 
     def _forget(self) -> None:
         """Start anew: at first, and in a forked child, where the thread does not exist."""
+        self.destinations.forget_ours()
         self._backgrounds = Backgrounds()
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
@@ -71,8 +72,7 @@ class Worker:
             call.end(Outcome.DROPPED)
         self.flush(_AT_EXIT)
         # A client that is only made now registers its own exit function too late to be run.
-        for client in self.destinations.ours():
-            client.flush(max(0.0, until - time.monotonic()))
+        self.destinations.flush_ours(max(0.0, until - time.monotonic()))
 
     # -- work --------------------------------------------------------------------
 
@@ -151,6 +151,5 @@ def flush(timeout: float = 10.0) -> bool:
     part, and as many for the client's.
     """
     handed_over = worker.flush(timeout)
-    for client in worker.destinations.ours():
-        client.flush(timeout)
+    worker.destinations.flush_ours(timeout)
     return handed_over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from bisect import bisect_right
@@ -16,6 +17,9 @@ from ..record import Answered, Asked, Exchange, Failure, Outcome, Record
 from . import chat, others, responses, sse
 from .endpoints import ENDPOINTS
 from .hosts import bare_url, provider_of
+
+_MOST_USAGE = 8192
+"""Bytes that no usage object exceeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,7 @@ def _find_usage(folded: dict[str, Any], exchange: Exchange, body: bytes) -> None
     """Where the middle was cut out of a stream, its usage still stands near the end."""
     if not exchange.cut or folded.get("usage"):
         return
-    at = body.rfind(b'"usage":{')
-    if at >= 0:
-        found, _ = json.JSONDecoder().raw_decode(body[at + 8 : at + 8192].decode(errors="replace"))
-        folded["usage"] = found
+    at = body.find(b"{", body.rfind(b'"usage"') + 1)
+    with contextlib.suppress(ValueError):  # it was cut as well
+        text = body[at : at + _MOST_USAGE].decode(errors="replace")
+        folded["usage"], _ = json.JSONDecoder().raw_decode(text)
