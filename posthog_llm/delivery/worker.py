@@ -20,6 +20,8 @@ from .destinations import Destinations, is_private
 
 _GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
+_BUSY = 0.001
+"""Seconds that the worker keeps the interpreter from others, where it can choose."""
 _AT_EXIT = 5.0
 """Seconds that interpreter exit may wait for us."""
 
@@ -81,10 +83,13 @@ class Worker:
         while True:
             self._handle(items.get())
             self._hurry.wait(_GATHER)
+            busy_since = time.monotonic()
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._handle(items.get_nowait())
-                    time.sleep(0)  # give up the interpreter: a caller may want it
+                    if time.monotonic() - busy_since > _BUSY:
+                        time.sleep(0)  # give up the interpreter: a caller may want it
+                        busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
         if isinstance(item, _Marker):

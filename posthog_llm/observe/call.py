@@ -8,11 +8,14 @@ from types import TracebackType
 from typing import Any
 
 from ..faults import guarded
+from ..media import without_blobs
 from ..record import Exchange, Failure, Outcome, Scope, Upload
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox
 
+_LARGE = 64 << 10
+"""Bytes of a request that may be worth a search for pictures."""
 _BINARY = ("audio/", "image/", "video/", "application/octet-stream")
 
 
@@ -51,7 +54,7 @@ class Call:
             exchange.form = dict(fields) if isinstance(fields, Mapping) else None
             exchange.uploads = list(_uploads(files))
         else:
-            exchange.request = _content(request)
+            exchange.request = _kept(_content(request))
 
     def refused_usage(self, error: Exception) -> bool:
         """Whether the provider refused only the usage option that we added."""
@@ -146,6 +149,11 @@ def _content(request: Any) -> bytes | None:
     except RuntimeError:  # a generator's body was never in memory
         return None
     return content or None
+
+
+def _kept(body: bytes | None) -> bytes | None:
+    """Let go of pictures at once: to find them costs less than to hold their memory."""
+    return without_blobs(body) if body is not None and len(body) > _LARGE else body
 
 
 def _uploads(files: Any) -> Iterable[Upload]:
