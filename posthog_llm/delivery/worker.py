@@ -76,6 +76,9 @@ class Worker:
         # A client that is only made now registers its own exit function too late to be run.
         self.destinations.flush_ours(max(0.0, until - time.monotonic()))
 
+    def come_at_once(self) -> None:
+        self._hurry.set()
+
     # -- work --------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -83,6 +86,7 @@ class Worker:
         while True:
             self._handle(items.get())
             self._hurry.wait(_GATHER)
+            self._hurry.clear()
             busy_since = time.monotonic()
             with contextlib.suppress(queue.Empty):
                 while True:
@@ -121,11 +125,9 @@ class Worker:
         if thread is None or not thread.is_alive():
             return self._flush_here()
         marker = _Marker()
-        self._hurry.set()
         outbox.items.put(marker)
-        reached = marker.reached.wait(timeout)
-        self._hurry.clear()
-        return reached
+        self._hurry.set()
+        return marker.reached.wait(timeout)
 
     def _flush_here(self) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
@@ -143,6 +145,7 @@ def release(exchange: Exchange) -> None:
 
 worker = Worker()
 outbox.on_first = worker.start
+outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=worker._forget)

@@ -119,6 +119,9 @@ class Call:
             self.broke(error)
         elif not self.streaming:
             self.end(Outcome.OK)
+            request = self.exchange.request
+            if request is not None and len(request) > _LARGE and outbox.on_large is not None:
+                outbox.on_large()
 
 
 @guarded

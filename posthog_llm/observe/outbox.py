@@ -21,6 +21,8 @@ class Outbox:
     def __init__(self) -> None:
         self.on_first: Callable[[], None] | None = None
         """Starts the reader; called from the caller's thread, once a process."""
+        self.on_large: Callable[[], None] | None = None
+        """Asks the reader to come at once: memory that is not given back makes calls slower."""
         self.on_client: Callable[[Any], None] | None = None
         """Told of every new client's destination."""
         self.empty_again()
