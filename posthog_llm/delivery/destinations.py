@@ -35,10 +35,10 @@ class Destinations:
         self._warned = False
         self._uses_module = False
 
-    def send(self, event: Event, client: Any) -> bool:
-        """Hand one event over. False where nothing was there to take it."""
+    def send(self, event: Event, client: Any) -> None:
+        """Hand one event over, if there is somebody to take it."""
         if is_mock() or client is None:
-            return False
+            return
         if getattr(client, "default_client", client) is None:
             _set_up_module(client)
         capture = client.capture
@@ -49,7 +49,6 @@ class Destinations:
         ):
             capture = roomy
         capture(**_taken(capture, event))
-        return True
 
     def find(self, client: Any) -> Any:
         """Return `client`, or the one that the environment or the `posthog` module stands for."""

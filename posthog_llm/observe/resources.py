@@ -30,20 +30,15 @@ def override_properties(cls: type, namespace: dict[str, Any]) -> None:
     """Make the resource properties that `cls` inherits hand out observed resources."""
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
-        if not name.startswith(("_", "with_")) and _getter(found):
-            namespace[name] = _observed_property(name, _getter(found), found.__doc__)
-
-
-def _getter(found: Any) -> Any:
-    """Return the function behind a cached property that may make a resource, else `None`."""
-    return found.func if isinstance(found, functools.cached_property) else None
+        if not name.startswith(("_", "with_")) and isinstance(found, functools.cached_property):
+            namespace[name] = _observed_property(name, found)
 
 
 def _observed_property(
-    name: str, getter: Callable[[Any], Any], doc: str | None
+    name: str, made_by: functools.cached_property[Any]
 ) -> functools.cached_property[Any]:
-    prop = functools.cached_property(lambda self: observed(getter(self)))
-    prop.__doc__ = doc
+    prop = functools.cached_property(lambda self: observed(made_by.func(self)))
+    prop.__doc__ = made_by.__doc__
     prop.attrname = name
     return prop
 

@@ -24,9 +24,8 @@ from typing import Any
 
 import openai as sdk
 import posthog
+import posthog.ai.openai
 from openai._base_client import SyncHttpxClientWrapper
-from posthog.ai.openai import AsyncOpenAI as PeerAsyncOpenAI
-from posthog.ai.openai import OpenAI as PeerOpenAI
 
 import posthog_llm
 from posthog_llm import openai as ours
@@ -100,27 +99,14 @@ async def answer_async(request: Any) -> Any:
     return answer(request)
 
 
-def clients() -> dict[str, Any]:
-    def http_client() -> Any:
-        return http.Client(transport=http.MockTransport(answer))
-
+def clients(kind: str, http_client: Callable[[], Any]) -> dict[str, Any]:
+    """Return the contenders' clients of one kind (`OpenAI`, `AsyncOpenAI`)."""
     sink = posthog.Posthog("phc_bench", send=False)
+    bare, own, peer = (getattr(module, kind) for module in (sdk, ours, posthog.ai.openai))
     return {
-        "bare": sdk.OpenAI(api_key="k", http_client=http_client()),
-        "ours": ours.OpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
-        "posthog.ai": PeerOpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
-    }
-
-
-def async_clients() -> dict[str, Any]:
-    def http_client() -> Any:
-        return http.AsyncClient(transport=http.MockTransport(answer_async))
-
-    sink = posthog.Posthog("phc_bench", send=False)
-    return {
-        "bare": sdk.AsyncOpenAI(api_key="k", http_client=http_client()),
-        "ours": ours.AsyncOpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
-        "posthog.ai": PeerAsyncOpenAI(api_key="k", http_client=http_client(), posthog_client=sink),
+        "bare": bare(api_key="k", http_client=http_client()),
+        "ours": own(api_key="k", http_client=http_client(), posthog_client=sink),
+        "posthog.ai": peer(api_key="k", http_client=http_client(), posthog_client=sink),
     }
 
 
@@ -239,7 +225,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=1, help="factor on the number of blocks")
     factor = parser.parse_args().blocks
-    made, made_async = clients(), async_clients()
+    made = clients("OpenAI", lambda: http.Client(transport=http.MockTransport(answer)))
+    made_async = clients(
+        "AsyncOpenAI", lambda: http.AsyncClient(transport=http.MockTransport(answer_async))
+    )
     text, picture = "A plain sentence of prompt. " * 18_300, base64.b64encode(os.urandom(750_000))
     image = [
         {"type": "text", "text": "What is this?"},
