@@ -25,10 +25,12 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     VERSION = "0"
 
 _NAMES = {"generation": "$ai_generation", "embedding": "$ai_embedding"}
-_CONTENT = frozenset(
+CONTENT = frozenset(
     {"$ai_input", "$ai_output", "$ai_output_choices", "$ai_tools", "$ai_instructions"}
     | {"$ai_input_state", "$ai_output_state"}
 )
+"""Properties that hold what was said."""
+CUT_MARK = "posthog_llm_content_cut_bytes"
 _TOKENS = {
     "$ai_input_tokens": "input_tokens",
     "$ai_output_tokens": "output_tokens",
@@ -78,7 +80,8 @@ def build(record: Record, private: bool) -> Event:
     private = private or _is_private(scope)
     size = len(exchange.request or b"") + exchange.received
     longest = _LONGEST_TEXT if size > _LARGE else None
-    cleaner = Cleaner(_secrets(exchange.client), scope.redact, longest)
+    secrets = _secrets(exchange.client)
+    cleaner = Cleaner(secrets, scope.redact, longest, keep_media=exchange.keep_media)
     trace_id = who.trace_id or str(uuid.uuid4())
     properties = {
         **_identity(who, exchange.id, trace_id, scope.ambient),
@@ -88,10 +91,10 @@ def build(record: Record, private: bool) -> Event:
     }
     properties = {name: value for name, value in properties.items() if value is not None}
     if cut := record.content_cut + cleaner.cut:
-        properties["posthog_llm_content_cut_bytes"] = cut
+        properties[CUT_MARK] = cut
     _add_custom(properties, who, scope.ambient, cleaner)
     if private:
-        properties = {k: v for k, v in properties.items() if k not in _CONTENT}
+        properties = {k: v for k, v in properties.items() if k not in CONTENT}
     if who.distinct_id is None:
         properties.setdefault("$process_person_profile", False)
     return Event(
@@ -170,6 +173,7 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
         "$ai_time_to_first_token": _rounded(record.time_to_first_token),
         "$ai_service_tier": answered.service_tier,
         "$ai_stop_reason": answered.stop_reason,
+        "posthog_llm_sample_rate": exchange.sample_rate,
         "posthog_llm_outcome": record.outcome.value,
         "posthog_llm_endpoint": exchange.endpoint,
         "posthog_llm_request_id": record.request_id,

@@ -108,7 +108,10 @@ class Cleaner:
         secrets: Iterable[str] = (),
         redact: Callable[[str], str | None] | None = None,
         longest: int | None = None,
+        *,
+        keep_media: bool = False,
     ) -> None:
+        self._keep_media = keep_media
         self._longest = longest
         """Characters of one text that are kept; `None`: all of them."""
         self.cut = 0
@@ -174,7 +177,7 @@ class Cleaner:
         return cleaned
 
     def _string(self, text: str, key: str, owner: Any, redact: Any) -> str:
-        shown = described(text) if owner is None else described_field(owner, key, text)
+        shown = text if self._keep_media else _shown(text, key, owner)
         if shown is not text or key in _STRUCTURE:
             return shown
         if self._secrets:
@@ -190,6 +193,10 @@ class Cleaner:
         half, gone = self._longest // 2, len(text) - self._longest
         self.cut += gone
         return f"{text[:half]}[{gone} characters cut]{text[-half:]}"
+
+
+def _shown(text: str, key: str, owner: Any) -> str:
+    return described(text) if owner is None else described_field(owner, key, text)
 
 
 def _redacted(text: str, redact: Any) -> str:

@@ -6,12 +6,17 @@ meant. Nothing here knows of PostHog, of an SDK or of HTTP libraries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
 Kind = Literal["generation", "embedding"]
+_HEAD, _TAIL = 4 << 10, 8 << 10
+"""Bytes of an answer's beginning and end that name the model and the tokens."""
+_WEIGHT = 2048
+"""Bytes that a call weighs beside its content."""
 
 
 class Outcome(str, Enum):
@@ -137,6 +142,8 @@ class Exchange:
     """Bytes of body that arrived."""
     cut: int = 0
     """Bytes of body that were not kept."""
+    bared: int = 0
+    """Bytes of request that were let go of, because too much was waiting."""
     ended: float = 0.0
     """Seconds from the start to the end of the call."""
     last_attempt: float = 0.0
@@ -144,6 +151,46 @@ class Exchange:
     attempts: int = 0
     outcome: Outcome = Outcome.OK
     failure: Failure | None = None
+    sample_rate: float | None = None
+    """Share of such calls that are told; `None` when all are."""
+    only_errors: bool = False
+    """Whether sampling left this call out, unless it failed."""
+    keep_media: bool = False
+    """Whether base64 is sent as it is: the destination has full AI capture enabled."""
+    deferred: bool = False
+    """Whether sampling waits for the id of a background response."""
+
+    def weight(self) -> int:
+        """Return about how many bytes of memory this call holds."""
+        return _WEIGHT + len(self.request or b"") + self.received - self.cut
+
+    def bare(self) -> int:
+        """Let go of the content, and keep the ends of the answer, where its numbers stand.
+
+        Returns the bytes that are gone.
+        """
+        before = self.weight()
+        self.bared += len(self.request or b"")
+        self.request = None
+        if self.body is not None and len(self.body) > _HEAD + _TAIL:
+            self.cut += len(self.body) - _HEAD - _TAIL
+            self.body = self.body[:_HEAD] + self.body[-_TAIL:]
+        elif self.chunks and not self.encoding:
+            self._cut_stream()
+        return before - self.weight()
+
+    def _cut_stream(self) -> None:
+        pieces = [*self.chunks, *self.tail]
+        start, end = _within(pieces, _HEAD), len(pieces) - _within(reversed(pieces), _TAIL)
+        if start < end:
+            self.cut += sum(map(len, pieces[start:end]))
+            self.chunks, self.tail = pieces[:start], pieces[end:]
+
+
+def _within(pieces: Iterable[bytes], most: int) -> int:
+    """Return how many of the first pieces have `most` bytes together, and one more."""
+    sizes = itertools.accumulate(map(len, pieces))
+    return sum(1 for _ in itertools.takewhile(lambda size: size < most, sizes)) + 1
 
 
 @dataclass(slots=True)

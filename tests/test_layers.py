@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "posthog_llm"
 ROOMS = [
-    {"record", "faults", "checks", "encoding", "media"},
-    {"context", "privacy", "providers"},
+    {"record", "faults", "checks", "encoding", "media", "settings"},
+    {"context", "privacy", "providers", "sampling"},
     {"observe", "event"},
     {"delivery"},
     {"openai", "testing", "__init__"},

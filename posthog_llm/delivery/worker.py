@@ -5,48 +5,74 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import queue
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import event
 from ..faults import guarded, report
 from ..observe.outbox import outbox
 from ..providers.reading import read
-from ..record import Exchange, Outcome
+from ..record import Exchange, Outcome, Record
+from ..sampling import identity_of, is_kept
+from ..settings import on_change, settings
 from .background import Backgrounds
 from .destinations import Destinations, is_private
+from .dispatcher import Dispatcher
+from .filters import Refused, filtered
+from .stats import Stats
 
 _GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
+_GATHER_SPOOLED = 0.002
+"""The same with a spool: a call that is not written yet is lost with the process."""
 _BUSY = 0.001
 """Seconds that the worker keeps the interpreter from others, where it can choose."""
-_AT_EXIT = 5.0
-"""Seconds that interpreter exit may wait for us."""
+_POLL = 0.02
+"""Seconds between two looks while somebody waits."""
+_AT_EXIT = 4.0
+"""Seconds that interpreter exit may wait for us; the official client takes one more."""
+_AT_EXIT_SPOOLED = 1.0
+"""The same when everything is in the spool."""
 
 
-class _Marker:
-    """Put behind the waiting calls; reached when all of them have been handed over."""
+@dataclass(slots=True)
+class _Waiter:
+    """Somebody who waits for what was captured before."""
 
-    def __init__(self) -> None:
-        self.reached = threading.Event()
+    client: Any = None
+    """Wait until this client has its events; `None`: until every event has arrived."""
+    until: float | None = None
+    number: int | None = None
+    """The last event that is waited for; `None` until the calls before it have been read."""
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def left(self) -> float:
+        return 3600.0 if self.until is None else max(0.0, self.until - time.monotonic())
 
 
 class Worker:
     """Reads the outbox in a daemon thread that starts with the first call of a process."""
 
     def __init__(self) -> None:
-        self.destinations = Destinations(self.flush)
-        self._forget()
+        self.destinations = Destinations(self.hand_over)
+        self._begin()
 
-    def _forget(self) -> None:
-        """Start anew: at first, and in a forked child, where the thread does not exist."""
-        self.destinations.forget_ours()
+    def _begin(self) -> None:
         self._backgrounds = Backgrounds()
+        self.dispatcher = Dispatcher(outbox.ring)
+        self._waiters: list[_Waiter] = []
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
+        self._turning = threading.Lock()
+
+    def _forget(self) -> None:
+        """Start anew in a forked child, where the thread does not exist."""
+        self.dispatcher.shelf.leave()
+        self.destinations.forget()
+        self._begin()
 
     # -- life --------------------------------------------------------------------
 
@@ -62,6 +88,13 @@ class Worker:
         """Take note of a destination when a client is made for it."""
         if self.destinations.attach(client):
             self._last_at_exit()
+        self.look_for_spooled()
+
+    def look_for_spooled(self) -> None:
+        """Deliver what earlier processes left, also where no call is made."""
+        if settings().spool is not None:
+            outbox.start()
+            outbox.ring()
 
     def _last_at_exit(self) -> None:
         """Exit functions run last in, first out: ours must come before the posthog client's."""
@@ -69,12 +102,21 @@ class Worker:
         atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
-        until = time.monotonic() + _AT_EXIT
         for call in list(outbox.open_streams):
             call.end(Outcome.DROPPED)
-        self.flush(_AT_EXIT)
-        # A client that is only made now registers its own exit function too late to be run.
-        self.destinations.flush_ours(max(0.0, until - time.monotonic()))
+        self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT)
+        with self._turning:
+            self.dispatcher.shelf.close()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread, within `timeout` seconds; the next call starts another."""
+        thread, self._thread = self._thread, None
+        outbox.stop()
+        self._hurry.set()
+        if thread is not None:
+            thread.join(timeout)
+        with self._turning:
+            self.dispatcher.shelf.close()
 
     def come_at_once(self) -> None:
         self._hurry.set()
@@ -82,26 +124,50 @@ class Worker:
     # -- work --------------------------------------------------------------------
 
     def _run(self) -> None:
-        items = outbox.items
-        while True:
-            self._handle(items.get())
-            self._hurry.wait(_GATHER)
+        while self._thread is threading.current_thread():
+            outbox.rest(self._due())
+            self._hurry.wait(_GATHER_SPOOLED if self.dispatcher.shelf.is_open else _GATHER)
             self._hurry.clear()
-            busy_since = time.monotonic()
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._handle(items.get_nowait())
-                    if time.monotonic() - busy_since > _BUSY:
-                        time.sleep(0)  # give up the interpreter: a caller may want it
-                        busy_since = time.monotonic()
+            self._turn()
+
+    def _due(self) -> float | None:
+        due = self.dispatcher.next_turn()
+        if self.dispatcher.shelf.is_open:
+            due = min(due or 5.0, 5.0)
+        return min(due or _POLL, _POLL) if self._waiters else due
+
+    def _turn(self) -> None:
+        """Read what has come, and hand over what may go."""
+        with self._turning:
+            outbox.look()
+            try:
+                self.dispatcher.shelf.follow_settings()
+                self.dispatcher.adopt(self.destinations.find_for)
+                self._read_all()
+                self.dispatcher.turn(outbox.bytes)
+                self._serve_waiters()
+            except BaseException as error:  # whatever it is, the thread must live on
+                report("worker", error)
+
+    def _read_all(self) -> None:
+        dispatcher, busy_since = self.dispatcher, time.monotonic()
+        with contextlib.suppress(IndexError):
+            while True:
+                dispatcher.ledger.lost(outbox.lost)
+                self._handle(outbox.take())
+                if time.monotonic() - busy_since > _BUSY:
+                    dispatcher.turn(outbox.bytes)
+                    time.sleep(0)  # give up the interpreter: a caller may want it
+                    busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
-        if isinstance(item, _Marker):
-            item.reached.set()
+        if isinstance(item, _Waiter):
+            item.number = self.dispatcher.last_number
+            self.dispatcher.impatient()
             return
         try:
             self._tell(item)
-        except BaseException as error:  # whatever it is, the thread must live on
+        except BaseException as error:
             report("worker", error)
         finally:
             release(item)
@@ -110,31 +176,84 @@ class Worker:
         record = self._backgrounds.due(read(exchange))
         if record is None:
             return
-        wanted = event.destination(record.exchange.scope)
-        client = self.destinations.find(wanted)
+        if not _is_sampled(record):
+            return
+        client = self.destinations.find(event.destination(record.exchange.scope))
         if self.destinations.attach(client):
             self._last_at_exit()
-        private = is_private(client)
-        self.destinations.send(event.build(record, private), client)
+        built = event.build(record, is_private(client))
+        try:
+            built = filtered(built)
+        except Refused as refusal:
+            self.dispatcher.ledger.drop(built.uuid, str(refusal), wanted=refusal.wanted)
+            return
+        self.dispatcher.add(built, client, bared=bool(exchange.bared))
 
-    def flush(self, timeout: float | None = 10.0) -> bool:
-        """Hand over every call that ended before now. False when `timeout` seconds ran out."""
+    # -- those who wait ------------------------------------------------------------
+
+    def hand_over(self, client: Any, timeout: float | None) -> bool:
+        """Hand over what was captured for `client` before; False: not within `timeout` seconds."""
+        return self._wait(_Waiter(client), timeout)
+
+    def flush(self, timeout: float) -> bool:
+        """Deliver what was captured before; False: not within `timeout` seconds."""
+        return self._wait(_Waiter(), timeout)
+
+    def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:
         thread = self._thread
         if thread is threading.current_thread():
             return False
+        waiter.until = None if timeout is None else time.monotonic() + timeout
+        self._waiters.append(waiter)
+        outbox.put(waiter)
         if thread is None or not thread.is_alive():
-            return self._flush_here()
-        marker = _Marker()
-        outbox.items.put(marker)
+            return self._wait_here(waiter)
         self._hurry.set()
-        return marker.reached.wait(timeout)
+        return waiter.done.wait(timeout)
 
-    def _flush_here(self) -> bool:
+    def _wait_here(self, waiter: _Waiter) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._handle(outbox.items.get_nowait())
+        while True:
+            self._turn()
+            if waiter.done.is_set() or not waiter.left():
+                return waiter.done.is_set()
+            outbox.rest(min(0.02, waiter.left()))
+
+    def _serve_waiters(self) -> None:
+        for waiter in list(self._waiters):
+            if waiter.number is not None and self._is_served(waiter, waiter.number):
+                waiter.done.set()
+            if waiter.done.is_set() or not waiter.left():
+                self._waiters.remove(waiter)
+            elif waiter.client is None:
+                self.dispatcher.hurry(waiter.left())
+        if self._waiters:
+            self._hurry.set()
+
+    def _is_served(self, waiter: _Waiter, number: int) -> bool:
+        if waiter.client is not None:
+            return self.dispatcher.is_handed_over(waiter.client, number)
+        return self.dispatcher.is_settled(number)
+
+    def stats(self) -> Stats:
+        """Return what the counts are now."""
+        return self.dispatcher.stats(outbox.bytes)
+
+
+def _is_sampled(record: Record) -> bool:
+    """Whether sampling lets an event through; notes the rate that holds for it."""
+    exchange = record.exchange
+    if exchange.sample_rate is None:
         return True
+    if settings().keep_errors and record.outcome is Outcome.ERROR:
+        exchange.sample_rate = 1.0
+        return True
+    if exchange.deferred:
+        scope = exchange.scope
+        identity = identity_of(scope.call, scope.context, scope.client)
+        identity = identity or record.answered.response_id
+        return is_kept(exchange.sample_rate, identity)
+    return not exchange.only_errors
 
 
 def release(exchange: Exchange) -> None:
@@ -147,17 +266,6 @@ worker = Worker()
 outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach
+on_change.append(worker.look_for_spooled)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=worker._forget)
-
-
-def flush(timeout: float = 10.0) -> bool:
-    """Deliver everything that was captured before this call; `True` when all was handed over.
-
-    Needed only where no `posthog` client of yours is there to flush: with settings from the
-    environment, before a short-lived process ends. Waits `timeout` seconds at most for our
-    part, and as many for the client's.
-    """
-    handed_over = worker.flush(timeout)
-    worker.destinations.flush_ours(timeout)
-    return handed_over

@@ -54,7 +54,9 @@ class Call:
             exchange.form = dict(fields) if isinstance(fields, Mapping) else None
             exchange.uploads = list(_uploads(files))
         else:
-            exchange.request = _kept(_content(request))
+            exchange.keep_media = _wants_media(exchange.scope)
+            body = _content(request)
+            exchange.request = body if exchange.keep_media else _kept(body)
 
     def refused_usage(self, error: Exception) -> bool:
         """Whether the provider refused only the usage option that we added."""
@@ -97,7 +99,7 @@ class Call:
         exchange.ended = self.elapsed()
         exchange.outcome = outcome
         exchange.failure = failure
-        outbox.items.put(exchange)
+        outbox.put(exchange)
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
@@ -157,6 +159,16 @@ def _content(request: Any) -> bytes | None:
 def _kept(body: bytes | None) -> bytes | None:
     """Let go of pictures at once: to find them costs less than to hold their memory."""
     return without_blobs(body) if body is not None and len(body) > _LARGE else body
+
+
+def _wants_media(scope: Scope) -> bool:
+    """Whether the destination wants pictures and sound as they are, and has room for them.
+
+    https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
+    """
+    client = scope.call.client or scope.context.client or scope.client.client
+    client = getattr(client, "default_client", client)
+    return getattr(client, "enable_full_ai_capture", False) is True
 
 
 def _uploads(files: Any) -> Iterable[Upload]:

@@ -10,6 +10,7 @@ import functools
 import inspect
 from typing import Any
 
+from .. import sampling
 from ..context import NOTHING, ambient, current, merged
 from ..faults import guarded
 from ..providers.endpoints import endpoint_of
@@ -168,7 +169,13 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
     outer, defaults = current(), client._posthog
     if _is_off(given, outer, defaults):
         return None
-    outbox.wake()
+    sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
+    if sample is None:
+        return None
+    outbox.start()
+    named = given.client or outer.client
+    if named is not None and outbox.on_client is not None:
+        outbox.on_client(named)
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
     streamed = _streams(options)
     injector = None
@@ -178,6 +185,7 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
     call.exchange.base_url = getattr(client, "_base_url", None) or client.base_url
     call.exchange.client = client
     call.exchange.streamed = streamed
+    sample.note(call.exchange)
     return call
 
 
@@ -186,6 +194,11 @@ def _is_off(*by_precedence: Arguments) -> bool:
         if arguments.capture is not None:
             return not arguments.capture
     return False
+
+
+def _in_background(endpoint: str, options: Any) -> bool:
+    body = options.json_data
+    return endpoint == "response_poll" or (isinstance(body, dict) and bool(body.get("background")))
 
 
 def _streams(options: Any) -> bool:

@@ -171,7 +171,7 @@ class _Folding:
         if self.run:
             text = parse(b'"' + b"".join(self.run) + b'"')
             if isinstance(text, str):
-                _append(self._target, "content", text)
+                append(self._target, "content", text)
             self.run.clear()
         self.before = None
 
@@ -195,7 +195,7 @@ class _Folding:
             if choice.get(key) is not None:
                 merged[key] = choice[key]
         if isinstance(text := choice.get("text"), str):
-            _append(merged, "text", text)
+            append(merged, "text", text)
             return bool(text)
         delta = choice.get("delta")
         return isinstance(delta, dict) and _merge_delta(merged["message"], delta)
@@ -212,7 +212,8 @@ class _Folding:
         return Folded(body, self.first, self.ended or finished or bool(body.get("error")))
 
 
-def _append(into: dict[str, Any], key: str, text: str) -> None:
+def append(into: dict[str, Any], key: str, text: str) -> None:
+    """Append a delta to a text; whatever else stands there, a broken stream put there."""
     old = into.get(key)
     into[key] = old + text if isinstance(old, str) else text
 
@@ -238,7 +239,7 @@ def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
             _merge_parts(_held(message, key, dict), value)
             said = said or any(isinstance(v, str) and v for v in value.values())
         elif key in _TEXTS and isinstance(value, str):
-            _append(message, key, value)
+            append(message, key, value)
             said = said or bool(value)
         elif isinstance(value, list) and isinstance(message.get(key), list):
             message[key] = message[key] + value
@@ -273,7 +274,7 @@ def _merge_parts(into: dict[str, Any], part: dict[str, Any]) -> None:
     """Concatenate the texts of a piece; a name, an id and the like come once."""
     for key, value in part.items():
         if isinstance(value, str) and key in ("arguments", "transcript", "data", "input"):
-            _append(into, key, value)
+            append(into, key, value)
         elif value not in (None, ""):
             into[key] = value
 

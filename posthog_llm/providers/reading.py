@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from . import chat, others, responses, sse
 from .endpoints import ENDPOINTS
 from .hosts import bare_url, provider_of
 
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _MOST_USAGE = 8192
 """Bytes that no usage object exceeds."""
 
@@ -65,7 +67,7 @@ def read(exchange: Exchange) -> Record:
         failure=failure,
         request_id=_header(exchange, "x-request-id") or _header(exchange, "apim-request-id"),
         retries=max(0, exchange.attempts - 1),
-        content_cut=exchange.cut,
+        content_cut=exchange.cut + exchange.bared,
     )
 
 
@@ -104,8 +106,12 @@ def _outcome(exchange: Exchange, answered: Answered) -> tuple[Outcome, Failure |
 def _asked(adapter: Adapter, exchange: Exchange) -> Asked:
     body: Any = exchange.form
     if exchange.request is not None:
-        body = sse.parse(without_blobs(exchange.request))
+        body = sse.parse(_lean(exchange, exchange.request))
     return adapter.asked(body if isinstance(body, Mapping) else {}, exchange)
+
+
+def _lean(exchange: Exchange, body: bytes) -> bytes:
+    return body if exchange.keep_media else without_blobs(body)
 
 
 # -- the answer ----------------------------------------------------------------------
@@ -136,12 +142,16 @@ def _is_stream(exchange: Exchange) -> bool:
 def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
     """Parse a plain answer; a bare text (transcriptions have it) is its own answer."""
     exchange.received = exchange.received or len(body)
-    parsed = sse.parse(without_blobs(body))
+    parsed = sse.parse(_lean(exchange, body))
     if isinstance(parsed, Mapping):
         return parsed
     if exchange.endpoint == "transcription" and body:
         return {"text": body.decode(errors="replace").rstrip("\n")}
-    return {}
+    found: dict[str, Any] = {}
+    _find_usage(found, exchange, body)
+    if model := _MODEL.search(body) if found else None:
+        found["model"] = model.group(1).decode(errors="replace")
+    return found
 
 
 def _decoded(exchange: Exchange) -> list[bytes]:
@@ -172,7 +182,7 @@ def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) ->
 
 
 def _find_usage(folded: dict[str, Any], exchange: Exchange, body: bytes) -> None:
-    """Where the middle was cut out of a stream, its usage still stands near the end."""
+    """Where the middle was cut out of an answer, its usage still stands near the end."""
     if not exchange.cut or folded.get("usage"):
         return
     at = body.find(b"{", body.rfind(b'"usage"') + 1)

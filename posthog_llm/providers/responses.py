@@ -10,7 +10,7 @@ from typing import Any
 
 from ..record import Answered, Asked, Exchange, Failure
 from . import usage
-from .chat import as_prompt, failure, text_or_none
+from .chat import append, as_prompt, failure, text_or_none
 from .sse import Event, Folded, parse
 
 _NOT_PARAMETERS = frozenset({"input", "model", "tools", "instructions"})
@@ -120,19 +120,19 @@ def fold(source: Iterable[Event]) -> Folded:
 def _partial(events: list[Event]) -> dict[str, Any]:
     """Put a broken stream's output together from its deltas."""
     body: dict[str, Any] = {}
-    items: dict[Any, dict[str, Any]] = {}
+    items: dict[str, dict[str, Any]] = {}
     for _, data in events:
         event = parse(data)
         if not isinstance(event, dict):
             continue
         if isinstance(response := event.get("response"), dict):
             body.update({k: v for k, v in response.items() if v is not None})
-        index, item = event.get("output_index"), event.get("item")
+        index, item = str(event.get("output_index")), event.get("item")
         if isinstance(item, dict):
             items[index] = {**item}
         elif isinstance(text := event.get("delta"), str) and index in items:
             _append(items[index], event, text)
-    body["output"] = [items[index] for index in sorted(items, key=str)]
+    body["output"] = [items[index] for index in sorted(items, key=lambda i: (len(i), i))]
     body.pop("status", None)
     return body
 
@@ -141,7 +141,7 @@ def _append(item: dict[str, Any], event: dict[str, Any], text: str) -> None:
     kind = str(event.get("type"))
     if "arguments" in kind or "custom_tool_call_input" in kind or "code.delta" in kind:
         key = "arguments" if "arguments" in kind else "input" if "input" in kind else "code"
-        item[key] = (item.get(key) or "") + text
+        append(item, key, text)
         return
     field = "summary" if "reasoning_summary" in kind else "content"
     parts = item.get(field)
@@ -151,7 +151,7 @@ def _append(item: dict[str, Any], event: dict[str, Any], text: str) -> None:
     while len(parts) <= place:
         parts.append({"type": _part_type(kind)})
     name = "refusal" if "refusal" in kind else "text"
-    parts[place][name] = (parts[place].get(name) or "") + text
+    append(parts[place], name, text)
     item[field] = parts
 
 

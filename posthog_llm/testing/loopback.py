@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
@@ -12,6 +15,14 @@ Self = TypeVar("Self", bound="LoopbackServer")
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is what tests are about."""
@@ -24,16 +35,22 @@ class LoopbackServer:
 
     def __init__(self) -> None:
         self._server: _Server | None = None
+        self._port = 0
+        self.stopping = threading.Event()
+        """Set while nobody listens: a handler that hangs lets go then."""
 
     @property
     def url(self) -> str:
         """`http://127.0.0.1:<port>`. Raises `RuntimeError` before `start()`."""
-        if self._server is None:
+        if not self._port:
             raise RuntimeError(f"{type(self).__name__} is not running: use `with` or start()")
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://127.0.0.1:{self._port}"
 
     def start(self: Self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), self.handler)
+        """Listen; after a `stop()` at the same port as before."""
+        self._server = _Server(("127.0.0.1", self._port), self.handler)
+        self._port = self._server.server_address[1]
+        self.stopping.clear()
         self._server.owner = self  # type: ignore[attr-defined]
         run = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -42,9 +59,14 @@ class LoopbackServer:
         return self
 
     def stop(self) -> None:
+        """Refuse connections from now on, and end those that are open."""
+        self.stopping.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+            for connection in list(self._server.open):
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self._server = None
 
     def __enter__(self: Self) -> Self:

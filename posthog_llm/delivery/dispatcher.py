@@ -1,0 +1,306 @@
+"""From built events to receipts: every event is delivered, or counted as lost.
+
+Everything here runs on the worker's thread, but for `capture` of destinations that may block
+and for receipts, which come back through `results`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..event import Event
+from ..faults import report
+from ..settings import settings
+from . import receipts
+from .destinations import flush, project_of
+from .handover import hand_over
+from .lane import Entry, Lane, shrink
+from .receipts import Receipt
+from .senders import Senders
+from .shelf import Shelf
+from .stats import Ledger, Stats
+from .trimming import bare, weigh
+
+_MOST_LANES = 256
+"""Idle destinations that are remembered; the oldest is forgotten first."""
+_SHARE = 0.25
+"""Share of the allowed bytes that built events may take, however many calls wait to be read."""
+_POLL = 0.02
+"""Seconds between two looks whether a full client has room again."""
+_SWEEP = 1.0
+"""Seconds between two looks whether events were lost without a word."""
+
+
+class Dispatcher:
+    """Holds every event from when it is built until PostHog has it."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self.ledger = Ledger()
+        self.entries: OrderedDict[str, tuple[Lane, Entry]] = OrderedDict()
+        """Every event that is not settled, the oldest first."""
+        self._aliases: dict[str, str] = {}
+        """Uuids that a `before_send` gave, to ours."""
+        self.bytes = 0
+        """Memory that they take, about."""
+        self._whole: OrderedDict[str, Entry] = OrderedDict()
+        """Those of them whose content is in memory."""
+        self._lanes: OrderedDict[Any, Lane] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self.last_number = 0
+        self._results: deque[tuple[Lane | None, dict[str, Receipt]]] = deque()
+        self._senders = Senders()
+        self.shelf = Shelf(self.ledger)
+        self._swept_at = 0.0
+        self._new = 0
+
+    # -- in ------------------------------------------------------------------------
+
+    def add(self, event: Event, client: Any, *, bared: bool = False) -> None:
+        """Take an event for `client`; `None`: there is no destination for it.
+
+        `bared`: its content was given up before it was built.
+        """
+        self._new += 1
+        if client is None:
+            self.ledger.drop(event.uuid, "no_destination", wanted=True)
+        elif event.uuid not in self.entries:
+            # What came over the wire may be vectors or sound, of which the event has nothing.
+            size = event.size if event.size < 1 << 18 else weigh(event.properties)
+            entry = self._enter(client, event.uuid, event, size)
+            entry.bared = bared
+            self.shelf.add(entry, client)
+
+    def adopt(self, find: Callable[[Any, bool], Any]) -> None:
+        """Take in what earlier processes left in the spool."""
+        for file, row, client in self.shelf.found(find):
+            if row.uuid not in self.entries:
+                self._enter(client, row.uuid, None, row.size).file = file
+
+    def _enter(self, client: Any, uuid: str, event: Event | None, size: int) -> Entry:
+        lane = self._lane(client)
+        self.last_number = next(self._numbers)
+        entry = Entry(uuid, self.last_number, event, size + 2048, time.monotonic(), sent_as=uuid)
+        lane.waiting.append(entry)
+        self.entries[uuid] = (lane, entry)
+        if event is not None:
+            self._whole[uuid] = entry
+            self.bytes += entry.size
+        return entry
+
+    def _lane(self, client: Any) -> Lane:
+        key = client if client.__class__.__hash__ else id(client)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(client)
+            if project_of(client) is not None:
+                receipts.listen(self.note)
+            if len(self._lanes) > _MOST_LANES:
+                self._forget_idle()
+        self._lanes.move_to_end(key)
+        return lane
+
+    def _forget_idle(self) -> None:
+        for key, lane in list(self._lanes.items())[:-1]:
+            if not (lane.waiting or lane.sent or lane.busy):
+                del self._lanes[key]
+
+    # -- the turn ------------------------------------------------------------------
+
+    def turn(self, others: int) -> None:
+        """Do what can be done now. `others`: bytes of calls that wait to be read."""
+        self.shelf.write()
+        self.ledger.captured += self._new  # told only when it is safe
+        self._new = 0
+        self._settle_all()
+        self.keep_bound(others)
+        now = time.monotonic()
+        for lane in list(self._lanes.values()):
+            self._pump(lane, now)
+        if now - self._swept_at > _SWEEP:
+            self._swept_at = now
+            self._sweep()
+        self.ledger.tell()
+        self.shelf.clean()
+
+    def next_turn(self) -> float | None:
+        """Return in how many seconds a turn is due; `None`: when something comes."""
+        now, due = time.monotonic(), list(self.ledger.next_line())
+        for lane in self._lanes.values():
+            if lane.waiting and not lane.busy:
+                due.append(max(_POLL, lane.retry_at - now))
+            if lane.sent:
+                due.append(_SWEEP)
+        return min(due, default=None)
+
+    def _pump(self, lane: Lane, now: float) -> None:
+        while lane.ready(now):
+            if not lane.is_queued:
+                entries = [(entry, entry.load()) for entry in lane.some()]
+                self._senders.run(partial(self._send, lane, entries))
+                return
+            entry = lane.next()
+            receipt = hand_over(lane, entry, entry.load())
+            if entry.sent_as != entry.uuid:  # its `before_send` gave another
+                self._aliases[entry.sent_as] = entry.uuid
+            if receipt is not None:
+                self._settle(lane, {entry.uuid: receipt})
+
+    def _send(self, lane: Lane, entries: list[tuple[Entry, Event | None]]) -> None:
+        """Hand events to a destination that may block, on a thread that may wait."""
+        results = {}
+        for entry, event in entries:
+            results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
+            if receipt.error is not None:
+                break  # the rest is tried again with this one
+        for entry, _ in entries[len(results) :]:
+            results[entry.uuid] = Receipt(ConnectionError("not tried yet"))
+        self._results.append((lane, results))
+        self._wake()
+
+    # -- out -----------------------------------------------------------------------
+
+    def note(self, results: dict[str, Receipt]) -> None:
+        """Take receipts, in any thread; those of the user's own events are left alone."""
+        if self._aliases:
+            results = {self._aliases.pop(uuid, uuid): one for uuid, one in results.items()}
+        ours = {uuid: receipt for uuid, receipt in results.items() if uuid in self.entries}
+        if ours:
+            self._results.append((None, ours))
+            self._wake()
+
+    def _settle_all(self) -> None:
+        while self._results:
+            lane, results = self._results.popleft()
+            if lane is not None:
+                lane.busy = False
+            by_lane: dict[Lane, dict[str, Receipt]] = {}
+            for uuid, receipt in results.items():
+                if uuid in self.entries:
+                    by_lane.setdefault(self.entries[uuid][0], {})[uuid] = receipt
+            for lane, batch in by_lane.items():
+                self._settle(lane, batch)
+
+    def _settle(self, lane: Lane, batch: dict[str, Receipt]) -> None:
+        """Act on the receipts of one batch."""
+        again: list[Entry] = []
+        for uuid, receipt in batch.items():
+            entry = self.entries[uuid][1]
+            if receipt.error is None:
+                self.ledger.delivered += 1
+                self.ledger.trimmed += entry.trimmed
+                self._forget(uuid)
+                lane.works()
+            elif isinstance(receipt.error, LookupError):
+                self.drop(uuid, str(receipt.error.args[0]))
+            elif lane.refused_as_large(receipt) or receipt.may_pass or receipt.status == 413:
+                again.append(entry)
+            else:
+                self.drop(uuid, f"refused_{receipt.status}")
+        if not again:
+            return
+        receipt = batch[again[0].uuid]
+        if receipt.status == 413:
+            if (hopeless := shrink(again)) is not None:
+                again.remove(hopeless)
+                self.drop(hopeless.uuid, "refused_413")
+        elif receipt.may_pass:
+            lane.failed(time.monotonic())
+        lane.again(again)
+
+    def _forget(self, uuid: str) -> None:
+        lane, entry = self.entries.pop(uuid)
+        lane.forget(entry)
+        self._whole.pop(uuid, None)
+        if entry.event is not None:
+            self.bytes -= entry.size
+        self.shelf.remove(entry)
+
+    def drop(self, uuid: str, reason: str) -> None:
+        """Give an event up."""
+        self._forget(uuid)
+        self.ledger.drop(uuid, reason)
+
+    def _sweep(self) -> None:
+        """Count events that the official client dropped without a word."""
+        for lane in list(self._lanes.values()):
+            if not (lane.is_queued and lane.sent and lane.is_idle()):
+                continue
+            self._settle_all()  # a receipt comes before the client calls the work done
+            for entry in list(lane.sent.values()):
+                self.drop(entry.uuid, "unconfirmed")
+
+    # -- the bound -----------------------------------------------------------------
+
+    def stats(self, waiting: int) -> Stats:
+        """Return the counts; `waiting`: bytes of calls that were not read yet."""
+        ledger = self.ledger
+        oldest = next(iter(list(self.entries.values())), None)
+        return Stats(
+            captured=ledger.captured,
+            delivered=ledger.delivered,
+            trimmed=ledger.trimmed,
+            dropped=dict(ledger.dropped),
+            spooled=self.shelf.count,
+            queue_bytes=self.bytes + max(0, waiting),
+            oldest_age=None if oldest is None else time.monotonic() - oldest[1].since,
+        )
+
+    def keep_bound(self, others: int) -> None:
+        """Give up the oldest content, then the oldest events, until few enough bytes are held.
+
+        What is in the spool is only let go of: it is read again in its turn.
+        """
+        limit = max(settings().queue_bytes - others, settings().queue_bytes * _SHARE)
+        while self.bytes > limit and self._whole:
+            _, entry = self._whole.popitem(last=False)
+            self.bytes -= entry.size
+            if entry.file is not None:
+                entry.event = None
+                continue
+            if entry.event is not None:
+                entry.event, entry.bared = bare(entry.event), True
+                entry.size = min(entry.size, weigh(entry.event.properties) + 2048)
+                self.bytes += entry.size
+        while self.bytes > limit and self.entries:
+            uuid, (_, entry) = next(iter(self.entries.items()))
+            self.drop(uuid, "queue_full")
+
+    # -- those who wait ------------------------------------------------------------
+
+    def hurry(self, timeout: float) -> None:
+        """Try again at once what failed, and flush the clients that hold events."""
+        for lane in list(self._lanes.values()):
+            if lane.unflushed and not lane.flushing:
+                lane.flushing, lane.unflushed = True, False
+                self._senders.run(partial(self._flush, lane, timeout))
+
+    def _flush(self, lane: Lane, timeout: float) -> None:
+        try:
+            flush(lane.client, timeout)
+        except Exception as error:
+            report("flush", error)
+        lane.flushing = False
+        self._wake()
+
+    def impatient(self) -> None:
+        """Let every destination try again now."""
+        for lane in self._lanes.values():
+            lane.retry_at = 0.0
+
+    def is_handed_over(self, client: Any, number: int) -> bool:
+        """Whether a client has everything that was captured for it up to `number`."""
+        for lane in self._lanes.values():
+            is_his = lane.client is client or lane.official is client
+            if is_his and (lane.busy or any(entry.number <= number for entry in lane.waiting)):
+                return False
+        return True
+
+    def is_settled(self, number: int) -> bool:
+        """Whether everything that was captured up to `number` has arrived, or was given up."""
+        return all(entry.number > number for _, entry in self.entries.values())

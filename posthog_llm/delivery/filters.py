@@ -1,0 +1,54 @@
+"""The user's own last word on an event: `configure(before_capture=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..event import Event
+from ..faults import report
+from ..settings import settings
+
+
+class Refused(Exception):
+    """An event is not to leave; its text is the reason."""
+
+    def __init__(self, reason: str, *, wanted: bool = False) -> None:
+        super().__init__(reason)
+        self.wanted = wanted
+        """Whether that is what the user asked for."""
+
+
+def filtered(event: Event) -> Event:
+    """Return the event as `before_capture` leaves it. Raises `Refused` where it may not leave."""
+    before_capture = settings().before_capture
+    if before_capture is None:
+        return event
+    try:
+        answer = before_capture(
+            {
+                "event": event.name,
+                "uuid": event.uuid,
+                "distinct_id": event.distinct_id,
+                "timestamp": event.timestamp,
+                "properties": event.properties,
+                "groups": dict(event.groups or {}),
+            }
+        )
+        if answer is None:
+            raise Refused("before_capture", wanted=True)
+        if not isinstance(answer, Mapping):
+            raise TypeError(f"before_capture returned {type(answer).__name__}")
+        return replace(
+            event,
+            name=str(answer["event"]),
+            distinct_id=str(answer["distinct_id"]),
+            timestamp=answer["timestamp"],
+            properties=dict(answer["properties"]),
+            groups=dict(answer.get("groups") or {}) or None,
+        )
+    except Refused:
+        raise
+    except Exception as error:
+        report("before_capture", error)
+        raise Refused("before_capture_failed") from None

@@ -1,0 +1,69 @@
+"""What a program may ask of the delivery: wait, stop, tell, survive a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+from .stats import Stats
+from .worker import worker
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Deliver everything that was captured before this call, to all destinations.
+
+    Returns `True` when nothing of it waits any more: each event was accepted by PostHog, or
+    given up and counted in `stats()`. `False` when `timeout` seconds ran out first; what is
+    left goes on in the background. Needed before a short-lived process ends without interpreter
+    exit: in serverless functions, and before `os._exit`.
+
+    Raises `ValueError` for a negative timeout.
+    """
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be a number of seconds from 0 on, not {timeout!r}")
+    return worker.flush(timeout)
+
+
+def shutdown(timeout: float = 10.0) -> bool:
+    """Deliver everything, as `flush` does, and end the worker thread.
+
+    The `posthog` clients that you made are left open: they are yours. A later call starts the
+    worker again.
+    """
+    until = time.monotonic() + timeout
+    delivered = flush(timeout)
+    worker.stop(max(0.1, until - time.monotonic()))
+    return delivered
+
+
+def stats() -> Stats:
+    """Return what became of this process's events so far."""
+    return worker.stats()
+
+
+def install_signal_flush(timeout: float = 5.0) -> None:
+    """On SIGTERM, deliver what was captured, for `timeout` seconds at most, then go on as before.
+
+    For processes without a spool: Python's default handler ends a process at once, without
+    interpreter exit. A handler that was installed before is called afterwards; where there was
+    none, the process ends by the signal, as it would have. Call it from the main thread; raises
+    `ValueError` elsewhere. An event loop's `add_signal_handler` replaces it: call
+    `posthog_llm.flush` in that handler instead.
+    """
+    previous = signal.getsignal(signal.SIGTERM)
+
+    def flush_first(number: int, frame: FrameType | None) -> None:
+        # A thread of its own: the interrupted one may hold a lock that flushing needs.
+        flushing = threading.Thread(target=worker.flush, args=(timeout,), daemon=True)
+        flushing.start()
+        flushing.join(timeout)
+        if callable(previous):
+            previous(number, frame)
+        elif previous != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, flush_first)

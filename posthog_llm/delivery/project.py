@@ -1,0 +1,43 @@
+"""A PostHog project as a destination: a key and a host, without threads of its own."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT_HOST = "https://us.i.posthog.com"
+_MOST = 1024
+"""Clients that are kept ready; the one that was not used for longest is let go of first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A destination for `posthog_client`: one project among many, such as a tenant's own.
+
+        client.chat.completions.create(..., posthog_client=Project("phc_...", host="https://..."))
+
+    Costs no thread, however many there are: events are sent by a few threads that all projects
+    share. Equal projects are one destination.
+    """
+
+    api_key: str
+    host: str = DEFAULT_HOST
+
+    def capture(self, event: str, **arguments: Any) -> str | None:
+        """Send one event now, as `posthog.Posthog.capture` does in sync mode."""
+        answer: str | None = _client(self).capture(event, **arguments)
+        return answer
+
+    def capture_ai(self, event: str, **arguments: Any) -> str | None:
+        """Send one event over the AI lane, which takes larger ones, where there is one."""
+        client = _client(self)
+        answer: str | None = getattr(client, "capture_ai", client.capture)(event, **arguments)
+        return answer
+
+
+@functools.lru_cache(maxsize=_MOST)
+def _client(project: Project) -> Any:
+    from posthog import Posthog
+
+    return Posthog(project.api_key, host=project.host, sync_mode=True)

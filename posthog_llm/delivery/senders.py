@@ -1,0 +1,58 @@
+"""Threads for work that may take long: few, shared, and gone when idle."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+MOST = 32
+"""Threads at once, however many destinations there are."""
+_IDLE = 10.0
+"""Seconds that a thread waits for work before it ends."""
+
+
+class Senders:
+    """Runs jobs in daemon threads, so that no job can keep a process alive."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = self._pending = 0
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Run `job` soon, or here and now where the ending process takes no new threads."""
+        with self._lock:
+            self._pending += 1
+            more = self._pending > self._threads and self._threads < MOST
+            self._threads += more
+        if more:
+            try:
+                threading.Thread(target=self._work, name="posthog-llm-send", daemon=True).start()
+            except RuntimeError:
+                with self._lock:
+                    self._threads -= 1
+                if not self._threads:
+                    self._done(job)
+                    return
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=_IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if self._pending:
+                        continue
+                    self._threads -= 1
+                    return
+            self._done(job)
+
+    def _done(self, job: Callable[[], None]) -> None:
+        """Do a job; it guards itself."""
+        try:
+            job()
+        finally:
+            with self._lock:
+                self._pending -= 1

@@ -1,0 +1,138 @@
+"""Making an event small enough, and saying how much was cut.
+
+Media goes first, then the middle of the longest texts, then messages from the middle of the
+conversation, then the caller's own long properties, then all content. Roles, the first and the
+last message, tokens and cost stay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from ..event import CONTENT, CUT_MARK, Event
+from ..media import described_field
+
+_SHORTEST = 200
+"""Bytes below which no text is cut."""
+_LARGE = 1024
+"""Bytes that a property of the caller's may take when all content had to go."""
+_MARKS = 300
+"""Bytes that are left for the marks that say what was cut."""
+_ENDS = 2
+"""Messages that are kept at either end of a conversation."""
+
+
+def weigh(value: Any) -> int:
+    """Return the bytes that a value takes as JSON, as the official client counts them."""
+    return len(json.dumps(value, default=str))
+
+
+def fitted(event: Event, limit: int) -> Event | None:
+    """Return the event, smaller where it takes more than `limit` bytes; `None`: it cannot be."""
+    size = left = weigh(event.properties)
+    if size <= limit:
+        return event
+    properties = json.loads(json.dumps(event.properties, default=str))  # a copy to cut
+    for cut in (_cut_media, _cut_texts, _cut_messages, _cut_long_properties, _cut_content):
+        cut(properties, left - limit + _MARKS)
+        left = weigh(properties)
+        if left + _MARKS <= limit:
+            return _marked(event, properties, size - left)
+    return None
+
+
+def bare(event: Event) -> Event:
+    """Return the event without content; tokens, cost and identity stay."""
+    properties = {k: v for k, v in event.properties.items() if k not in CONTENT}
+    content = {k: v for k, v in event.properties.items() if k in CONTENT}
+    return _marked(event, properties, weigh(content)) if content else event
+
+
+def _marked(event: Event, properties: dict[str, Any], cut: int) -> Event:
+    properties[CUT_MARK] = properties.get(CUT_MARK, 0) + cut
+    return replace(event, properties=properties)
+
+
+def _cut_media(properties: dict[str, Any], excess: int) -> None:
+    for owner, key in list(_texts(properties, CONTENT)):
+        if isinstance(owner, dict):
+            owner[key] = described_field(owner, key, owner[key])
+
+
+def _cut_texts(properties: dict[str, Any], excess: int) -> None:
+    _shorten(_texts(properties, CONTENT), excess)
+
+
+def _cut_messages(properties: dict[str, Any], excess: int) -> None:
+    """Take messages out of the middle of the longest lists."""
+    lists = [properties[name] for name in CONTENT & properties.keys()]
+    for messages in sorted((v for v in lists if isinstance(v, list)), key=weigh, reverse=True):
+        start = end = len(messages) // 2
+        while excess > 0 and end - start < len(messages) - 2 * _ENDS:
+            if start > len(messages) - end:
+                start -= 1
+                excess -= weigh(messages[start])
+            else:
+                excess -= weigh(messages[end])
+                end += 1
+        if end > start:
+            mark = {"role": "system", "content": f"[{end - start} messages cut]"}
+            messages[start:end] = [mark] if "role" in messages[0] else []
+
+
+def _cut_long_properties(properties: dict[str, Any], excess: int) -> None:
+    _shorten(_texts(properties, properties.keys()), excess)
+
+
+def _cut_content(properties: dict[str, Any], excess: int) -> None:
+    for name, value in list(properties.items()):
+        if name in CONTENT:
+            del properties[name]
+        elif (size := weigh(value)) > _LARGE:
+            properties[name] = f"[{size} bytes cut]"
+
+
+def _texts(properties: dict[str, Any], names: Collection[str]) -> Iterator[tuple[Any, Any]]:
+    """Yield the place, as container and key, of every text inside the named properties."""
+    containers: list[Any] = [{name: properties[name] for name in names if name in properties}]
+    for name, item in containers.pop().items():
+        if isinstance(item, str):
+            yield properties, name
+        elif isinstance(item, (dict, list)):
+            containers.append(item)
+    while containers:
+        container = containers.pop()
+        pairs = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, item in pairs:
+            if isinstance(item, str):
+                yield container, key
+            elif isinstance(item, (dict, list)):
+                containers.append(item)
+
+
+def _shorten(texts: Iterable[tuple[Any, Any]], excess: int) -> None:
+    """Cut the middle out of the longest texts, all to one length, until `excess` bytes are gone."""
+    sized = [(weigh(owner[key]), owner, key) for owner, key in texts]
+    longest = sorted((one for one in sized if one[0] > _SHORTEST), key=lambda one: -one[0])
+    level = _level([size for size, _, _ in longest], excess)
+    for size, owner, key in longest:
+        if size <= level:
+            break
+        text = owner[key]
+        kept = max(0, len(text) * level // size - _SHORTEST // 4) // 2
+        gone = len(text) - 2 * kept
+        owner[key] = f"{text[:kept]}[{gone} characters cut]{text[len(text) - kept :]}"
+
+
+def _level(sizes: list[int], excess: int) -> int:
+    """Return the size to which the largest of `sizes` (falling) must come down."""
+    total = 0
+    for count, size in enumerate(sizes, 1):
+        total += size
+        below = sizes[count] if count < len(sizes) else _SHORTEST
+        if total - count * below >= excess:
+            return max(_SHORTEST, (total - excess) // count)
+    return _SHORTEST

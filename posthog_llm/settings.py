@@ -1,0 +1,124 @@
+"""What holds for the whole process: `configure`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+_DAY = 86_400.0
+_KEEP: Any = object()
+"""Stands for an argument that was not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """A directory that holds events until PostHog has them.
+
+    Several processes may share it. Events are written before they are handed to the `posthog`
+    client and removed when PostHog has accepted them; what a process leaves behind, the next
+    process with the same directory delivers.
+    """
+
+    path: str
+    max_bytes: int = 1 << 30
+    """Size of the directory, bytes, beyond which events are kept in memory only."""
+    max_age: float = 7 * _DAY
+    """Seconds after which an undelivered event is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See `configure`."""
+
+    spool: Spool | None = None
+    queue_bytes: int = 64 << 20
+    on_drop: Callable[[str, str], object] | None = None
+    sample_rate: float = 1.0
+    keep_errors: bool = False
+    before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None
+
+
+_settings: Settings | None = None
+on_change: list[Callable[[], object]] = []
+"""Called after each `configure`."""
+
+
+def settings() -> Settings:
+    """Return what holds now: the environment's values until `configure` gives others."""
+    global _settings
+    if _settings is None:
+        path = os.environ.get("POSTHOG_LLM_SPOOL")
+        _settings = Settings(spool=Spool(path) if path else None)
+    return _settings
+
+
+def configure(
+    *,
+    spool: Spool | str | os.PathLike[str] | None = _KEEP,
+    queue_bytes: int = _KEEP,
+    on_drop: Callable[[str, str], object] | None = _KEEP,
+    sample_rate: float = _KEEP,
+    keep_errors: bool = _KEEP,
+    before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = _KEEP,
+) -> None:
+    """Set what holds for every call of this process; what is not given stays as it is.
+
+    - `spool`: a directory (made with mode 0700), or a `Spool` with bounds, in which events
+      survive the process. `None`: none. `POSTHOG_LLM_SPOOL` sets it, too.
+    - `queue_bytes`: most memory that undelivered events may take, bytes; 64 MiB by default.
+      Past it the oldest events lose their content first, and whole events are given up last.
+    - `on_drop(uuid, reason)`: called in the worker for each event that is lost.
+    - `sample_rate`: share of calls that become events, 0 to 1. Decided by session id, else by
+      trace id, so that each is captured whole or not at all.
+    - `keep_errors`: whether calls that fail become events whatever the sampling says.
+    - `before_capture(event)`: sees each event as a dict (`event`, `distinct_id`, `properties`,
+      `groups`, `timestamp`, `uuid`) in the worker; returns it, changed or not, or `None` to
+      drop it. An event for which it raises does not leave.
+
+    Raises `TypeError` or `ValueError` for a value that cannot be, `OSError` where the spool's
+    directory cannot be made or written.
+    """
+    given: dict[str, Any] = {
+        "spool": spool if spool is _KEEP else _spool(spool),
+        "queue_bytes": queue_bytes,
+        "on_drop": on_drop,
+        "sample_rate": sample_rate,
+        "keep_errors": keep_errors,
+        "before_capture": before_capture,
+    }
+    changes = {name: value for name, value in given.items() if value is not _KEEP}
+    for name, value in changes.items():
+        _check(name, value)
+    global _settings
+    _settings = replace(settings(), **changes)
+    for listener in on_change:
+        listener()
+
+
+def _check(name: str, value: Any) -> None:
+    if name in ("on_drop", "before_capture") and value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, not {type(value).__name__}")
+    if name == "keep_errors" and not isinstance(value, bool):
+        raise TypeError(f"keep_errors must be True or False, not {type(value).__name__}")
+    if name == "queue_bytes" and (not isinstance(value, int) or value < 1 << 20):
+        raise ValueError("queue_bytes must be an int of at least 1048576 (1 MiB)")
+    if name == "sample_rate":
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(f"sample_rate must be a number, not {type(value).__name__}")
+        if not 0 <= value <= 1:
+            raise ValueError(f"sample_rate must be from 0 to 1, not {value}")
+
+
+def _spool(given: Any) -> Spool | None:
+    if given is None:
+        return None
+    if isinstance(given, (str, os.PathLike)):
+        given = Spool(os.fspath(given))
+    if not isinstance(given, Spool):
+        raise TypeError(f"spool must be a path, a Spool or None, not {type(given).__name__}")
+    os.makedirs(given.path, mode=0o700, exist_ok=True)
+    if not os.access(given.path, os.W_OK | os.X_OK):
+        raise PermissionError(f"spool: {given.path} is not writable")
+    return given
