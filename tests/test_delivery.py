@@ -180,6 +180,7 @@ def test_what_the_users_before_send_drops_is_counted(
     assert posthog_llm.stats().dropped == {"declined": 2}
 
 
+@pytest.mark.skipif(not HAS_AI_LANE, reason="this posthog client does not tell the new uuid")
 def test_uuid_that_before_send_changes_is_followed(client: Any, receiver: PostHogReceiver) -> None:
     def renamed(event: dict[str, Any]) -> dict[str, Any]:
         return {**event, "uuid": "0" * 8 + event["uuid"][8:]}

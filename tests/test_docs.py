@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from posthog import Posthog
 
 import posthog_llm
-from posthog_llm import event, openai
+from posthog_llm import event, openai, settings
 from posthog_llm.observe.arguments import NAMES
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
@@ -35,7 +36,10 @@ def test_every_python_block_runs(
     provider: ScriptedProvider,
     receiver: PostHogReceiver,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(settings, "_settings", None)
+    handler = signal.getsignal(signal.SIGTERM)
     for name, value in {
         "OPENAI_API_KEY": "test-key",
         "OPENAI_BASE_URL": provider.base_url,
@@ -47,6 +51,7 @@ def test_every_python_block_runs(
     found = blocks(page, "python")
     for code in found:
         code = code.replace("https://us.i.posthog.com", receiver.url)
+        code = code.replace("/var/lib/app/posthog-spool", str(tmp_path))
         run = compile(code, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         result = eval(run, names)
         if inspect.iscoroutine(result):
@@ -54,6 +59,7 @@ def test_every_python_block_runs(
     posthog_llm.flush()
     if isinstance(destination := names.get("posthog"), Posthog):
         destination.flush()  # what the end of the process would do
+    signal.signal(signal.SIGTERM, handler)
     assert bool(found) == bool(receiver.events)
 
 
@@ -76,8 +82,8 @@ def test_every_argument_variable_and_public_name_is_described() -> None:
         variables |= set(re.findall(r'environ\.get\("(\w+)"', path.read_text()))
     from posthog_llm import testing
 
-    for name in [*arguments, *variables, *posthog_llm.__all__[1:], *testing.__all__]:
-        if name not in ("Received", "CapturedEvent"):
+    for name in [*arguments, *variables, *posthog_llm.__all__, *testing.__all__]:
+        if name not in ("Received", "CapturedEvent", "__version__"):
             assert f"{name}" in text, name
 
 

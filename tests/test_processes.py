@@ -231,6 +231,13 @@ def test_parent_and_forked_children_are_told_once_each(
         assert list(tmp_path.iterdir()) == []
 
 
+# `platform` starts a program, which with gevent is a fork amid the first calls.
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import platform; platform.platform()
+"""
+
+
 def test_gevent(children: Children) -> None:
     pytest.importorskip("gevent", reason="gevent has no build for this Python")
     children.run(
@@ -242,8 +249,7 @@ def test_gevent(children: Children) -> None:
         ], n) for n in range(10)])
         assert posthog_llm.flush(20), posthog_llm.stats()
         """,
-        # `platform` starts a program, which with gevent is a fork amid the first calls.
-        before="from gevent import monkey; monkey.patch_all()\nimport platform; platform.platform()",
+        before=GEVENT,
     )
     once(children, 50)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import inspect
@@ -153,8 +154,17 @@ def flush(client: Any, timeout: float) -> None:
     if not callable(method) or inspect.iscoroutinefunction(method):
         return
     names = parameters(getattr(method, "__func__", method))
-    # Older clients wait without a limit.
-    method(*((timeout,) if names is None or "timeout_seconds" in names else ()))
+    if names is None or "timeout_seconds" in names:
+        method(timeout)
+    elif not is_queued(official_client(client)):  # an older one waits, without a limit
+        method()
+
+
+@guarded
+def wait_no_longer(client: Any) -> None:
+    """Keep a client of the first 7.x from holding up interpreter exit: it waits without limit."""
+    if not hasattr(client, "_atexit"):
+        atexit.unregister(type(client).join.__get__(client))
 
 
 def official_client(client: Any) -> Any:

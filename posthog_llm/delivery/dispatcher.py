@@ -19,21 +19,16 @@ from ..settings import settings
 from . import receipts
 from .destinations import flush, project_of
 from .handover import hand_over
-from .lane import Entry, Lane, shrink
+from .lane import SWEEP, Entry, Lane, shrink
+from .lanes import Lanes
 from .receipts import Receipt
 from .senders import Senders
 from .shelf import Shelf
 from .stats import Ledger, Stats
 from .trimming import bare, weigh
 
-_MOST_LANES = 256
-"""Idle destinations that are remembered; the oldest is forgotten first."""
 _SHARE = 0.25
 """Share of the allowed bytes that built events may take, however many calls wait to be read."""
-_POLL = 0.02
-"""Seconds between two looks whether a full client has room again."""
-_SWEEP = 1.0
-"""Seconds between two looks whether events were lost without a word."""
 
 
 class Dispatcher:
@@ -50,7 +45,7 @@ class Dispatcher:
         """Memory that they take, about."""
         self._whole: OrderedDict[str, Entry] = OrderedDict()
         """Those of them whose content is in memory."""
-        self._lanes: OrderedDict[Any, Lane] = OrderedDict()
+        self.lanes = Lanes()
         self._numbers = itertools.count(1)
         self.last_number = 0
         self._results: deque[tuple[Lane | None, dict[str, Receipt]]] = deque()
@@ -83,7 +78,9 @@ class Dispatcher:
                 self._enter(client, row.uuid, None, row.size).file = file
 
     def _enter(self, client: Any, uuid: str, event: Event | None, size: int) -> Entry:
-        lane = self._lane(client)
+        lane, is_new = self.lanes.of(client)
+        if is_new and project_of(client) is not None:
+            receipts.listen(self.note)
         self.last_number = next(self._numbers)
         entry = Entry(uuid, self.last_number, event, size + 2048, time.monotonic(), sent_as=uuid)
         lane.waiting.append(entry)
@@ -93,22 +90,9 @@ class Dispatcher:
             self.bytes += entry.size
         return entry
 
-    def _lane(self, client: Any) -> Lane:
-        key = client if client.__class__.__hash__ else id(client)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(client)
-            if project_of(client) is not None:
-                receipts.listen(self.note)
-            if len(self._lanes) > _MOST_LANES:
-                self._forget_idle()
-        self._lanes.move_to_end(key)
-        return lane
-
-    def _forget_idle(self) -> None:
-        for key, lane in list(self._lanes.items())[:-1]:
-            if not (lane.waiting or lane.sent or lane.busy):
-                del self._lanes[key]
+    def next_turn(self) -> float | None:
+        """Return in how many seconds a turn is due; `None`: when something comes."""
+        return min([*self.ledger.next_line(), *self.lanes.due()], default=None)
 
     # -- the turn ------------------------------------------------------------------
 
@@ -120,23 +104,13 @@ class Dispatcher:
         self._settle_all()
         self.keep_bound(others)
         now = time.monotonic()
-        for lane in list(self._lanes.values()):
+        for lane in self.lanes:
             self._pump(lane, now)
-        if now - self._swept_at > _SWEEP:
+        if now - self._swept_at > SWEEP:
             self._swept_at = now
             self._sweep()
         self.ledger.tell()
         self.shelf.clean()
-
-    def next_turn(self) -> float | None:
-        """Return in how many seconds a turn is due; `None`: when something comes."""
-        now, due = time.monotonic(), list(self.ledger.next_line())
-        for lane in self._lanes.values():
-            if lane.waiting and not lane.busy:
-                due.append(max(_POLL, lane.retry_at - now))
-            if lane.sent:
-                due.append(_SWEEP)
-        return min(due, default=None)
 
     def _pump(self, lane: Lane, now: float) -> None:
         while lane.ready(now):
@@ -228,7 +202,7 @@ class Dispatcher:
 
     def _sweep(self) -> None:
         """Count events that the official client dropped without a word."""
-        for lane in list(self._lanes.values()):
+        for lane in self.lanes:
             if not (lane.is_queued and lane.sent and lane.is_idle()):
                 continue
             self._settle_all()  # a receipt comes before the client calls the work done
@@ -274,8 +248,8 @@ class Dispatcher:
     # -- those who wait ------------------------------------------------------------
 
     def hurry(self, timeout: float) -> None:
-        """Try again at once what failed, and flush the clients that hold events."""
-        for lane in list(self._lanes.values()):
+        """Make the clients that hold events send them at once."""
+        for lane in self.lanes:
             if lane.unflushed and not lane.flushing:
                 lane.flushing, lane.unflushed = True, False
                 self._senders.run(partial(self._flush, lane, timeout))
@@ -287,19 +261,6 @@ class Dispatcher:
             report("flush", error)
         lane.flushing = False
         self._wake()
-
-    def impatient(self) -> None:
-        """Let every destination try again now."""
-        for lane in self._lanes.values():
-            lane.retry_at = 0.0
-
-    def is_handed_over(self, client: Any, number: int) -> bool:
-        """Whether a client has everything that was captured for it up to `number`."""
-        for lane in self._lanes.values():
-            is_his = lane.client is client or lane.official is client
-            if is_his and (lane.busy or any(entry.number <= number for entry in lane.waiting)):
-                return False
-        return True
 
     def is_settled(self, number: int) -> bool:
         """Whether everything that was captured up to `number` has arrived, or was given up."""

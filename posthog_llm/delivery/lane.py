@@ -19,6 +19,8 @@ _LIMIT = 800 << 10
 900 KiB, without telling; what it adds itself needs room."""
 _ROOMY_LIMIT = 7_500 << 10
 """The same for the AI lane (`capture_ai`), which takes 8 MiB."""
+SWEEP = 1.0
+"""Seconds between two looks whether events were lost without a word."""
 _MOST_SENT = 1000
 _MOST_SENT_BYTES = 16 << 20
 """What may be with the official client at a time, waiting for its answer."""

@@ -18,7 +18,7 @@ from ..record import Exchange, Outcome, Record
 from ..sampling import identity_of, is_kept
 from ..settings import on_change, settings
 from .background import Backgrounds
-from .destinations import Destinations, is_private
+from .destinations import Destinations, is_private, wait_no_longer
 from .dispatcher import Dispatcher
 from .filters import Refused, filtered
 from .stats import Stats
@@ -104,7 +104,9 @@ class Worker:
     def _at_exit(self) -> None:
         for call in list(outbox.open_streams):
             call.end(Outcome.DROPPED)
-        self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT)
+        if not self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT):
+            for client in self.dispatcher.lanes.unanswered():
+                wait_no_longer(client)
         with self._turning:
             self.dispatcher.shelf.close()
 
@@ -163,7 +165,7 @@ class Worker:
     def _handle(self, item: Any) -> None:
         if isinstance(item, _Waiter):
             item.number = self.dispatcher.last_number
-            self.dispatcher.impatient()
+            self.dispatcher.lanes.hurry()
             return
         try:
             self._tell(item)
@@ -232,7 +234,7 @@ class Worker:
 
     def _is_served(self, waiter: _Waiter, number: int) -> bool:
         if waiter.client is not None:
-            return self.dispatcher.is_handed_over(waiter.client, number)
+            return self.dispatcher.lanes.have_handed_over(waiter.client, number)
         return self.dispatcher.is_settled(number)
 
     def stats(self) -> Stats:
