@@ -27,6 +27,8 @@ from .shelf import Shelf
 from .stats import Ledger, Stats
 from .trimming import bare, weigh
 
+_LARGE = 256 << 10
+"""Bytes over the wire from which an event is weighed."""
 _SHARE = 0.25
 """Share of the allowed bytes that built events may take, however many calls wait to be read."""
 
@@ -66,9 +68,10 @@ class Dispatcher:
             self.ledger.drop(event.uuid, "no_destination", wanted=True)
         elif event.uuid not in self.entries:
             # What came over the wire may be vectors or sound, of which the event has nothing.
-            size = event.size if event.size < 1 << 18 else weigh(event.properties)
+            exact = event.size >= _LARGE
+            size = weigh(event.properties) if exact else event.size
             entry = self._enter(client, event.uuid, event, size)
-            entry.bared = bared
+            entry.bared, entry.exact = bared, exact
             self.shelf.add(entry, client)
 
     def adopt(self, find: Callable[[Any, bool], Any]) -> None:

@@ -51,6 +51,8 @@ class Entry:
     """The spool file that holds it, too."""
     limit: int | None = None
     """Bytes that it must come down to, because PostHog refused it as too large."""
+    exact: bool = False
+    """Whether `size` was measured as JSON."""
     bared: bool = False
     """Whether its content was given up."""
     trimmed: bool = False
@@ -60,6 +62,12 @@ class Entry:
     attempts: int = 0
     weight: int = 0
     """Bytes that it counted for when it was sent."""
+
+    def fits(self, event: Event, limit: int) -> bool:
+        """Whether the event takes at most `limit` bytes as JSON."""
+        if self.exact or self.size * 3 < limit:  # a character takes up to three times its bytes
+            return self.size <= limit
+        return weigh(event.properties) <= limit
 
     def load(self) -> Event | None:
         """Return the event; `None` where the spool cannot tell it any more."""
@@ -147,8 +155,7 @@ class Lane:
         roomy = getattr(self.client, "capture_ai", None) if self._roomy else None
         full = getattr(self.official, "enable_full_ai_capture", False)
         limit = min(entry.limit or _LIMIT, _LIMIT)
-        # As JSON a character takes up to three times its bytes.
-        if not full and (entry.size * 3 < limit or weigh(event.properties) <= limit):
+        if not full and entry.fits(event, limit):
             return self.client.capture, event
         if not callable(roomy):
             return self.client.capture, fitted(event, limit)

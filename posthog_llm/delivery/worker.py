@@ -31,6 +31,8 @@ _BUSY = 0.001
 """Seconds that the worker keeps the interpreter from others, where it can choose."""
 _POLL = 0.02
 """Seconds between two looks while somebody waits."""
+_AT_FORK = 1.0
+"""Seconds that a fork may wait for the worker to stand still; a turn takes milliseconds."""
 _AT_EXIT = 4.0
 """Seconds that interpreter exit may wait for us; the official client takes one more."""
 _AT_EXIT_SPOOLED = 1.0
@@ -66,7 +68,19 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
-        self._turning = threading.Lock()
+        self._turning = threading.RLock()
+
+    def _pause(self) -> None:
+        """Stand still while a process forks.
+
+        The child of a fork amid our work would keep every lock held then, ours or others', for
+        good: of an import, or of what the official client looks up for its first event.
+        """
+        self._turning.acquire(timeout=_AT_FORK)
+
+    def _resume(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was not acquired in time
+            self._turning.release()
 
     def _forget(self) -> None:
         """Start anew in a forked child, where the thread does not exist."""
@@ -270,4 +284,8 @@ outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach
 on_change.append(worker.look_for_spooled)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=worker._forget)
+    os.register_at_fork(
+        before=worker._pause,
+        after_in_parent=worker._resume,
+        after_in_child=worker._forget,
+    )
