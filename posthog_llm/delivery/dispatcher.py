@@ -77,8 +77,9 @@ class Dispatcher:
     def adopt(self, find: Callable[[Any, bool], Any]) -> None:
         """Take in what earlier processes left in the spool."""
         for file, row, client in self.shelf.found(find):
-            if row.uuid not in self.entries:
-                self._enter(client, row.uuid, None, row.size).file = file
+            known = self.entries.get(row.uuid)
+            entry = known[1] if known else self._enter(client, row.uuid, None, row.size)
+            entry.file = file
 
     def _enter(self, client: Any, uuid: str, event: Event | None, size: int) -> Entry:
         lane, is_new = self.lanes.of(client)
@@ -97,13 +98,23 @@ class Dispatcher:
         """Return in how many seconds a turn is due; `None`: when something comes."""
         return min([*self.ledger.next_line(), *self.lanes.due()], default=None)
 
+    def save(self) -> None:
+        """Write what is new to the spool, and close it."""
+        self._write()
+        self._settle_all()
+        self.shelf.clean()
+        self.shelf.close()
+
+    def _write(self) -> None:
+        self.shelf.write()
+        self.ledger.captured += self._new  # told only when it is safe
+        self._new = 0
+
     # -- the turn ------------------------------------------------------------------
 
     def turn(self, others: int) -> None:
         """Do what can be done now. `others`: bytes of calls that wait to be read."""
-        self.shelf.write()
-        self.ledger.captured += self._new  # told only when it is safe
-        self._new = 0
+        self._write()
         self._settle_all()
         self.keep_bound(others)
         now = time.monotonic()

@@ -105,9 +105,12 @@ class Shelf:
     def _removed(self, file: SpoolFile, uuids: list[str]) -> bool:
         file.remove(uuids)
         self._left[file] -= len(uuids)
-        if not self._left[file] and self._directory is not None:
+        if not self._left[file]:
             del self._left[file]
-            self._directory.release(file)
+            if self._directory is None:
+                file.close()
+            else:
+                self._directory.release(file)
         return True
 
     def found(self, find: Callable[[Project, bool], Any]) -> Iterator[tuple[SpoolFile, Row, Any]]:
@@ -133,18 +136,19 @@ class Shelf:
     @guarded
     def _orphans(self) -> list[tuple[SpoolFile, list[Row]]]:
         assert self._directory is not None
-        return list(self._directory.orphans())
+        return self._directory.orphans()
 
     def _damaged(self, name: str) -> None:
         self._ledger.drop(name, "spool_damaged")
 
     def close(self) -> None:
-        """Let go of the directory; what is undelivered stays there."""
+        """Let go of the directory, and of each file when it is empty.
+
+        Until then a file stays ours: PostHog may still accept what it holds.
+        """
         if self._directory is not None:
-            guarded(self._directory.close)()
+            guarded(self._directory.close)(keep=self._left)
         self._directory = None
-        self._left.clear()
-        self._strangers.clear()
 
     def leave(self) -> None:
         """Leave everything as it is, in a forked child: it is the parent's."""

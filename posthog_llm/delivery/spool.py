@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,9 @@ from .project import Project
 
 _SUFFIX = ".events"
 _DAMAGED = ".damaged"
+_LOCK = "lock"
+_LONGEST_LOOK = 1.0
+"""Seconds to wait for another process that is trying files."""
 _TABLE = """create table if not exists events (
     uuid text primary key, created real, address text, body text
 ) without rowid"""
@@ -182,8 +185,16 @@ class SpoolDirectory:
         self._own.put(lines)
         return self._own
 
-    def orphans(self) -> Iterator[tuple[SpoolFile, list[Row]]]:
-        """Adopt each file whose process has ended, and yield its events."""
+    def orphans(self) -> list[tuple[SpoolFile, list[Row]]]:
+        """Adopt each file whose process has ended, and return its events."""
+        with contextlib.closing(_lock(self.place.path)) as lock:
+            try:
+                lock.execute("begin exclusive")
+            except sqlite3.OperationalError:  # another process is looking
+                return []
+            return list(self._adopt_all())
+
+    def _adopt_all(self) -> Iterator[tuple[SpoolFile, list[Row]]]:
         ours = {file.path for file in (self._own, *self._adopted) if file}
         self._others = 0
         for entry in list(os.scandir(self.place.path)):
@@ -225,17 +236,28 @@ class SpoolDirectory:
         return (file, [Row(u, c, Address.read(a), len(b)) for u, c, a, b in lines])
 
     def release(self, file: SpoolFile) -> None:
-        """Let go of an adopted file once all of its events are settled."""
-        if file in self._adopted:
-            self._adopted.remove(file)
+        """Let go of a file once all of its events are settled; our own is used again."""
+        if file is not self._own:
+            if file in self._adopted:
+                self._adopted.remove(file)
             file.close()
 
-    def close(self) -> None:
-        """Let go of every file; what is undelivered stays for the next process."""
+    def close(self, keep: Container[SpoolFile]) -> None:
+        """Let go of the files whose events are settled."""
         for file in (self._own, *self._adopted):
-            if file is not None:
+            if file is not None and file not in keep:
                 file.close()
         self._own, self._adopted = None, []
+
+
+def _lock(directory: str) -> sqlite3.Connection:
+    """Return what one process at a time may lock, to try files.
+
+    Two that try the same file at once would both find it locked, and leave it.
+    """
+    path = os.path.join(directory, _LOCK)
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    return sqlite3.connect(path, timeout=_LONGEST_LOOK, isolation_level=None)
 
 
 def _packed(event: Event) -> str:

@@ -118,11 +118,11 @@ class Worker:
     def _at_exit(self) -> None:
         for call in list(outbox.open_streams):
             call.end(Outcome.DROPPED)
+        self._turn()  # opens the spool that is configured, and writes what came
         if not self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT):
             for client in self.dispatcher.lanes.unanswered():
                 wait_no_longer(client)
-        with self._turning:
-            self.dispatcher.shelf.close()
+        self._save()
 
     def stop(self, timeout: float) -> None:
         """End the thread, within `timeout` seconds; the next call starts another."""
@@ -131,8 +131,14 @@ class Worker:
         self._hurry.set()
         if thread is not None:
             thread.join(timeout)
+        self._save()
+
+    @guarded
+    def _save(self) -> None:
+        """Leave nothing unread, and nothing outside the spool."""
         with self._turning:
-            self.dispatcher.shelf.close()
+            self._read_all()
+            self.dispatcher.save()
 
     def come_at_once(self) -> None:
         self._hurry.set()
