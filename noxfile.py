@@ -37,7 +37,7 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("sdk", list(SDKS))
 def tests(session: nox.Session, sdk: str) -> None:
     session.install("-e", ".[demo]", *SDKS[sdk], *_groups("test"))
-    session.run("pytest", "-n", "auto", *session.posargs)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session
