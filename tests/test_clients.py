@@ -407,32 +407,6 @@ def test_capture_false_is_no_event_and_no_option(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_parent_and_child_tell_their_own_calls_once(
-    provider: ScriptedProvider, receiver: PostHogReceiver
-) -> None:
-    run(
-        f"""
-        import os
-        from posthog_llm.openai import OpenAI
-        client = OpenAI(base_url="{provider.base_url}", api_key="k")
-
-        def ask(who):
-            client.chat.completions.create(model="m", messages=[], posthog_distinct_id=who)
-
-        ask("before")
-        child = os.fork()
-        ask("child" if not child else "parent")
-        if child:
-            os.waitpid(child, 0)
-        """,
-        POSTHOG_API_KEY="phc_fork",
-        POSTHOG_HOST=receiver.url,
-    )
-    events = receiver.wait_for(3)
-    assert sorted(event["distinct_id"] for event in events) == ["before", "child", "parent"]
-    assert len({event["uuid"] for event in events}) == 3
-
-
 def test_plain_object_with_a_capture_of_its_own(drive: Driver) -> None:
     class Own:
         seen: list[Any]
