@@ -37,6 +37,8 @@ _TOKENS = {
     "$ai_total_tokens": "total_tokens",
     "$ai_cache_read_input_tokens": "cache_read_tokens",
     "$ai_cache_creation_input_tokens": "cache_write_tokens",
+    "$ai_cache_creation_5m_input_tokens": "cache_write_5m_tokens",
+    "$ai_cache_creation_1h_input_tokens": "cache_write_1h_tokens",
     "$ai_reasoning_tokens": "reasoning_tokens",
     "$ai_text_input_tokens": "text_input_tokens",
     "$ai_audio_input_tokens": "audio_input_tokens",
@@ -76,7 +78,8 @@ def build(record: Record, private: bool) -> Event:
     """
     exchange = record.exchange
     scope = exchange.scope
-    who = _settled(scope)
+    named = getattr(exchange.client, "_posthog_request_user", False)
+    who = _settled(scope, record.asked.user if named else None)
     private = private or _is_private(scope)
     size = len(exchange.request or b"") + exchange.received
     longest = _LONGEST_TEXT if size > _LARGE else None
@@ -115,7 +118,10 @@ def destination(scope: Scope) -> Any:
 
 def _secrets(client: Any) -> list[str]:
     """Return an SDK client's credentials: they are removed from whatever leaves."""
-    names = ("api_key", "admin_api_key", "_azure_ad_token")
+    names = (
+        *("api_key", "admin_api_key", "_azure_ad_token", "auth_token", "access_token"),
+        *("webhook_key", "aws_access_key", "aws_secret_key", "aws_session_token"),
+    )
     found = (getattr(client, name, None) for name in names)
     return [secret for secret in found if isinstance(secret, str)]
 
@@ -123,9 +129,12 @@ def _secrets(client: Any) -> list[str]:
 # -- who -----------------------------------------------------------------------------
 
 
-def _settled(scope: Scope) -> Arguments:
-    """Merge what was given: the call, then our context, then posthog's, then the client."""
-    distinct_id = scope.ambient.distinct_id
+def _settled(scope: Scope, user: str | None = None) -> Arguments:
+    """Merge what was given: the call, then our context, then posthog's, then the client.
+
+    `user` is whom the request names to the provider, where the client may go by that.
+    """
+    distinct_id = scope.ambient.distinct_id or user
     ambient = Arguments(distinct_id=distinct_id) if distinct_id else NOTHING
     return reduce(merged, (scope.client, ambient, scope.context, scope.call))
 
@@ -162,7 +171,7 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
     provider = who.provider_override or record.provider
     return {
         "$ai_provider": provider,
-        "$ai_model": priced_name(asked.model, answered.model, provider),
+        "$ai_model": priced_name(asked.model, answered.model, provider, fast=answered.fast),
         "posthog_llm_requested_model": asked.model,
         "posthog_llm_served_model": answered.model,
         "$ai_model_parameters": _parameters(asked.parameters, private, cleaner),
@@ -259,9 +268,9 @@ def _sound(record: Record) -> list[dict[str, Any]]:
 def _numbers(usage: Usage) -> dict[str, Any]:
     told: dict[str, Any] = {name: getattr(usage, field) for name, field in _TOKENS.items()}
     if usage.raw is not None:
-        # Every OpenAI-style API counts cached tokens inside the input. PostHog assumes the
-        # opposite for a model whose name says Claude, unless it is told.
-        told["$ai_cache_reporting_exclusive"] = False
+        # PostHog would go by the model's name: a Claude behind an OpenAI-style API has its
+        # cached tokens inside the input nevertheless.
+        told["$ai_cache_reporting_exclusive"] = usage.cached_apart
         told["$ai_tokens_source"] = "sdk"
         told["$ai_usage"] = Cleaner().plain(usage.raw)
     told["$ai_web_search_count"] = usage.web_searches

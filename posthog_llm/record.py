@@ -64,6 +64,9 @@ class Arguments:
     client: Any = None
     capture: bool | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
+        return self  # it is frozen, and rides in request options, which some clients copy deeply
+
 
 @dataclass(frozen=True, slots=True)
 class Ambient:
@@ -118,6 +121,8 @@ class Exchange:
     base_url: Any = None
     client: Any = None
     """The SDK client that made the call; read for its credentials and its kind."""
+    model: str | None = None
+    """The model that was asked for; some SDKs move it from the body into the URL."""
     streamed: bool = False
     request: bytes | None = None
     """Body as sent; `None` when it is not in memory (multipart, generators)."""
@@ -198,12 +203,15 @@ class Usage:
     """Tokens and cost as the provider reported them. `None` means not reported, never zero."""
 
     input_tokens: int | None = None
-    """Tokens of the prompt, **including** cached ones for every OpenAI-style API."""
+    """Tokens of the prompt, cached ones included unless `cached_apart` says otherwise."""
     output_tokens: int | None = None
     """Tokens of the answer, including reasoning unless `reasoning_extra` says otherwise."""
     total_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+    """All tokens written to the cache, however long they live there."""
+    cache_write_5m_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     text_input_tokens: int | None = None
     audio_input_tokens: int | None = None
@@ -219,6 +227,8 @@ class Usage:
     """Total cost that the provider itself reported, USD."""
     raw: Mapping[str, Any] | None = None
     """The provider's own usage object."""
+    cached_apart: bool = False
+    """Whether tokens read from and written to the cache are counted beside the input."""
 
 
 @dataclass(slots=True)
@@ -230,6 +240,8 @@ class Asked:
     tools: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """The request's fields; privacy decides which may leave."""
+    user: str | None = None
+    """The end user that the request names to the provider."""
 
 
 @dataclass(slots=True)
@@ -249,6 +261,8 @@ class Answered:
     """Set when the answer says that the caller cancelled it (background responses)."""
     complete: bool = True
     """Whether the answer came to its own end; only a stream can lack it."""
+    fast: bool = False
+    """Whether the model ran in a mode that has prices of its own (Anthropic's fast mode)."""
     pending: bool = False
     """Whether the model has yet to run (a background response that is queued)."""
     background: bool = False

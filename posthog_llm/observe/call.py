@@ -34,6 +34,9 @@ class Call:
         self._open = [True]
         self.streaming = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Call:
+        return self  # it rides in request options, which some clients copy deeply
+
     def elapsed(self) -> float:
         """Return the seconds since the call's start."""
         return perf_counter() - self.exchange.clock
@@ -138,7 +141,7 @@ def _failure(error: Exception) -> Failure:
 @guarded
 def _described(error: Exception) -> Failure:
     """Describe an exception now: keeping it would keep the caller's frames alive."""
-    code = getattr(error, "code", None)
+    code = getattr(error, "code", None) or _code(getattr(error, "body", None))
     status = getattr(error, "status_code", None)
     return Failure(
         type=type(error).__name__,
@@ -146,6 +149,13 @@ def _described(error: Exception) -> Failure:
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
+
+
+def _code(body: Any) -> Any:
+    """Return the type in an Anthropic error's body: `{"type": "error", "error": {"type": …}}`."""
+    if isinstance(body, Mapping) and isinstance(error := body.get("error"), Mapping):
+        return error.get("type")
+    return None
 
 
 def _content(request: Any) -> bytes | None:

@@ -21,7 +21,11 @@ from .call import Call
 from .event_ids import remember
 from .outbox import outbox
 
-_CLIENT_ONLY = {"posthog_stream_usage": True, "posthog_redact": None}
+_CLIENT_ONLY = {
+    "posthog_stream_usage": True,
+    "posthog_redact": None,
+    "posthog_request_user": False,
+}
 
 
 class ObservedClient:
@@ -30,6 +34,7 @@ class ObservedClient:
     _posthog = NOTHING
     _posthog_stream_usage: bool = True
     _posthog_redact: Any = None
+    _posthog_request_user: bool = False
     _posthog_provider: str | None = None
     """Provider that the class stands for, where that is not told by the host."""
 
@@ -41,27 +46,25 @@ class ObservedClient:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         defaults = peel(kwargs) or NOTHING
-        add_usage = kwargs.pop("posthog_stream_usage", True)
-        redact = kwargs.pop("posthog_redact", None)
-        if not isinstance(add_usage, bool):
-            raise TypeError("posthog_stream_usage must be True or False")
-        if redact is not None and not callable(redact):
-            raise TypeError("posthog_redact must be a callable that takes and returns a str")
+        own = {**_CLIENT_ONLY, **_peel_own(kwargs)}
         super().__init__(*args, **kwargs)
+        resources.observe_attributes(self)
         self._posthog = defaults
-        self._posthog_stream_usage = add_usage
-        self._posthog_redact = redact
+        self._set_own(own)
         if outbox.on_client is not None:
             outbox.on_client(defaults.client)
 
+    def _set_own(self, own: dict[str, Any]) -> None:
+        for name, value in own.items():
+            setattr(self, f"_{name}", value)
+
     def copy(self, **kwargs: Any) -> Any:
         changed = peel(kwargs)
-        own = {name: kwargs.pop(name) for name in _CLIENT_ONLY if name in kwargs}
+        own = _peel_own(kwargs)
         new = super().copy(**kwargs)  # type: ignore[misc]
         # Set afterwards, so that a subclass's own constructor need not know our arguments.
         new._posthog = merged(self._posthog, changed) if changed else self._posthog
-        new._posthog_stream_usage = own.get("posthog_stream_usage", self._posthog_stream_usage)
-        new._posthog_redact = own.get("posthog_redact", self._posthog_redact)
+        new._set_own({name: own.get(name, getattr(self, f"_{name}")) for name in _CLIENT_ONLY})
         return new
 
     with_options = copy
@@ -114,6 +117,21 @@ class AsyncClient(ObservedClient):
                 if not call.refused_usage(error):
                     raise
             return remember(await super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
+
+
+def _peel_own(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments that only a client has out of `kwargs`.
+
+    Raises `TypeError` for a value of the wrong type.
+    """
+    own = {name: kwargs.pop(name) for name in _CLIENT_ONLY if name in kwargs}
+    for name in ("posthog_stream_usage", "posthog_request_user"):
+        if not isinstance(own.get(name, True), bool):
+            raise TypeError(f"{name} must be True or False")
+    redact = own.get("posthog_redact")
+    if redact is not None and not callable(redact):
+        raise TypeError("posthog_redact must be a callable that takes and returns a str")
+    return own
 
 
 def _adopt(cls: Any, sdk: Any) -> None:
@@ -184,6 +202,7 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
     call = Call(endpoint.name, scope, injector)
     call.exchange.base_url = getattr(client, "_base_url", None) or client.base_url
     call.exchange.client = client
+    call.exchange.model = _model(options)
     call.exchange.streamed = streamed
     sample.note(call.exchange)
     return call
@@ -199,6 +218,12 @@ def _is_off(*by_precedence: Arguments) -> bool:
 def _in_background(endpoint: str, options: Any) -> bool:
     body = options.json_data
     return endpoint == "response_poll" or (isinstance(body, dict) and bool(body.get("background")))
+
+
+def _model(options: Any) -> str | None:
+    body = options.json_data
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else None
 
 
 def _streams(options: Any) -> bool:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from ..context import NOTHING, current
+from ..record import Arguments
 from .arguments import carry, peel
 
 T = TypeVar("T")
@@ -24,6 +28,16 @@ def observed(resource: T) -> T:
     if any(base.__name__ in _BASES for base in cls.__mro__) and not hasattr(cls, "_posthog_sdk"):
         resource.__class__ = _observed_class(cls)
     return resource
+
+
+def observe_attributes(client: Any) -> None:
+    """Upgrade the resources that some clients make in their constructors."""
+    for name, value in list(vars(client).items()):
+        if not name.startswith("with_"):
+            setattr(client, name, observed(value))
+    for name in ("with_raw_response", "with_streaming_response"):
+        if name in vars(client):  # it holds the resources' methods as they were
+            setattr(client, name, type(vars(client)[name])(client))
 
 
 def override_properties(cls: type, namespace: dict[str, Any]) -> None:
@@ -67,8 +81,10 @@ def _peeling(method: Callable[..., Any]) -> Callable[..., Any]:
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     carries = "extra_query" in named and method.__name__ != "connect"
 
-    def take(kwargs: dict[str, Any]) -> None:
+    def take(resource: Any, kwargs: dict[str, Any]) -> None:
         arguments = peel(kwargs)
+        if method.__name__ == "tool_runner":
+            arguments = _in_one_trace(resource, arguments or NOTHING)
         if arguments is not None and carries:
             carry(kwargs, arguments)
 
@@ -76,14 +92,22 @@ def _peeling(method: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(method)
         async def peeled_async(*args: Any, **kwargs: Any) -> Any:
-            take(kwargs)
+            take(args[0], kwargs)
             return await method(*args, **kwargs)
 
         return peeled_async
 
     @functools.wraps(method)
     def peeled(*args: Any, **kwargs: Any) -> Any:
-        take(kwargs)
+        take(args[0], kwargs)
         return method(*args, **kwargs)
 
     return peeled
+
+
+def _in_one_trace(resource: Any, arguments: Arguments) -> Arguments:
+    """Give all turns of a tool runner one trace, where nobody named one."""
+    defaults = getattr(resource._client, "_posthog", NOTHING)
+    if arguments.trace_id or current().trace_id or defaults.trace_id:
+        return arguments
+    return replace(arguments, trace_id=str(uuid.uuid4()))

@@ -30,6 +30,8 @@ ENDPOINTS = {
         Endpoint("image"),
         Endpoint("speech"),
         Endpoint("transcription"),
+        Endpoint("message"),
+        Endpoint("message_batch"),
     )
 }
 _POSTS = {
@@ -42,6 +44,8 @@ _POSTS = {
     "/images/generations": ENDPOINTS["image"],
     "/images/edits": ENDPOINTS["image"],
     "/images/variations": ENDPOINTS["image"],
+    "/v1/messages": ENDPOINTS["message"],
+    "/v1/complete": ENDPOINTS["message"],
     "/audio/speech": ENDPOINTS["speech"],
     "/audio/transcriptions": ENDPOINTS["transcription"],
     "/audio/translations": ENDPOINTS["transcription"],
@@ -51,9 +55,17 @@ _POLL = {
     "get": re.compile(r"/responses/[^/]+"),
     "post": re.compile(r"/responses/[^/]+/cancel"),
 }
+_BATCH = re.compile(r"/v1/messages/batches/([^/]+)/results")
 _ABSOLUTE = re.compile(
-    r"https?://[^/]+(?:/[^?]*?)?(?=/(?:chat|completions|responses|decisions|embeddings|images|audio)\b)"
+    r"https?://[^/]+(?:/[^?]*?)?"
+    r"(?=/(?:chat|completions|responses|decisions|embeddings|images|audio|v1/messages|v1/complete)\b)"
 )
+
+
+def batch_of(url: str) -> str | None:
+    """Return the id of the batch whose results are at `url`."""
+    found = _BATCH.search(url)
+    return found.group(1) if found else None
 
 
 def endpoint_of(method: str, url: str) -> Endpoint | None:
@@ -68,5 +80,7 @@ def endpoint_of(method: str, url: str) -> Endpoint | None:
     path = path if path.startswith("/") else f"/{path}"
     if post and path in _POSTS:
         return _POSTS[path]
+    if method.lower() == "get" and _BATCH.fullmatch(path):
+        return ENDPOINTS["message_batch"]
     poll = _POLL.get(method.lower())
     return ENDPOINTS["response_poll"] if poll and poll.fullmatch(path) else None

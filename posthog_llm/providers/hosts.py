@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit, urlunsplit
 
 _DOMAINS = {
@@ -51,12 +52,14 @@ _DOMAINS = {
     "parasail.io": "parasail",
     "ollama.com": "ollama",
 }
+_VERTEX = re.compile(r"[\w-]+-aiplatform\.googleapis\.com|aiplatform\.[\w-]+\.rep\.googleapis\.com")
+_AREAS = {"us": "us", "eu": "europe", "global": "global"}
 _LOCAL_PORTS = {11434: "ollama", 1234: "lmstudio"}
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"})
 
 
-def provider_of(base_url: str) -> str:
-    """Return the provider behind `base_url`; `openai` where the host tells nothing.
+def provider_of(base_url: str, unknown: str = "openai") -> str:
+    """Return the provider behind `base_url`; `unknown` where the host tells nothing.
 
     A proxy's host tells nothing: name the provider with `posthog_provider_override`.
     """
@@ -66,11 +69,22 @@ def provider_of(base_url: str) -> str:
     for start in range(len(labels) - 1):
         if found := _DOMAINS.get(".".join(labels[start:])):
             return found
-    if host.endswith("-aiplatform.googleapis.com"):  # a region stands before it
+    if _VERTEX.fullmatch(host):
         return "vertex"
     if host in _LOCAL:
-        return _LOCAL_PORTS.get(_port(parts.netloc), "openai")
-    return "openai"
+        return _LOCAL_PORTS.get(_port(parts.netloc), unknown)
+    return unknown
+
+
+def regional(provider: str, region: str | None) -> str:
+    """Return the provider's name with its region, where PostHog has prices by region.
+
+    https://cloud.google.com/vertex-ai/generative-ai/pricing: a region costs more than `global`.
+    """
+    if provider != "vertex" or not region:
+        return provider
+    area = next((a for start, a in _AREAS.items() if region.startswith(start)), None)
+    return f"google-vertex-{area}" if area else provider
 
 
 def _port(netloc: str) -> int:

@@ -10,8 +10,12 @@ _ALIASING = frozenset({"azure"})
 _PROFILE = re.compile(r"application-inference-profile|^openrouter/auto$|^auto$")
 
 
-def priced_name(requested: str | None, served: str | None, provider: str) -> str | None:
+def priced_name(
+    requested: str | None, served: str | None, provider: str, *, fast: bool = False
+) -> str | None:
     """Return the name to send as the event's model.
+
+    `fast`: PostHog's book has Anthropic's fast mode as a model of its own.
 
     The requested name is in PostHog's book where the served one is a dated snapshot of it;
     the served name is, where the request named a deployment, a profile or nothing at all.
@@ -24,6 +28,8 @@ def priced_name(requested: str | None, served: str | None, provider: str) -> str
         name = served
     else:
         name = requested
+    if name and fast:
+        return f"{_undated(name).removesuffix('-fast')}-fast"
     # PostHog matches by containment: a dated gpt-5 contains `gpt-5-2`, which is gpt-5.2.
     return _undated(name) if name and re.search(r"(?:^|/)gpt-5(?![.\d])", name) else name
 

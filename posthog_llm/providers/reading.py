@@ -15,11 +15,12 @@ from ..encoding import decoders
 from ..faults import guarded
 from ..media import without_blobs
 from ..record import Answered, Asked, Exchange, Failure, Outcome, Record
-from . import chat, others, responses, sse
+from . import aws_event_stream, chat, messages, others, responses, sse
 from .endpoints import ENDPOINTS
-from .hosts import bare_url, provider_of
+from .hosts import bare_url, provider_of, regional
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
+_REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
 _MOST_USAGE = 8192
 """Bytes that no usage object exceeds."""
 
@@ -43,6 +44,7 @@ _ADAPTERS = {
     "image": Adapter(others.asked, others.drawn, others.fold),
     "speech": Adapter(others.asked, others.spoken, others.fold),
     "transcription": Adapter(others.asked, others.transcribed, others.fold),
+    "message": Adapter(messages.asked, messages.answered, messages.fold),
 }
 
 
@@ -50,7 +52,7 @@ def read(exchange: Exchange) -> Record:
     """Read what an exchange meant. Whatever cannot be read is told as unknown."""
     adapter = _ADAPTERS[exchange.endpoint]
     url = str(exchange.base_url or "")
-    provider = getattr(exchange.client, "_posthog_provider", None) or provider_of(url)
+    provider = _provider(exchange, url)
     asked = _asked(adapter, exchange) or Asked()
     answered, first = _answered(adapter, exchange, provider) or (Answered(), None)
     outcome, failure = _outcome(exchange, answered)
@@ -65,10 +67,22 @@ def read(exchange: Exchange) -> Record:
         time_to_first_token=first,
         outcome=outcome,
         failure=failure,
-        request_id=_header(exchange, "x-request-id") or _header(exchange, "apim-request-id"),
+        request_id=_request_id(exchange),
         retries=max(0, exchange.attempts - 1),
         content_cut=exchange.cut + exchange.bared,
     )
+
+
+def _provider(exchange: Exchange, url: str) -> str:
+    client = exchange.client
+    unknown = "anthropic" if exchange.endpoint.startswith("message") else "openai"
+    provider = getattr(client, "_posthog_provider", None) or provider_of(url, unknown)
+    region = getattr(client, "region", None)
+    return regional(provider, region if isinstance(region, str) else None)
+
+
+def _request_id(exchange: Exchange) -> str | None:
+    return next((found for name in _REQUEST_IDS if (found := _header(exchange, name))), None)
 
 
 def _header(exchange: Exchange, name: str) -> str | None:
@@ -107,7 +121,15 @@ def _asked(adapter: Adapter, exchange: Exchange) -> Asked:
     body: Any = exchange.form
     if exchange.request is not None:
         body = sse.parse(_lean(exchange, exchange.request))
-    return adapter.asked(body if isinstance(body, Mapping) else {}, exchange)
+    body = body if isinstance(body, Mapping) else {}
+    asked = adapter.asked(body, exchange)
+    asked.user = asked.user or _user(body)
+    return asked
+
+
+def _user(body: Mapping[str, Any]) -> str | None:
+    named = (body.get("safety_identifier"), body.get("user"))
+    return next((user for user in named if isinstance(user, str) and user), None)
 
 
 def _lean(exchange: Exchange, body: bytes) -> bytes:
@@ -124,10 +146,14 @@ def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answ
     if not _is_stream(exchange):
         return adapter.answered(_body(exchange, b"".join(pieces)), provider), None
     body = b"".join(pieces)
-    if b"\r" in body:
-        pieces = list(sse.lines_unified(pieces))
-        body = b"".join(pieces)
-    folded = adapter.fold(sse.events(body))
+    if aws_event_stream.CONTENT_TYPE in (_header(exchange, "content-type") or ""):
+        events = aws_event_stream.events(body)
+    else:
+        if b"\r" in body:
+            pieces = list(sse.lines_unified(pieces))
+            body = b"".join(pieces)
+        events = sse.events(body)
+    folded = adapter.fold(events)
     _find_usage(folded.body, exchange, body)
     answered = adapter.answered(folded.body, provider)
     answered.complete = folded.complete
@@ -136,7 +162,8 @@ def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answ
 
 
 def _is_stream(exchange: Exchange) -> bool:
-    return "text/event-stream" in (_header(exchange, "content-type") or "")
+    kind = _header(exchange, "content-type") or ""
+    return "text/event-stream" in kind or aws_event_stream.CONTENT_TYPE in kind
 
 
 def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:

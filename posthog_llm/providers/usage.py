@@ -23,26 +23,26 @@ def read(raw: Any, provider: str, model: str | None) -> Usage:
     """Read a usage object. What it does not say stays `None`."""
     if not isinstance(raw, Mapping):
         return Usage()
-    into = _details(raw, "prompt_tokens_details", "input_tokens_details", "input_token_details")
-    out = _details(raw, "completion_tokens_details", "output_tokens_details")
+    into = details(raw, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    out = details(raw, "completion_tokens_details", "output_tokens_details")
     usage = Usage(
-        input_tokens=_count(raw, "prompt_tokens", "input_tokens"),
-        output_tokens=_count(raw, "completion_tokens", "output_tokens"),
-        total_tokens=_count(raw, "total_tokens"),
+        input_tokens=count(raw, "prompt_tokens", "input_tokens"),
+        output_tokens=count(raw, "completion_tokens", "output_tokens"),
+        total_tokens=count(raw, "total_tokens"),
         cache_read_tokens=_first(
-            _count(into, "cached_tokens"),
-            _count(raw, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens"),
+            count(into, "cached_tokens"),
+            count(raw, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens"),
         ),
-        cache_write_tokens=_count(into, "cache_write_tokens", "cache_creation_tokens"),
-        reasoning_tokens=_first(_count(out, "reasoning_tokens"), _count(raw, "reasoning_tokens")),
-        text_input_tokens=_count(into, "text_tokens"),
-        audio_input_tokens=_count(into, "audio_tokens"),
-        image_input_tokens=_count(into, "image_tokens"),
-        text_output_tokens=_count(out, "text_tokens"),
-        audio_output_tokens=_count(out, "audio_tokens"),
-        image_output_tokens=_count(out, "image_tokens"),
-        cached_audio_tokens=_count(_details(into, "cached_tokens_details"), "audio_tokens"),
-        web_searches=_count(raw, "num_search_queries", "num_sources_used"),
+        cache_write_tokens=count(into, "cache_write_tokens", "cache_creation_tokens"),
+        reasoning_tokens=_first(count(out, "reasoning_tokens"), count(raw, "reasoning_tokens")),
+        text_input_tokens=count(into, "text_tokens"),
+        audio_input_tokens=count(into, "audio_tokens"),
+        image_input_tokens=count(into, "image_tokens"),
+        text_output_tokens=count(out, "text_tokens"),
+        audio_output_tokens=count(out, "audio_tokens"),
+        image_output_tokens=count(out, "image_tokens"),
+        cached_audio_tokens=count(details(into, "cached_tokens_details"), "audio_tokens"),
+        web_searches=count(raw, "num_search_queries", "num_sources_used"),
         audio_seconds=_number(raw.get("seconds")) or _number(raw.get("prompt_audio_seconds")),
         cost_usd=_cost(raw, provider),
         raw=raw,
@@ -79,20 +79,21 @@ def _cost(raw: Mapping[str, Any], provider: str) -> float | None:
     total = _number(cost)
     if total is None:
         return None
-    upstream = _number(_details(raw, "cost_details").get("upstream_inference_cost"))
+    upstream = _number(details(raw, "cost_details").get("upstream_inference_cost"))
     if provider == "openrouter" and raw.get("is_byok") is True and upstream is not None:
         total += upstream
     return total
 
 
-def _details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+def details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return the first of `names` that is an object, else an empty one."""
     for name in names:
         if isinstance(found := raw.get(name), Mapping):
             return found
     return {}
 
 
-def _count(raw: Mapping[str, Any], *names: str) -> int | None:
+def count(raw: Mapping[str, Any], *names: str) -> int | None:
     """Return the first of `names` that is a count; anything else is as good as absent."""
     for name in names if raw else ():
         number = _number(raw.get(name))

@@ -7,16 +7,20 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
+
+from . import echo_messages as messages
+from .echo_words import Kind, example, pieces, words
 
 _numbers = itertools.count(1)
 CREATED = 1_700_000_000
-Kind = Literal["json", "stream", "sound", "missing"]
 
 
 def answer(path: str, content_type: str, body: bytes) -> tuple[Kind, Any]:
     """Return how a request is answered, and with what."""
     asked = json.loads(body) if body and "json" in content_type else {}
+    if found := messages.answer(path, asked):
+        return found
     if asked.get("model") == "no-such-model":
         return "missing", {
             "error": {
@@ -56,22 +60,13 @@ def _identity(prefix: str, kind: str, asked: Mapping[str, Any]) -> dict[str, Any
     return {"id": f"{prefix}-{next(_numbers)}", "object": kind, "created": CREATED, "model": model}
 
 
-def _words(value: Any) -> str:
-    """Return the last text in messages, parts or a plain string."""
-    if isinstance(value, list) and value:
-        return _words(value[-1])
-    if isinstance(value, Mapping):
-        return _words(value.get("content") or value.get("text") or "")
-    return str(value or "")
-
-
 def _usage(prompt: str, said: str) -> dict[str, Any]:
     read, written = 8 + len(prompt.split()), len(said.split())
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
-    heard = _words(asked.get("messages"))
+    heard = words(asked.get("messages"))
     if asked.get("tools"):
         function = asked["tools"][0]["function"]
         names = function.get("parameters", {}).get("properties", {})
@@ -83,15 +78,8 @@ def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
         }
         return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
     schema = (asked.get("response_format") or {}).get("json_schema", {}).get("schema")
-    said = json.dumps(_example(schema, heard)) if schema else f"You said: {heard}"
+    said = json.dumps(example(schema, heard)) if schema else f"You said: {heard}"
     return {"role": "assistant", "content": said, "refusal": None, "annotations": []}
-
-
-def _example(schema: Mapping[str, Any], text: str) -> Any:
-    kind = schema.get("type")
-    if kind == "object":
-        return {name: _example(part, text) for name, part in schema["properties"].items()}
-    return {"integer": 7, "number": 0.5, "boolean": True, "array": []}.get(str(kind), text)
 
 
 def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +90,7 @@ def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
         {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
         for index in range(asked.get("n") or 1)
     ]
-    usage = _usage(_words(asked.get("messages")), said)
+    usage = _usage(words(asked.get("messages")), said)
     return {**_identity("chatcmpl", "chat.completion", asked), "choices": choices, "usage": usage}
 
 
@@ -127,21 +115,17 @@ def _piece(index: int, delta: Mapping[str, Any], reason: str | None) -> dict[str
 def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     content = message["content"]
     yield {"role": "assistant", "content": None if content is None else "", "refusal": None}
-    for word in _pieces(content or ""):
+    for word in pieces(content or ""):
         yield {"content": word}
     for index, call in enumerate(message.get("tool_calls") or ()):
         function = {"name": call["function"]["name"], "arguments": ""}
         yield {"tool_calls": [{**call, "index": index, "function": function}]}
-        for word in _pieces(call["function"]["arguments"]):
+        for word in pieces(call["function"]["arguments"]):
             yield {"tool_calls": [{"index": index, "function": {"arguments": word}}]}
 
 
-def _pieces(text: str) -> list[str]:
-    return text.replace(" ", " \0").split("\0") if text else []
-
-
 def _text(asked: Mapping[str, Any]) -> dict[str, Any]:
-    heard = _words(asked.get("prompt"))
+    heard = words(asked.get("prompt"))
     choice = {"index": 0, "text": heard, "logprobs": None, "finish_reason": "stop"}
     return {
         **_identity("cmpl", "text_completion", asked),
@@ -153,7 +137,7 @@ def _text(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _texts(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     whole = _text(asked)
     usage = whole.pop("usage")
-    for word in _pieces(whole["choices"][0]["text"]):
+    for word in pieces(whole["choices"][0]["text"]):
         yield {
             **whole,
             "choices": [{"index": 0, "text": word, "logprobs": None, "finish_reason": None}],
@@ -167,7 +151,7 @@ def _texts(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
-    said = f"You said: {_words(asked.get('input'))}"
+    said = f"You said: {words(asked.get('input'))}"
     text = {"type": "output_text", "text": said, "annotations": []}
     item = {
         "type": "message",
@@ -176,7 +160,7 @@ def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
         "role": "assistant",
         "content": [text],
     }
-    usage = _usage(_words(asked.get("input")), said)
+    usage = _usage(words(asked.get("input")), said)
     identity = _identity("resp", "response", asked)
     return {
         **identity,
@@ -217,7 +201,7 @@ def _response_events(response: dict[str, Any]) -> Iterator[bytes]:
         {"type": "response.content_part.added", **place, "part": {**part, "text": ""}},
         *(
             {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
-            for word in _pieces(part["text"])
+            for word in pieces(part["text"])
         ),
         {"type": "response.output_text.done", **place, "text": part["text"], "logprobs": []},
         {"type": "response.content_part.done", **place, "part": part},

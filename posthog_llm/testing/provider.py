@@ -139,6 +139,8 @@ class ScriptedProvider(LoopbackServer):
         kind, answer = echo.answer(path, request.headers.get("content-type", ""), request.body)
         if kind == "stream":
             return Reply.stream(answer, done=path in ("/chat/completions", "/completions"))
+        if kind == "aws":
+            return Reply(answer, 200, {"content-type": "application/vnd.amazon.eventstream"})
         if kind == "sound":
             return Reply([answer], 200, {"content-type": "audio/mpeg"})
         return Reply.json(answer, status=404 if kind == "missing" else 200)

@@ -1,0 +1,67 @@
+"""AWS event streams: binary frames, each with one event of a model's answer.
+
+https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html (the encoding is the same)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import struct
+from collections.abc import Iterator, Mapping
+
+from .sse import Event, parse
+
+CONTENT_TYPE = "application/vnd.amazon.eventstream"
+_PRELUDE = struct.Struct(">III")
+"""Total length, length of the headers, checksum of these two."""
+_CHECKSUM = 4
+_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+"""Header value type → bytes of its value; strings and bytes (6, 7) tell their own length."""
+
+
+def events(body: bytes) -> Iterator[Event]:
+    """Yield each whole frame's offset and data; the checksums are the SDK's to verify."""
+    offset = 0
+    while offset + _PRELUDE.size <= len(body):
+        total, headers, _ = _PRELUDE.unpack_from(body, offset)
+        end, start = offset + total, offset + _PRELUDE.size + headers
+        if end > len(body) or start + _CHECKSUM > end:
+            return
+        data = _data(_headers(body[start - headers : start]), body[start : end - _CHECKSUM])
+        if data is not None:
+            yield offset, data
+        offset = end
+
+
+def _data(headers: Mapping[str, str], payload: bytes) -> bytes | None:
+    found = parse(payload)
+    found = found if isinstance(found, dict) else {}
+    if headers.get(":message-type") in ("exception", "error"):
+        kind = headers.get(":exception-type") or headers.get(":error-code")
+        message = found.get("message") or headers.get(":error-message")
+        return json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
+    try:
+        return base64.b64decode(found["bytes"])
+    except (KeyError, TypeError, binascii.Error):
+        return None
+
+
+def _headers(data: bytes) -> dict[str, str]:
+    """Read the headers whose values are strings."""
+    found, at = {}, 0
+    try:
+        while at < len(data):
+            name_end = at + 1 + data[at]
+            name, kind = data[at + 1 : name_end].decode("latin-1"), data[name_end]
+            at = name_end + 1
+            if kind in _SIZES:
+                at += _SIZES[kind]
+                continue
+            size = int.from_bytes(data[at : at + 2], "big")
+            at += 2 + size
+            found[name] = data[at - size : at].decode("utf-8", "replace")
+    except IndexError:  # cut short: what was read holds
+        pass
+    return found

@@ -1,0 +1,214 @@
+"""Anthropic's Messages API: request, answer, stream, and the results of a batch.
+
+https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..record import Answered, Asked, Exchange, Failure, Usage
+from . import usage
+from .chat import append, as_prompt, text_or_none
+from .sse import Event, Folded, objects, parse
+
+_CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
+_UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})
+"""Fields of a block that only the provider can read."""
+_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
+_STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
+
+
+def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+    prompt = body.get("messages", as_prompt(body.get("prompt")))
+    if (system := body.get("system")) and isinstance(prompt, list):
+        prompt = [{"role": "system", "content": system}, *prompt]
+    user = body.get("metadata")
+    return Asked(
+        model=text_or_none(body.get("model")) or exchange.model,
+        input=_said(prompt),
+        tools=body.get("tools"),
+        parameters={k: v for k, v in body.items() if k not in _CONTENT},
+        user=text_or_none(user.get("user_id")) if isinstance(user, Mapping) else None,
+    )
+
+
+def answered(body: Mapping[str, Any], provider: str) -> Answered:
+    counted, found = read_usage(body.get("usage")), body.get("usage")
+    details = found if isinstance(found, Mapping) else {}
+    blocks = body.get("content", body.get("completion"))
+    model = text_or_none(body.get("model"))
+    return Answered(
+        model=model,
+        output=[{"role": "assistant", "content": _said(blocks)}] if blocks else None,
+        usage=counted,
+        stop_reason=text_or_none(body.get("stop_reason")),
+        service_tier=text_or_none(details.get("service_tier")),
+        response_id=text_or_none(body.get("id")),
+        failure=failure(body.get("error")),
+        fast=details.get("speed") == "fast",
+    )
+
+
+def read_usage(raw: Any) -> Usage:
+    """Read a usage object: cached tokens are counted apart from the input.
+
+    https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+    """
+    if not isinstance(raw, Mapping):
+        return Usage()
+    written = usage.details(raw, "cache_creation")
+    return Usage(
+        input_tokens=usage.count(raw, "input_tokens"),
+        output_tokens=usage.count(raw, "output_tokens"),
+        cache_read_tokens=usage.count(raw, "cache_read_input_tokens"),
+        cache_write_tokens=usage.count(raw, "cache_creation_input_tokens"),
+        cache_write_5m_tokens=usage.count(written, "ephemeral_5m_input_tokens"),
+        cache_write_1h_tokens=usage.count(written, "ephemeral_1h_input_tokens"),
+        reasoning_tokens=usage.count(
+            usage.details(raw, "output_tokens_details"), "thinking_tokens"
+        ),
+        web_searches=usage.count(usage.details(raw, "server_tool_use"), "web_search_requests"),
+        raw=raw,
+        cached_apart=True,
+    )
+
+
+def failure(error: Any) -> Failure | None:
+    """Read an error object: of a stream's `error` event, or of a batch's result."""
+    if not isinstance(error, Mapping):
+        return None
+    if isinstance(inner := error.get("error"), Mapping):
+        error = inner
+    kind = text_or_none(error.get("type")) or "APIError"
+    return Failure(type=kind, message=text_or_none(error.get("message")), code=kind)
+
+
+def _said(value: Any) -> Any:
+    """Return content without what is empty, and without what only the provider can read."""
+    if isinstance(value, list):
+        return [_said(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    kept = {k: v for k, v in value.items() if v is not None and k not in _UNSAID}
+    if kept.get("type") == "redacted_thinking":
+        kept.pop("data", None)
+    if not kept.get("citations"):
+        kept.pop("citations", None)
+    if isinstance(kept.get("content"), (list, Mapping)):
+        kept["content"] = _said(kept["content"])
+    return kept
+
+
+# -- streams -------------------------------------------------------------------------
+
+
+def fold(source: Iterable[Event]) -> Folded:
+    """Fold a stream's events into the message that a plain call would have answered."""
+    folding = _Folding()
+    for offset, event in objects(source):
+        folding.add(offset, event)
+    return folding.done()
+
+
+class _Folding:
+    def __init__(self) -> None:
+        self.body: dict[str, Any] = {}
+        self.blocks: dict[Any, dict[str, Any]] = {}
+        self.json: dict[Any, list[str]] = {}
+        """Pieces of each tool call's input."""
+        self.first: int | None = None
+        self.ended = False
+
+    def add(self, offset: int, event: dict[str, Any]) -> None:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            self._grow(offset, event.get("index"), event.get("delta"))
+        elif kind == "content_block_start":
+            self._start(offset, event.get("index"), event.get("content_block"))
+        elif kind == "message_start":
+            self._merge(event.get("message"))
+        elif kind == "message_delta":
+            self._merge(event.get("delta"))
+            self._merge({"usage": event.get("usage")})
+        elif kind == "message_stop":
+            self.ended = True
+        elif "error" in event:
+            self.body["error"], self.ended = event["error"], True
+        elif "completion" in event:
+            self._complete(offset, event)
+
+    def _merge(self, part: Any) -> None:
+        """Take over fields that say something; usage is cumulative, field by field."""
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if key == "usage" and isinstance(value, dict):
+                known = self.body.get("usage")
+                news = {k: v for k, v in value.items() if v is not None}
+                self.body["usage"] = {**known, **news} if isinstance(known, dict) else news
+            elif value is not None:
+                self.body[key] = value
+
+    def _start(self, offset: int, index: Any, block: Any) -> None:
+        if not isinstance(index, int) or not isinstance(block, dict):
+            return
+        self.blocks[index] = dict(block)
+        if block.get("type") in _STEPS or any(block.get(k) for k in _DELTAS.values()):
+            self._note(offset)
+
+    def _grow(self, offset: int, index: Any, delta: Any) -> None:
+        if not isinstance(index, int) or not isinstance(delta, dict):
+            return
+        block = self.blocks.setdefault(index, {"type": "text"})
+        kind = str(delta.get("type"))
+        if (key := _DELTAS.get(kind)) and isinstance(text := delta.get(key), str):
+            append(block, key, text)
+            if text:
+                self._note(offset)
+        elif kind == "input_json_delta" and isinstance(piece := delta.get("partial_json"), str):
+            self.json.setdefault(index, []).append(piece)
+            self._note(offset)
+        elif kind == "citations_delta" and delta.get("citation"):
+            known = block.get("citations")
+            block["citations"] = [*(known if isinstance(known, list) else ()), delta["citation"]]
+
+    def _complete(self, offset: int, event: dict[str, Any]) -> None:
+        """Take a chunk of the legacy text completions."""
+        if isinstance(text := event["completion"], str) and text:
+            append(self.body, "completion", text)
+            self._note(offset)
+        self._merge({k: v for k, v in event.items() if k not in ("completion", "type")})
+        self.ended = self.ended or bool(event.get("stop_reason"))
+
+    def _note(self, offset: int) -> None:
+        self.first = offset if self.first is None else self.first
+
+    def done(self) -> Folded:
+        for index, pieces in self.json.items():
+            text = "".join(pieces)
+            if text:
+                parsed = parse(text.encode("utf-8", "surrogatepass"))
+                self.blocks[index]["input"] = text if parsed is None else parsed
+        if self.blocks:
+            self.body["content"] = [self.blocks[index] for index in sorted(self.blocks)]
+        return Folded(self.body, self.first, self.ended)
+
+
+# -- batches -------------------------------------------------------------------------
+
+
+def results(body: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each request's own name and its answer, of those that a batch has run.
+
+    https://platform.claude.com/docs/en/api/retrieving-message-batch-results
+    """
+    for line in body.split(b"\n"):
+        entry = parse(line) if line else None
+        result = entry.get("result") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(result, dict):
+            continue
+        name = str(entry.get("custom_id"))
+        if result.get("type") == "succeeded" and isinstance(result.get("message"), dict):
+            yield name, result["message"]
+        elif result.get("type") == "errored":
+            yield name, {"error": result.get("error")}
