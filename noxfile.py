@@ -10,9 +10,9 @@ nox.options.error_on_missing_interpreters = True
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 SDKS = {
-    "newest": ["openai<4", "posthog<8"],
-    "middle": ["openai==2.54.0", "posthog<8"],
-    "oldest": ["openai==1.109.1", "posthog==7.0.0"],
+    "newest": ["openai<4", "anthropic<3", "posthog<8"],
+    "middle": ["openai==2.54.0", "anthropic==0.125.0", "posthog<8"],
+    "oldest": ["openai==1.109.1", "anthropic==0.49.0", "posthog==7.0.0"],
 }
 
 

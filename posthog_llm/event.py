@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .context import NOTHING, merged
-from .privacy import CLOSED, Cleaner, Withheld, parameters
+from .privacy import CLOSED, Cleaner, Withheld, credentials_of, parameters
 from .providers.model_name import priced_name
 from .record import Ambient, Arguments, Failure, Outcome, Record, Scope, Usage
 
@@ -83,7 +83,7 @@ def build(record: Record, private: bool) -> Event:
     private = private or _is_private(scope)
     size = len(exchange.request or b"") + exchange.received
     longest = _LONGEST_TEXT if size > _LARGE else None
-    secrets = _secrets(exchange.client)
+    secrets = credentials_of(exchange.client)
     cleaner = Cleaner(secrets, scope.redact, longest, keep_media=exchange.keep_media)
     trace_id = who.trace_id or str(uuid.uuid4())
     properties = {
@@ -114,16 +114,6 @@ def build(record: Record, private: bool) -> Event:
 def destination(scope: Scope) -> Any:
     """Return the client that a call named, or its context or its client; `None`: the default."""
     return _settled(scope).client
-
-
-def _secrets(client: Any) -> list[str]:
-    """Return an SDK client's credentials: they are removed from whatever leaves."""
-    names = (
-        *("api_key", "admin_api_key", "_azure_ad_token", "auth_token", "access_token"),
-        *("webhook_key", "aws_access_key", "aws_secret_key", "aws_session_token"),
-    )
-    found = (getattr(client, name, None) for name in names)
-    return [secret for secret in found if isinstance(secret, str)]
 
 
 # -- who -----------------------------------------------------------------------------

@@ -29,7 +29,7 @@ _KEYS = re.compile(
 )
 _CREDENTIALS = frozenset(
     {"authorization", "api_key", "apikey", "api-key", "x-api-key", "access_token"}
-    | {"client_secret", "password"}
+    | {"client_secret", "password", "authorization_token"}
 )
 _SERVER_SECRETS = frozenset({"authorization", "headers"})
 """Fields of an MCP tool that hold credentials, whatever their shape."""
@@ -49,7 +49,7 @@ _OPEN = frozenset(
     | {"size", "quality", "style", "output_format", "output_compression", "moderation"}
     | {"input_fidelity", "partial_images", "response_format", "voice", "speed", "language"}
     | {"stream_format", "timestamp_granularities", "chunking_strategy", "include"}
-    | {"prompt_cache_retention"}
+    | {"prompt_cache_retention", "max_tokens_to_sample", "inference_geo"}
 )
 _PARTLY_OPEN = {
     "reasoning": ("effort", "summary", "generate_summary", "max_tokens", "enabled"),
@@ -57,13 +57,16 @@ _PARTLY_OPEN = {
     "audio": ("voice", "format"),
     "web_search_options": ("search_context_size",),
     "response_format": ("type",),
+    "thinking": ("type", "budget_tokens", "display"),
+    "output_config": ("effort",),
 }
 # Content, or an identity; they leave only outside privacy mode.
 CLOSED = frozenset(
     {"stop", "tool_choice", "function_call", "metadata", "user", "safety_identifier"}
     | {"prompt_cache_key", "previous_response_id", "conversation", "prediction", "suffix"}
     | {"response_format", "text", "reasoning", "audio", "web_search_options"}
-    | {"logit_bias", "prompt", "mask", "context_management"}
+    | {"logit_bias", "prompt", "mask", "context_management", "stop_sequences"}
+    | {"thinking", "output_config", "container", "mcp_servers", "betas", "custom_id"}
 )
 _WORD = re.compile(r"[\w.:+/-]{1,64}", re.ASCII)
 
@@ -94,6 +97,16 @@ def _is_plain_word(value: Any) -> bool:
     if isinstance(value, str):
         return _WORD.fullmatch(value) is not None
     return isinstance(value, (bool, int, float))
+
+
+def credentials_of(client: Any) -> list[str]:
+    """Return an SDK client's credentials: they are removed from whatever leaves."""
+    names = (
+        *("api_key", "admin_api_key", "_azure_ad_token", "auth_token", "access_token"),
+        *("webhook_key", "aws_access_key", "aws_secret_key", "aws_session_token"),
+    )
+    found = (getattr(client, name, None) for name in names)
+    return [secret for secret in found if isinstance(secret, str)]
 
 
 class Cleaner:

@@ -162,6 +162,8 @@ class Exchange:
     """Whether sampling left this call out, unless it failed."""
     keep_media: bool = False
     """Whether base64 is sent as it is: the destination has full AI capture enabled."""
+    batch: Any = None
+    """Which batch the answer holds the results of; `None` for any other answer."""
     deferred: bool = False
     """Whether sampling waits for the id of a background response."""
 

@@ -6,7 +6,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from .record import Arguments, Exchange
+from .record import Arguments, Exchange, Outcome, Record
 from .settings import settings
 
 
@@ -57,3 +57,19 @@ def is_kept(rate: float, identity: str | None) -> bool:
         return random.random() < rate
     digest = hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=7).digest()
     return int.from_bytes(digest, "big") < rate * (1 << 56)
+
+
+def is_sampled(record: Record) -> bool:
+    """Whether sampling lets an event through; notes the rate that holds for it."""
+    exchange = record.exchange
+    if exchange.sample_rate is None:
+        return True
+    if settings().keep_errors and record.outcome is Outcome.ERROR:
+        exchange.sample_rate = 1.0
+        return True
+    if exchange.deferred:
+        scope = exchange.scope
+        identity = identity_of(scope.call, scope.context, scope.client)
+        identity = identity or record.answered.response_id
+        return is_kept(exchange.sample_rate, identity)
+    return not exchange.only_errors

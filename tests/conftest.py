@@ -10,10 +10,10 @@ from posthog_llm.delivery.worker import worker
 from posthog_llm.observe import stream_usage
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
-from .driving import AsyncDriver, Driver, SyncDriver
+from .driving import DRIVERS, Driver
 
 for name in list(os.environ):
-    if name.startswith(("POSTHOG_", "OPENAI_", "AZURE_OPENAI_", "AWS_")):
+    if name.startswith(("POSTHOG_", "OPENAI_", "AZURE_OPENAI_", "AWS_", "ANTHROPIC_")):
         del os.environ[name]
 
 
@@ -47,6 +47,6 @@ def sink() -> MemorySink:
 
 @pytest.fixture(params=["sync", "async"])
 def drive(request: pytest.FixtureRequest, provider: ScriptedProvider) -> Iterator[Driver]:
-    driver = {"sync": SyncDriver, "async": AsyncDriver}[request.param](provider)
+    driver = DRIVERS[request.param](provider)
     yield driver
     driver.close()

@@ -1,4 +1,4 @@
-"""One test body for the sync and the async client, and for ours beside the bare SDK."""
+"""One test body for each provider, for sync and async, and for ours beside the bare SDK."""
 
 from __future__ import annotations
 
@@ -7,34 +7,82 @@ import contextlib
 import gc
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-import openai as sdk
+import anthropic
+import openai
+import pytest
 
-from posthog_llm import openai as ours
+import posthog_llm.anthropic
+import posthog_llm.openai
 from posthog_llm.testing import ScriptedProvider
 
 Make = Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class Vendor:
+    """What one provider's SDK calls things."""
+
+    sdk: ModuleType
+    ours: ModuleType
+    client: str
+    path: str
+    """Where its main endpoint is, below the scripted provider's base URL."""
+    base_path: str
+    create: Callable[..., Any]
+    """Asks a client for an answer: `create(client, **arguments)`."""
+    said: Callable[[str], list[Any]]
+    """The output of an event whose model said a text."""
+
+
+OPENAI = Vendor(
+    openai,
+    posthog_llm.openai,
+    "OpenAI",
+    "/chat/completions",
+    "/v1",
+    lambda client, **more: client.chat.completions.create(**more),
+    lambda text: [{"role": "assistant", "content": text}],
+)
+ANTHROPIC = Vendor(
+    anthropic,
+    posthog_llm.anthropic,
+    "Anthropic",
+    "/messages",
+    "",
+    lambda client, **more: client.messages.create(**{"max_tokens": 100, **more}),
+    lambda text: [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
+)
+QUESTION = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
 class Driver:
     """Makes clients for a scripted provider and runs calls on them, whichever their kind."""
 
-    names = ("OpenAI", "AzureOpenAI")
+    prefix = ""
 
-    def __init__(self, provider: ScriptedProvider) -> None:
+    def __init__(self, provider: ScriptedProvider, vendor: Vendor = OPENAI) -> None:
         self.provider = provider
+        self.vendor = vendor
+        self.names = (f"{self.prefix}{vendor.client}", f"{self.prefix}AzureOpenAI")
 
     def ours(self, **kwargs: Any) -> Any:
-        return self._client(ours, kwargs)
+        return self._client(self.vendor.ours, kwargs)
 
     def bare(self, **kwargs: Any) -> Any:
-        return self._client(sdk, kwargs)
+        return self._client(self.vendor.sdk, kwargs)
+
+    def ask(self, client: Any, **more: Any) -> Any:
+        """Ask for an answer, or open a stream, and return it."""
+        return self.call(lambda: self.vendor.create(client, **{**QUESTION, **more}))
 
     def _client(self, module: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = {"api_key": "test-key-123", "max_retries": 0, **kwargs}
         if "http_client" not in kwargs:
-            kwargs = {"base_url": self.provider.base_url, **kwargs}
+            kwargs = {"base_url": self.provider.url + self.vendor.base_path, **kwargs}
         return getattr(module, self.names[0])(**kwargs)
 
     def call(self, make: Callable[[], Any]) -> Any:
@@ -57,8 +105,6 @@ class Driver:
 
 
 class SyncDriver(Driver):
-    names = ("OpenAI", "AzureOpenAI")
-
     def call(self, make: Callable[[], Any]) -> Any:
         return make()
 
@@ -76,10 +122,10 @@ class SyncDriver(Driver):
 
 
 class AsyncDriver(Driver):
-    names = ("AsyncOpenAI", "AsyncAzureOpenAI")
+    prefix = "Async"
 
-    def __init__(self, provider: ScriptedProvider) -> None:
-        super().__init__(provider)
+    def __init__(self, provider: ScriptedProvider, vendor: Vendor = OPENAI) -> None:
+        super().__init__(provider, vendor)
         self.loop = asyncio.new_event_loop()
 
     def call(self, make: Callable[[], Any]) -> Any:
@@ -116,6 +162,16 @@ class AsyncDriver(Driver):
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
         super().close()
+
+
+DRIVERS: dict[str, Callable[[ScriptedProvider], Driver]] = {
+    "sync": SyncDriver,
+    "async": AsyncDriver,
+    "Anthropic sync": lambda provider: SyncDriver(provider, ANTHROPIC),
+    "Anthropic async": lambda provider: AsyncDriver(provider, ANTHROPIC),
+}
+every_provider = pytest.mark.parametrize("drive", list(DRIVERS), indirect=True)
+"""Runs a test with the clients of each provider; without it `drive` is OpenAI's."""
 
 
 def outcome(run: Callable[[], Any]) -> Any:

@@ -6,13 +6,13 @@ import gc
 import importlib.util
 import inspect
 import logging
-import os
 import subprocess
 import sys
 import textwrap
 import weakref
 from typing import Any
 
+import anthropic
 import openai as sdk
 import posthog
 import pytest
@@ -22,21 +22,29 @@ from posthog_llm import openai as ours
 from posthog_llm.delivery.worker import worker
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
-from .driving import Driver
+from .driving import ANTHROPIC, OPENAI, Driver, Vendor, every_provider
 
 ASK: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}]}
 AZURE = {"azure_endpoint": "http://127.0.0.1:9", "api_version": "2024-10-21"}
+REFUSALS = (sdk.OpenAIError, anthropic.AnthropicError)
 CLASSES = [
-    name
-    for kind in ("", "Azure", "Bedrock")
-    for name in (f"{kind}OpenAI", f"Async{kind}OpenAI")
-    if hasattr(sdk, name)
+    (vendor, name)
+    for vendor in (OPENAI, ANTHROPIC)
+    for name, found in vars(vendor.sdk).items()
+    if vendor.client in name and isinstance(found, type) and hasattr(found, "with_options")
 ]
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_subclass_with_the_sdks_face(name: str) -> None:
-    own, base = getattr(ours, name), getattr(sdk, name)
+def test_every_client_class_is_ours() -> None:
+    names = {name for _, name in CLASSES}
+    assert {"AsyncAzureOpenAI", "AsyncAnthropicVertex", "AnthropicBedrock"} <= names
+    for vendor, name in CLASSES:
+        assert getattr(vendor.ours, name) is not getattr(vendor.sdk, name), name
+
+
+@pytest.mark.parametrize(("vendor", "name"), CLASSES)
+def test_subclass_with_the_sdks_face(vendor: Vendor, name: str) -> None:
+    own, base = getattr(vendor.ours, name), getattr(vendor.sdk, name)
     assert issubclass(own, base)
     assert own.__name__ == name
     assert own.__doc__ == base.__doc__
@@ -48,16 +56,18 @@ def test_subclass_with_the_sdks_face(name: str) -> None:
     assert all(p.kind is p.KEYWORD_ONLY for p in added.values())
     assert inspect.signature(own.copy) == inspect.signature(base.copy)
     with pytest.raises(TypeError, match="posthog_distinctid"):
-        own(api_key="k", posthog_distinctid="x")
+        own(posthog_distinctid="x")
 
 
-def test_other_names_are_the_sdks_own() -> None:
+@pytest.mark.parametrize("vendor", [OPENAI, ANTHROPIC], ids=lambda v: v.client)
+def test_other_names_are_the_sdks_own(vendor: Vendor) -> None:
+    ours, sdk = vendor.ours, vendor.sdk
     for name in sdk.__all__:
-        if name not in (*CLASSES, "Client", "AsyncClient"):
+        if (vendor, name) not in CLASSES and name not in ("Client", "AsyncClient"):
             assert getattr(ours, name) is getattr(sdk, name), name
     assert ours.types is sdk.types
     assert ours.RateLimitError is sdk.RateLimitError
-    assert ours.Client is ours.OpenAI
+    assert ours.Client is getattr(ours, vendor.client)
     assert set(dir(sdk)) <= set(dir(ours))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = ours.nonsense  # type: ignore[attr-defined]
@@ -65,9 +75,11 @@ def test_other_names_are_the_sdks_own() -> None:
 
 def resources(owner: Any, path: str = "", depth: int = 3) -> list[tuple[str, Any]]:
     found = []
-    for name in dir(type(owner)):
-        static = inspect.getattr_static(type(owner), name)
-        if name.startswith("_") or not hasattr(static, "func") or not depth:
+    made = [n for n, v in vars(owner).items() if hasattr(v, "with_raw_response")]
+    for name in [*dir(type(owner)), *made]:  # old SDKs make some in the constructor
+        static = inspect.getattr_static(type(owner), name, None)
+        is_resource = hasattr(static, "func") or name in made
+        if name.startswith("_") or not is_resource or not depth:
             continue
         resource = getattr(owner, name)
         found.append((f"{path}{name}", resource))
@@ -76,12 +88,20 @@ def resources(owner: Any, path: str = "", depth: int = 3) -> list[tuple[str, Any
     return found
 
 
-@pytest.mark.parametrize("name", ["OpenAI", "AsyncOpenAI"])
-def test_every_resource_is_the_sdks(name: str) -> None:
-    own = dict(resources(getattr(ours, name)(api_key="k")))
-    bare = dict(resources(getattr(sdk, name)(api_key="k")))
+@pytest.mark.parametrize(
+    ("vendor", "name"),
+    [
+        (OPENAI, "OpenAI"),
+        (OPENAI, "AsyncOpenAI"),
+        (ANTHROPIC, "Anthropic"),
+        (ANTHROPIC, "AsyncAnthropic"),
+    ],
+)
+def test_every_resource_is_the_sdks(vendor: Vendor, name: str) -> None:
+    own = dict(resources(getattr(vendor.ours, name)(api_key="k")))
+    bare = dict(resources(getattr(vendor.sdk, name)(api_key="k")))
     assert own.keys() == bare.keys()
-    assert len(own) > 60
+    assert len(own) > (60 if vendor is OPENAI else 3)
     for path, resource in bare.items():
         assert isinstance(own[path], type(resource)), path
         assert type(own[path]).__name__ == type(resource).__name__
@@ -95,6 +115,7 @@ def test_every_resource_is_the_sdks(name: str) -> None:
             assert inspect.iscoroutinefunction(twin) == inspect.iscoroutinefunction(function)
 
 
+@every_provider
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*was never awaited")  # stream managers, not entered here
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -102,7 +123,8 @@ def test_every_sending_method_takes_our_arguments(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     """`extra_query` marks a method that sends; each takes our arguments and sends none."""
-    client = drive.ours(posthog_client=sink, webhook_secret="whsec_dGVzdA==")
+    hook = {"webhook_secret": "whsec_dGVzdA=="} if drive.vendor is OPENAI else {}
+    client = drive.ours(posthog_client=sink, **hook)
     tried = 0
     for path, resource in resources(client):
         if "with_" in path or path.startswith(("realtime", "live")):
@@ -116,10 +138,16 @@ def test_every_sending_method_takes_our_arguments(
                 drive.call(lambda f=function, r=required: f(**r, posthog_distinct_id="u1"))  # type: ignore[misc]
             except TypeError as error:
                 assert "posthog" not in str(error), f"{path}.{method}: {error}"
-            except (sdk.OpenAIError, ValueError, AttributeError, RuntimeError):
+            except (
+                sdk.OpenAIError,
+                anthropic.AnthropicError,
+                ValueError,
+                AttributeError,
+                RuntimeError,
+            ):
                 pass  # an answer of the wrong shape; the request was sent
             tried += 1
-    assert tried > 100
+    assert tried > (100 if drive.vendor is OPENAI else 15)
     for request in provider.requests:
         assert "posthog" not in f"{request.path}{request.headers}{request.body!r}".replace(
             "posthog_test", ""
@@ -132,6 +160,7 @@ def _value(name: str) -> Any:
     return [{"role": "user", "content": "x"}] if name in ("messages", "input") else "x1"
 
 
+@every_provider
 @pytest.mark.parametrize(
     ("argument", "value", "expected"),
     [
@@ -148,16 +177,17 @@ def test_misuse_raises_at_once(
 ) -> None:
     client = drive.ours()
     with pytest.raises(TypeError, match=f"{argument} {expected}|{argument}.*{expected}"):
-        drive.call(lambda: client.chat.completions.create(**ASK, **{argument: value}))
+        drive.ask(client, **{argument: value})
     with pytest.raises(TypeError, match=argument):
         drive.ours(**{argument: value})
     assert not provider.requests
 
 
+@every_provider
 def test_misspelt_argument_is_named(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink)
     with pytest.raises(TypeError, match="posthog_distinctid"):
-        drive.call(lambda: client.chat.completions.create(**ASK, posthog_distinctid="u"))
+        drive.ask(client, posthog_distinctid="u")
     with pytest.raises(TypeError, match="posthog_distinctid"):
         client.with_options(posthog_distinctid="u")
     for name in ("posthog_stream_usage", "posthog_redact"):
@@ -165,6 +195,7 @@ def test_misspelt_argument_is_named(drive: Driver, sink: MemorySink) -> None:
             drive.ours(**{name: "no"})
 
 
+@every_provider
 def test_copies_keep_all_of_it(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(
         posthog_client=sink,
@@ -175,7 +206,7 @@ def test_copies_keep_all_of_it(drive: Driver, sink: MemorySink) -> None:
     twice = client.with_options(timeout=3).copy(posthog_properties={"seat": 2})
     assert type(twice) is type(client)
     assert twice.timeout == 3
-    drive.call(lambda: twice.chat.completions.create(**ASK))
+    drive.ask(twice)
     (event,) = sink.wait_for(1)
     assert event.distinct_id == "u1"
     assert event.properties["plan"] == "team"
@@ -183,6 +214,7 @@ def test_copies_keep_all_of_it(drive: Driver, sink: MemorySink) -> None:
     assert event.properties["$ai_input"][0]["content"] == "HI"
 
 
+@every_provider
 def test_users_may_subclass(drive: Driver, sink: MemorySink) -> None:
     base = type(drive.ours())
 
@@ -192,9 +224,10 @@ def test_users_may_subclass(drive: Driver, sink: MemorySink) -> None:
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**{"posthog_client": sink, **kwargs})
 
-    client = Mine(base_url=drive.provider.base_url, api_key="k").with_options(max_retries=0)
+    url = drive.provider.url + drive.vendor.base_path
+    client = Mine(base_url=url, api_key="k").with_options(max_retries=0)
     assert client.tenant == "acme"
-    drive.call(lambda: client.chat.completions.create(**ASK))
+    drive.ask(client)
     sink.wait_for(1)
 
 
@@ -385,28 +418,29 @@ def test_async_posthog(provider: ScriptedProvider, receiver: PostHogReceiver) ->
     assert len(receiver.wait_for(4)) == 4
 
 
+@every_provider
 def test_another_destination_for_a_call(drive: Driver, sink: MemorySink) -> None:
     other = MemorySink()
     client = drive.ours(posthog_client=sink)
-    drive.call(lambda: client.chat.completions.create(**ASK, posthog_client=other))
+    drive.ask(client, posthog_client=other)
     sink.wait_for(0)
     other.wait_for(1)
 
 
+@every_provider
 def test_capture_false_is_no_event_and_no_option(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     client = drive.ours(posthog_client=sink)
     quiet = client.with_options(posthog_capture=False)
-    drive.call(lambda: client.chat.completions.create(**ASK, posthog_capture=False))
-    drive.collect(lambda: quiet.chat.completions.create(**ASK, stream=True))
+    drive.ask(client, posthog_capture=False)
+    drive.items(drive.ask(quiet, stream=True))
     sink.wait_for(0)
     assert all("stream_options" not in request.json for request in provider.requests)
-    drive.call(lambda: quiet.chat.completions.create(**ASK, posthog_capture=True))
+    drive.ask(quiet, posthog_capture=True)
     sink.wait_for(1)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_plain_object_with_a_capture_of_its_own(drive: Driver) -> None:
     class Own:
         seen: list[Any]
@@ -444,9 +478,10 @@ def test_capture_that_raises_is_ours_to_bear(
     assert "prompt" not in caplog.text
 
 
+@every_provider
 def test_clients_are_not_kept_alive(drive: Driver, sink: MemorySink) -> None:
     clients = [drive.ours(posthog_client=sink)]
-    drive.call(lambda: clients[0].chat.completions.create(**ASK))
+    drive.ask(clients[0])
     sink.wait_for(1)
     ref = weakref.ref(clients.pop())
     gc.collect()

@@ -43,6 +43,8 @@ def test_every_python_block_runs(
     for name, value in {
         "OPENAI_API_KEY": "test-key",
         "OPENAI_BASE_URL": provider.base_url,
+        "ANTHROPIC_API_KEY": "test-key",
+        "ANTHROPIC_BASE_URL": provider.url,
         "POSTHOG_API_KEY": f"phc_{page.stem}",
         "POSTHOG_HOST": receiver.url,
     }.items():

@@ -12,16 +12,17 @@ import pytest
 import posthog_llm
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
-from .driving import AsyncDriver, Driver, SyncDriver
+from .driving import AsyncDriver, Driver, SyncDriver, every_provider
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
+@every_provider
 def test_precedence(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink, posthog_distinct_id="client")
 
     def ask(**more: Any) -> None:
-        drive.call(lambda: client.chat.completions.create(**ASK, **more))
+        drive.ask(client, **more)
 
     ask()
     with posthog.new_context():
@@ -49,10 +50,11 @@ def test_precedence(drive: Driver, sink: MemorySink) -> None:
     assert "tenant" not in after.properties
 
 
+@every_provider
 def test_stream_keeps_the_context_it_was_opened_in(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink)
     with posthog_llm.context(distinct_id="u1", trace_id="t1", groups={"company": "acme"}):
-        stream = drive.call(lambda: client.chat.completions.create(**ASK, stream=True))
+        stream = drive.ask(client, stream=True)
     with posthog_llm.context(distinct_id="someone else"):
         drive.items(stream)
     (event,) = sink.wait_for(1)
@@ -61,12 +63,13 @@ def test_stream_keeps_the_context_it_was_opened_in(drive: Driver, sink: MemorySi
     assert event.groups == {"company": "acme"}
 
 
+@every_provider
 def test_what_changes_after_the_call_does_not_show(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink)
     properties = {"plan": "team"}
     with posthog.new_context():
         posthog.identify_context("before")
-        drive.call(lambda: client.chat.completions.create(**ASK, posthog_properties=properties))
+        drive.ask(client, posthog_properties=properties)
         posthog.identify_context("after")
         posthog.tag("late", True)
         properties["plan"] = "changed"
@@ -134,10 +137,11 @@ def test_misuse_of_a_context() -> None:
         posthog_llm.context(properties="team")
 
 
+@every_provider
 @pytest.mark.parametrize("identity", [7, "7"])
 def test_numbers_are_fine_as_ids(drive: Driver, sink: MemorySink, identity: Any) -> None:
     client = drive.ours(posthog_client=sink)
-    drive.call(lambda: client.chat.completions.create(**ASK, posthog_distinct_id=identity))
+    drive.ask(client, posthog_distinct_id=identity)
     assert sink.wait_for(1)[0].distinct_id == "7"
 
 

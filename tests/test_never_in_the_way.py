@@ -12,11 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai as sdk
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from posthog_llm import anthropic as ours_too
 from posthog_llm import faults
 from posthog_llm import openai as ours
 from posthog_llm.observe import event_ids, stream_usage
@@ -25,12 +27,14 @@ from posthog_llm.testing import MemorySink
 HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)
 if sdk.__version__ < "3":
     import httpx as HTTP
-WIRE = Path(__file__).parent / "wire" / "openai"
+WIRE = Path(__file__).parent / "wire"
+AS_JSON = {"content-type": "application/json"}
 MESSAGES = [{"role": "user", "content": "hi"}]
 CALLS: dict[str, Any] = {
     "chat": lambda c, s: c.chat.completions.create(model="m", messages=MESSAGES, stream=s),
     "response": lambda c, s: c.responses.create(model="m", input="hi", stream=s),
     "embedding": lambda c, s: c.embeddings.create(model="m", input="hi"),
+    "message": lambda c, s: c.messages.create(model="m", max_tokens=9, messages=MESSAGES, stream=s),
     "image": lambda c, s: c.images.generate(model="m", prompt="hi"),
 }
 FUZZED = settings(
@@ -55,6 +59,17 @@ class Body(HTTP.SyncByteStream, HTTP.AsyncByteStream):  # type: ignore[misc,name
             yield piece
 
 
+class Both:
+    """One client of each provider, under one name."""
+
+    def __init__(self, first: Any, second: Any, **kwargs: Any) -> None:
+        self._first = first(**kwargs)
+        self.messages = second(**kwargs).messages
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._first, name)
+
+
 class Wire:
     """A transport that answers every request with the same bytes."""
 
@@ -64,11 +79,15 @@ class Wire:
         transport = HTTP.MockTransport(lambda request: self.answer())
         shared: dict[str, Any] = {"api_key": "k", "max_retries": 0}
         client = HTTP.Client(transport=transport)
-        self.bare = sdk.OpenAI(**shared, http_client=client)
-        self.ours = ours.OpenAI(**shared, http_client=client, posthog_client=self.sink)
+        told = {**shared, "http_client": client, "posthog_client": self.sink}
+        self.bare = Both(sdk.OpenAI, anthropic.Anthropic, **shared, http_client=client)
+        self.ours = Both(ours.OpenAI, ours_too.Anthropic, **told)
         client = HTTP.AsyncClient(transport=transport)
-        self.bare_async = sdk.AsyncOpenAI(**shared, http_client=client)
-        self.ours_async = ours.AsyncOpenAI(**shared, http_client=client, posthog_client=self.sink)
+        told["http_client"] = client
+        self.bare_async = Both(
+            sdk.AsyncOpenAI, anthropic.AsyncAnthropic, **shared, http_client=client
+        )
+        self.ours_async = Both(ours.AsyncOpenAI, ours_too.AsyncAnthropic, **told)
         self.loop = asyncio.new_event_loop()
 
     def script(
@@ -140,6 +159,11 @@ JUNK = st.one_of(
 )
 
 
+def recorded(name: str) -> Path:
+    (found,) = WIRE.glob(f"*/{name}")
+    return found
+
+
 @st.composite
 def mutated(draw: Any, value: Any) -> Any:
     """Return a JSON value with some of its places replaced, dropped or doubled."""
@@ -175,14 +199,14 @@ def _places(value: Any) -> Any:
 
 @st.composite
 def bodies(draw: Any, name: str) -> bytes:
-    recorded = json.loads((WIRE / f"{name}.json").read_text())
-    body = json.dumps(draw(mutated(recorded))).encode()
+    whole = json.loads(recorded(f"{name}.json").read_text())
+    body = json.dumps(draw(mutated(whole))).encode()
     return draw(damaged(body))
 
 
 @st.composite
 def streams(draw: Any, name: str) -> bytes:
-    blocks = (WIRE / f"{name}.sse").read_text().removesuffix("\n\n").split("\n\n")
+    blocks = recorded(f"{name}.sse").read_text().removesuffix("\n\n").split("\n\n")
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(blocks) - 1))
         head, _, data = blocks[at].partition("data: ")
@@ -254,7 +278,7 @@ def test_any_plain_answer(wire: Wire, data: Any, name: str) -> None:
 
 
 @FUZZED
-@given(data=st.data(), name=st.sampled_from(["chat", "response"]))
+@given(data=st.data(), name=st.sampled_from(["chat", "response", "message"]))
 def test_any_stream(wire: Wire, data: Any, name: str) -> None:
     same_for_both(wire, data, name, True, data.draw(streams(name)))
 
@@ -292,7 +316,7 @@ def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
 
 
 def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:
-    body = (WIRE / "chat.sse").read_bytes()
+    body = recorded("chat.sse").read_bytes()
     wire.script(body, 200, {"content-type": "text/event-stream"}, 97, False)
     stream: Any = CALLS["chat"](wire.ours, True)
     list(stream)
@@ -305,7 +329,11 @@ def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:
 
 def test_answers_are_not_remembered_longer_than_they_live(wire: Wire) -> None:
     wire.script(
-        (WIRE / "chat.json").read_bytes(), 200, {"content-type": "application/json"}, 1 << 20, False
+        recorded("chat.json").read_bytes(),
+        200,
+        {"content-type": "application/json"},
+        1 << 20,
+        False,
     )
     gc.collect()
     before = len(event_ids._known)
@@ -318,7 +346,11 @@ def test_answers_are_not_remembered_longer_than_they_live(wire: Wire) -> None:
 
 def test_huge_prompt_is_cut_and_still_counted(wire: Wire) -> None:
     wire.script(
-        (WIRE / "chat.json").read_bytes(), 200, {"content-type": "application/json"}, 1 << 20, False
+        recorded("chat.json").read_bytes(),
+        200,
+        {"content-type": "application/json"},
+        1 << 20,
+        False,
     )
     text = "begin " + "word " * 2_000_000 + "end"
     messages = [{"role": "system", "content": "short"}, {"role": "user", "content": text}]

@@ -13,8 +13,8 @@ from dataclasses import replace
 from ..observe.event_ids import background_id
 from ..record import Asked, Record
 
-_MOST = 10_000
-"""Responses that are remembered; the oldest is forgotten first."""
+_MOST = 200_000
+"""Responses, and requests of batches, that are remembered; the oldest is forgotten first."""
 
 
 class Backgrounds:
@@ -26,6 +26,8 @@ class Backgrounds:
 
     def due(self, record: Record) -> Record | None:
         """Return the record to tell now, or `None` where nothing is due yet, or any more."""
+        if record.exchange.batch is not None:
+            return self._once(record)
         answered, poll = record.answered, record.exchange.endpoint == "response_poll"
         identity = answered.response_id
         background = poll or answered.pending or _asked_in_background(record.asked)
@@ -42,6 +44,14 @@ class Backgrounds:
             return None
         self._remember(self._told, identity, None)
         return _joined(record, first, identity)
+
+    def _once(self, record: Record) -> Record | None:
+        """Tell a request of a batch the first time that its results are read."""
+        identity = record.exchange.id
+        if identity in self._told:
+            return None
+        self._remember(self._told, identity, None)
+        return record
 
     @staticmethod
     def _remember(table: OrderedDict, key: str, value: object) -> None:  # type: ignore[type-arg]

@@ -13,9 +13,9 @@ from typing import Any
 from .. import event
 from ..faults import guarded, report
 from ..observe.outbox import outbox
-from ..providers.reading import read
+from ..providers.batches import records
 from ..record import Exchange, Outcome, Record
-from ..sampling import identity_of, is_kept
+from ..sampling import is_sampled
 from ..settings import on_change, settings
 from .background import Backgrounds
 from .destinations import Destinations, is_private, wait_no_longer
@@ -172,15 +172,18 @@ class Worker:
                 report("worker", error)
 
     def _read_all(self) -> None:
-        dispatcher, busy_since = self.dispatcher, time.monotonic()
+        self._busy_since = time.monotonic()
         with contextlib.suppress(IndexError):
             while True:
-                dispatcher.ledger.lost(outbox.lost)
+                self.dispatcher.ledger.lost(outbox.lost)
                 self._handle(outbox.take())
-                if time.monotonic() - busy_since > _BUSY:
-                    dispatcher.turn(outbox.bytes)
-                    time.sleep(0)  # give up the interpreter: a caller may want it
-                    busy_since = time.monotonic()
+                self._breathe()
+
+    def _breathe(self) -> None:
+        if time.monotonic() - self._busy_since > _BUSY:
+            self.dispatcher.turn(outbox.bytes)
+            time.sleep(0)  # give up the interpreter: a caller may want it
+            self._busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
         if isinstance(item, _Waiter):
@@ -195,11 +198,13 @@ class Worker:
             release(item)
 
     def _tell(self, exchange: Exchange) -> None:
-        record = self._backgrounds.due(read(exchange))
-        if record is None:
-            return
-        if not _is_sampled(record):
-            return
+        for found in records(exchange):
+            record = self._backgrounds.due(found)
+            if record is not None and is_sampled(record):
+                self._send(record)
+                self._breathe()
+
+    def _send(self, record: Record) -> None:
         client = self.destinations.find(event.destination(record.exchange.scope))
         if self.destinations.attach(client):
             self._last_at_exit()
@@ -209,7 +214,7 @@ class Worker:
         except Refused as refusal:
             self.dispatcher.ledger.drop(built.uuid, str(refusal), wanted=refusal.wanted)
             return
-        self.dispatcher.add(built, client, bared=bool(exchange.bared))
+        self.dispatcher.add(built, client, bared=bool(record.exchange.bared))
 
     # -- those who wait ------------------------------------------------------------
 
@@ -260,22 +265,6 @@ class Worker:
     def stats(self) -> Stats:
         """Return what the counts are now."""
         return self.dispatcher.stats(outbox.bytes)
-
-
-def _is_sampled(record: Record) -> bool:
-    """Whether sampling lets an event through; notes the rate that holds for it."""
-    exchange = record.exchange
-    if exchange.sample_rate is None:
-        return True
-    if settings().keep_errors and record.outcome is Outcome.ERROR:
-        exchange.sample_rate = 1.0
-        return True
-    if exchange.deferred:
-        scope = exchange.scope
-        identity = identity_of(scope.call, scope.context, scope.client)
-        identity = identity or record.answered.response_id
-        return is_kept(exchange.sample_rate, identity)
-    return not exchange.only_errors
 
 
 def release(exchange: Exchange) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import replace
 from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from ..encoding import understood
 from ..faults import guarded
 from ..record import Outcome
+from .outbox import outbox
 
 if TYPE_CHECKING:
     from .call import Call
 
 KEPT_BYTES = 8 << 20
 """Most bytes of one body that are kept: the first and the last half of this."""
+_PART = 1 << 20
+"""Bytes of a batch's results that are handed over at a time."""
 _PIECE_COST = 100
 """Bytes that keeping one piece costs beside its own."""
 
@@ -62,12 +66,26 @@ class _Keeper:
         call.exchange.chunks, call.exchange.times = self.chunks, self.times
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
+        self._part_size = 0
         self.room = KEPT_BYTES // 2 if keep else 0
         self._keep = keep
+
+    def _in_parts(self, chunk: bytes) -> None:
+        """Hand over what came of a batch's results: all of it is told, however much it is."""
+        self.chunks.append(chunk)
+        self._part_size += len(chunk)
+        if self._part_size >= _PART:
+            part = replace(self._exchange, chunks=list(self.chunks), received=self._part_size)
+            self.chunks.clear()
+            self._part_size = 0
+            outbox.put(part)
 
     def overflow(self, chunk: bytes) -> None:
         """Take a piece for which the head has no room: into a window over the end."""
         exchange = self._exchange
+        if exchange.batch is not None:
+            self._in_parts(chunk)
+            return
         if not self._keep:
             exchange.cut += len(chunk)
             return

@@ -13,7 +13,8 @@ from typing import Any
 from .. import sampling
 from ..context import NOTHING, ambient, current, merged
 from ..faults import guarded
-from ..providers.endpoints import endpoint_of
+from ..providers.batches import Batch
+from ..providers.endpoints import batch_of, endpoint_of
 from ..record import Arguments, Scope
 from . import body, resources, stream_usage
 from .arguments import CARRIER, NAMES, peel, unload
@@ -204,6 +205,8 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
     call.exchange.client = client
     call.exchange.model = _model(options)
     call.exchange.streamed = streamed
+    if endpoint.name == "message_batch":
+        call.exchange.batch = Batch(batch_of(options.url))
     sample.note(call.exchange)
     return call
 

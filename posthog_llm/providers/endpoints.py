@@ -62,10 +62,10 @@ _ABSOLUTE = re.compile(
 )
 
 
-def batch_of(url: str) -> str | None:
+def batch_of(url: str) -> str:
     """Return the id of the batch whose results are at `url`."""
     found = _BATCH.search(url)
-    return found.group(1) if found else None
+    return found.group(1) if found else ""
 
 
 def endpoint_of(method: str, url: str) -> Endpoint | None:

@@ -16,6 +16,7 @@ from .sse import Event, Folded, objects, parse
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
 _UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})
 """Fields of a block that only the provider can read."""
+_PARTS = {"content", "citations"}
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
 _STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
 
@@ -96,8 +97,8 @@ def _said(value: Any) -> Any:
         kept.pop("data", None)
     if not kept.get("citations"):
         kept.pop("citations", None)
-    if isinstance(kept.get("content"), (list, Mapping)):
-        kept["content"] = _said(kept["content"])
+    for name in _PARTS & kept.keys():
+        kept[name] = _said(kept[name])
     return kept
 
 
@@ -113,13 +114,15 @@ def fold(source: Iterable[Event]) -> Folded:
 
 
 class _Folding:
+    """Puts content blocks together, each from its start and its deltas."""
+
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
         self.blocks: dict[Any, dict[str, Any]] = {}
         self.json: dict[Any, list[str]] = {}
         """Pieces of each tool call's input."""
         self.first: int | None = None
-        self.ended = False
+        self.ended = self._counted = False
 
     def add(self, offset: int, event: dict[str, Any]) -> None:
         kind = event.get("type")
@@ -132,6 +135,7 @@ class _Folding:
         elif kind == "message_delta":
             self._merge(event.get("delta"))
             self._merge({"usage": event.get("usage")})
+            self._counted = True
         elif kind == "message_stop":
             self.ended = True
         elif "error" in event:
@@ -191,14 +195,18 @@ class _Folding:
                 self.blocks[index]["input"] = text if parsed is None else parsed
         if self.blocks:
             self.body["content"] = [self.blocks[index] for index in sorted(self.blocks)]
+        usage = self.body.get("usage")
+        if not self._counted and isinstance(usage, dict):
+            # What the beginning says of the output is no count of what came.
+            self.body["usage"] = {k: v for k, v in usage.items() if k != "output_tokens"}
         return Folded(self.body, self.first, self.ended)
 
 
 # -- batches -------------------------------------------------------------------------
 
 
-def results(body: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each request's own name and its answer, of those that a batch has run.
+def results(body: bytes) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+    """Yield each request's own name, its answer and its bytes, of those that a batch has run.
 
     https://platform.claude.com/docs/en/api/retrieving-message-batch-results
     """
@@ -209,6 +217,6 @@ def results(body: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
             continue
         name = str(entry.get("custom_id"))
         if result.get("type") == "succeeded" and isinstance(result.get("message"), dict):
-            yield name, result["message"]
+            yield name, result["message"], len(line)
         elif result.get("type") == "errored":
-            yield name, {"error": result.get("error")}
+            yield name, {"error": result.get("error")}, len(line)

@@ -51,8 +51,7 @@ _ADAPTERS = {
 def read(exchange: Exchange) -> Record:
     """Read what an exchange meant. Whatever cannot be read is told as unknown."""
     adapter = _ADAPTERS[exchange.endpoint]
-    url = str(exchange.base_url or "")
-    provider = _provider(exchange, url)
+    provider, base_url = provider_behind(exchange)
     asked = _asked(adapter, exchange) or Asked()
     answered, first = _answered(adapter, exchange, provider) or (Answered(), None)
     outcome, failure = _outcome(exchange, answered)
@@ -62,7 +61,7 @@ def read(exchange: Exchange) -> Record:
         asked=asked,
         answered=answered,
         provider=provider,
-        base_url=bare_url(url),
+        base_url=base_url,
         latency=_latency(exchange, outcome),
         time_to_first_token=first,
         outcome=outcome,
@@ -73,12 +72,14 @@ def read(exchange: Exchange) -> Record:
     )
 
 
-def _provider(exchange: Exchange, url: str) -> str:
-    client = exchange.client
+def provider_behind(exchange: Exchange) -> tuple[str, str | None]:
+    """Return the provider that an exchange was with, and its base URL."""
+    client, url = exchange.client, str(exchange.base_url or "")
     unknown = "anthropic" if exchange.endpoint.startswith("message") else "openai"
     provider = getattr(client, "_posthog_provider", None) or provider_of(url, unknown)
     region = getattr(client, "region", None)
-    return regional(provider, region if isinstance(region, str) else None)
+    provider = regional(provider, region if isinstance(region, str) else None)
+    return provider, bare_url(url)
 
 
 def _request_id(exchange: Exchange) -> str | None:

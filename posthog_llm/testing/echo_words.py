@@ -22,7 +22,7 @@ def example(schema: Mapping[str, Any], text: str) -> Any:
     """Return a value that fits a JSON schema, with `text` where it takes one."""
     kind = schema.get("type")
     if kind == "object":
-        return {name: example(part, text) for name, part in schema["properties"].items()}
+        return {name: example(part, text) for name, part in schema.get("properties", {}).items()}
     return {"integer": 7, "number": 0.5, "boolean": True, "array": []}.get(str(kind), text)
 
 
