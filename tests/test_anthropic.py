@@ -495,7 +495,7 @@ def script_batch(provider: ScriptedProvider, name: str, body: bytes, encoding: s
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-@pytest.mark.parametrize("count", [2, 8000])
+@pytest.mark.parametrize("count", [2, 3500])
 def test_batch_is_told_request_by_request_and_once(
     drive: Driver, sink: MemorySink, encoding: str, count: int
 ) -> None:

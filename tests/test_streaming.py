@@ -6,6 +6,7 @@ import asyncio
 import gc
 import gzip
 import zlib
+from pathlib import Path
 from typing import Any
 
 import brotli
@@ -23,6 +24,7 @@ ASK: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hello there world"}],
     "stream": True,
 }
+MESSAGE_SSE = (Path(__file__).parent / "wire" / "anthropic" / "message.sse").read_bytes()
 TEXT = "You said: hello there world"
 SAID = [{"role": "assistant", "content": TEXT}]
 
@@ -354,28 +356,37 @@ def test_error_object_inside_the_stream(
     assert event.properties["$ai_output_choices"] == [{"role": "assistant", "content": "par"}]
 
 
+@every_provider
 def test_connection_cut(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:
-    reply = Reply([PLAIN[:200]], headers={"content-type": "text/event-stream"}, cut=True)
-    provider.script("/chat/completions", reply, reply)
-    bare = outcome(lambda: drive.collect(lambda: chat(drive.bare())))
-    found = outcome(lambda: drive.collect(lambda: chat(drive.ours(posthog_client=sink))))
+    whole = Reply.stream([delta("one")], done=False).body[0]
+    if drive.vendor is ANTHROPIC:
+        whole = MESSAGE_SSE[: MESSAGE_SSE.index(b"event: content_block_stop")]
+    reply = Reply([whole + b"da"], headers={"content-type": "text/event-stream"}, cut=True)
+    provider.script(drive.vendor.path, reply, reply)
+    bare = outcome(lambda: drive.items(ask(drive, drive.bare())))
+    found = outcome(lambda: drive.items(ask(drive, drive.ours(posthog_client=sink))))
     assert found[0] is bare[0]
     (event,) = sink.wait_for(1)
     assert event.properties["$ai_is_error"] is True
     assert event.properties["posthog_llm_outcome"] == "error"
-    assert event.properties["$ai_output_choices"][0]["content"] == "one"
+    said = "Let me think." if drive.vendor is ANTHROPIC else "one"
+    assert said in str(event.properties["$ai_output_choices"])
     assert "$ai_output_tokens" not in event.properties
 
 
-def test_task_cancelled_and_wait_for(sink: MemorySink, provider: ScriptedProvider) -> None:
-    drive = AsyncDriver(provider)
-    slow = Reply.stream([delta("a"), delta("b")])
-    slow.delay = 0.5
-    provider.script("/chat/completions", slow, slow)
+@every_provider
+def test_task_cancelled_and_wait_for(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    if not isinstance(drive, AsyncDriver):
+        pytest.skip("only a task can be cancelled")
+    ping = b'data: {"type": "ping"}\n\n'
+    slow = Reply([ping, ping], headers={"content-type": "text/event-stream"}, delay=0.5)
+    provider.script(drive.vendor.path, slow, slow)
     client = drive.ours(posthog_client=sink)
 
     async def read() -> None:
-        async for _ in await chat(client):
+        async for _ in await drive.vendor.create(client, **ASK):
             pass
 
     async def cancelled() -> None:
@@ -388,7 +399,6 @@ def test_task_cancelled_and_wait_for(sink: MemorySink, provider: ScriptedProvide
             await task
 
     drive.loop.run_until_complete(cancelled())
-    drive.close()
     streaming, in_flight = sink.wait_for(2)
     for event in (streaming, in_flight):
         assert event.properties["posthog_llm_outcome"] == "cancelled"

@@ -32,6 +32,8 @@ def events(body: bytes) -> Iterator[Event]:
     for block in body.split(b"\n\n"):
         if block[:6] == b"data: " and b"\n" not in block:
             yield offset, block[6:]
+        elif block[:6] == b"event:" and block.count(b"\n") == 1 and b"\ndata: " in block:
+            yield offset, block.partition(b"\ndata: ")[2]
         elif data := _data(block):
             yield offset, data
         offset += len(block) + 2

@@ -22,13 +22,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import openai as sdk
+import anthropic
+import openai
 import posthog
+import posthog.ai.anthropic
 import posthog.ai.openai
 from openai._base_client import SyncHttpxClientWrapper
 
 import posthog_llm
-from posthog_llm import openai as ours
+import posthog_llm.anthropic
+import posthog_llm.openai
 
 http: Any = sys.modules[SyncHttpxClientWrapper.__mro__[2].__module__.partition(".")[0]]
 Measured = dict[str, list[float]]
@@ -65,6 +68,45 @@ def chunks(count: int, usage: bool) -> list[bytes]:
     return [*found, b"data: [DONE]\n\n"]
 
 
+def message() -> dict[str, Any]:
+    usage = {"input_tokens": 20, "cache_read_input_tokens": 0, "output_tokens": 30}
+    return {
+        "id": "msg_01XFDUDYJgAACzvnptvVoYEL",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-haiku-5-5",
+        "content": [{"type": "text", "text": SAID}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": usage,
+    }
+
+
+def message_events(count: int) -> list[bytes]:
+    empty = {**message(), "content": [], "stop_reason": None}
+    block = {"type": "text", "text": ""}
+    events: list[Any] = [
+        {"type": "message_start", "message": empty},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+    ]
+    for number in range(count):
+        delta = {"type": "text_delta", "text": f" word{number % 97}"}
+        events.append({"type": "content_block_delta", "index": 0, "delta": delta})
+    events += [
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 30},
+        },
+        {"type": "message_stop"},
+    ]
+    return [
+        f"event: {e['type']}\ndata: {json.dumps(e, separators=(',', ':'))}\n\n".encode()
+        for e in events
+    ]
+
+
 class Pieces(http.SyncByteStream, http.AsyncByteStream):  # type: ignore[misc]
     def __init__(self, pieces: list[bytes], pause: float = 0.0) -> None:
         self.pieces = pieces
@@ -81,11 +123,18 @@ class Pieces(http.SyncByteStream, http.AsyncByteStream):  # type: ignore[misc]
 
 COMPLETION = completion()
 STREAMS = {True: chunks(1000, True), False: chunks(1000, False)}
+MESSAGE = json.dumps(message()).encode()
+MESSAGE_EVENTS = message_events(1000)
 SHORT = {True: chunks(50, True), False: chunks(50, False)}
 
 
 def answer(request: Any) -> Any:
     body = request.content
+    if request.url.path == "/v1/messages":
+        if b'"stream":true' in body or b'"stream": true' in body:
+            headers = {"content-type": "text/event-stream"}
+            return http.Response(200, headers=headers, stream=Pieces(MESSAGE_EVENTS))
+        return http.Response(200, headers={"content-type": "application/json"}, content=MESSAGE)
     if b'"stream":true' in body or b'"stream": true' in body:
         streams = SHORT if b"short" in body else STREAMS
         pieces = streams[b"include_usage" in body]
@@ -100,9 +149,11 @@ async def answer_async(request: Any) -> Any:
 
 
 def clients(kind: str, http_client: Callable[[], Any]) -> dict[str, Any]:
-    """Return the contenders' clients of one kind (`OpenAI`, `AsyncOpenAI`)."""
+    """Return the contenders' clients of one kind (`OpenAI`, `AsyncOpenAI`, `Anthropic`)."""
     sink = posthog.Posthog("phc_bench", send=False)
-    bare, own, peer = (getattr(module, kind) for module in (sdk, ours, posthog.ai.openai))
+    name = "anthropic" if kind == "Anthropic" else "openai"
+    modules = {"openai": openai, "anthropic": anthropic}[name], posthog_llm, posthog.ai
+    bare, own, peer = (getattr(getattr(m, name, m), kind) for m in modules)
     return {
         "bare": bare(api_key="k", http_client=http_client()),
         "ours": own(api_key="k", http_client=http_client(), posthog_client=sink),
@@ -112,6 +163,9 @@ def clients(kind: str, http_client: Callable[[], Any]) -> dict[str, Any]:
 
 def ask(client: Any, content: Any = "Hello there", **more: Any) -> Any:
     messages = [{"role": "user", "content": content}]
+    if hasattr(client, "messages"):
+        model = {"model": "claude-haiku-5-5", "max_tokens": 1024}
+        return client.messages.create(**model, messages=messages, **more)
     return client.chat.completions.create(model="gpt-4o-mini", messages=messages, **more)
 
 
@@ -234,14 +288,16 @@ def main() -> None:
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture.decode()}"}},
     ]
-    for client in made.values():  # warm up
+    claude = clients("Anthropic", lambda: http.Client(transport=http.MockTransport(answer)))
+    for client in [*made.values(), *claude.values()]:  # warm up
         for _ in range(200):
             ask(client)
     settle()
     versions = (
-        f"openai {sdk.__version__}, posthog {posthog.VERSION}, Python {sys.version.split()[0]}"
+        *(f"openai {openai.__version__}", f"anthropic {anthropic.__version__}"),
+        *(f"posthog {posthog.VERSION}", f"Python {sys.version.split()[0]}"),
     )
-    print(f"{versions}, {os.cpu_count()} cores\n")
+    print(f"{', '.join(versions)}, {os.cpu_count()} cores\n")
     print(f"| {'':52} | {'bare':>10} | {'ours added':>18} | {'posthog.ai added':>18} |")
     print(f"|{'-' * 54}|{'-' * 12}|{'-' * 20}|{'-' * 20}|")
 
@@ -263,6 +319,16 @@ def main() -> None:
     loop = asyncio.new_event_loop()
     title = "200 concurrent streams of 50 chunks, wall, us"
     measure(title, lambda c: many_streams(c, loop), 11, who=made_async)
+    measure(
+        "Anthropic, small call, CPU of the process, us",
+        lambda c: process_cpu(c, "Hello", 200),
+        15,
+        who=claude,
+    )
+    title, clock = "Anthropic, a chunk, caller's thread, us", time.thread_time
+    measure(title, lambda c: stream_cpu(c, clock), 21, per=1006, who=claude)
+    title = "Anthropic, 1,000 chunks, CPU of the process, us"
+    measure(title, lambda c: stream_cpu(c, time.process_time), 21, who=claude)
     report(
         "import on top of openai, ms",
         interleaved(
