@@ -18,7 +18,7 @@ from posthog_llm.media import without_blobs
 from posthog_llm.privacy import Cleaner, parameters
 from posthog_llm.testing import CapturedEvent, MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
-from .driving import Driver
+from .driving import Driver, every_provider
 
 SECRET = "xyzzy"
 SCHEMA = {"type": "object", "properties": {SECRET: {"type": "string"}}}
@@ -48,6 +48,10 @@ def everything(event: CapturedEvent) -> str:
 
 def ask(drive: Driver, client: Any, **more: Any) -> Any:
     return drive.call(lambda: client.chat.completions.create(**{**PRIVATE_ASK, **more}))
+
+
+def secretly(drive: Driver, client: Any, **more: Any) -> Any:
+    return drive.ask(client, messages=PRIVATE_ASK["messages"], **more)
 
 
 def test_private_call_keeps_numbers_and_drops_content(drive: Driver, sink: MemorySink) -> None:
@@ -106,6 +110,7 @@ def test_content_among_the_callers_properties_is_withheld_too(
     assert event.properties["kept"] == 1
 
 
+@every_provider
 def test_any_yes_is_a_yes(drive: Driver) -> None:
     """The call may say no to its client's default, and to nothing else."""
 
@@ -113,7 +118,7 @@ def test_any_yes_is_a_yes(drive: Driver) -> None:
         sink = MemorySink(privacy_mode=destination)
         client = drive.ours(posthog_client=sink, posthog_privacy_mode=client_default)
         with posthog_llm.context(privacy_mode=context):
-            ask(drive, client, posthog_privacy_mode=call)
+            secretly(drive, client, posthog_privacy_mode=call)
         return "$ai_input" not in sink.wait_for(1)[0].properties
 
     for client_default in (None, True):
@@ -126,15 +131,16 @@ def test_any_yes_is_a_yes(drive: Driver) -> None:
                     assert private(client_default, context, call, destination) is expected
 
 
+@every_provider
 def test_posthog_client_and_module_in_privacy_mode(
     drive: Driver, receiver: PostHogReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     destination = posthog.Posthog("phc_test", host=receiver.url, privacy_mode=True)
     open_one = posthog.Posthog("phc_test", host=receiver.url)
-    ask(drive, drive.ours(posthog_client=destination), posthog_privacy_mode=False)
+    secretly(drive, drive.ours(posthog_client=destination), posthog_privacy_mode=False)
     destination.flush()
     monkeypatch.setattr(posthog, "privacy_mode", True)
-    ask(drive, drive.ours(posthog_client=open_one), posthog_privacy_mode=False)
+    secretly(drive, drive.ours(posthog_client=open_one), posthog_privacy_mode=False)
     open_one.flush()
     events = receiver.wait_for(2)
     assert SECRET not in json.dumps(events)
@@ -143,22 +149,21 @@ def test_posthog_client_and_module_in_privacy_mode(
 # -- always ----------------------------------------------------------------------------
 
 
+@every_provider
 def test_credentials_never_leave(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     key = "odd+key/without-a-known-shape"
     said = f"Incorrect API key provided: {key}, or sk-proj-abc***xyz1234, Bearer abcdef123"
     error = {"message": said}
-    provider.script("/chat/completions", Reply.json({"error": error}, 401))
+    provider.script(drive.vendor.path, Reply.json({"error": error}, 401))
     client = drive.ours(posthog_client=sink, api_key=key)
-    with pytest.raises(sdk.AuthenticationError):
-        drive.call(
-            lambda: client.chat.completions.create(
-                model="m",
-                messages=[{"role": "user", "content": f"is {key} safe?"}],
-                extra_headers={"Authorization": f"Bearer {key}", "X-Other": "header-value"},
-                extra_body={"api_key": key},
-            )
+    with pytest.raises(drive.vendor.sdk.AuthenticationError):
+        drive.ask(
+            client,
+            messages=[{"role": "user", "content": f"is {key} safe?"}],
+            extra_headers={"Authorization": f"Bearer {key}", "X-Other": "header-value"},
+            extra_body={"api_key": key},
         )
     (event,) = sink.wait_for(1)
     told = everything(event)
@@ -167,17 +172,15 @@ def test_credentials_never_leave(
     assert "[redacted]" in event.properties["$ai_error"]["message"]
 
 
+@every_provider
 def test_credentials_in_the_address_never_leave(drive: Driver, sink: MemorySink) -> None:
     host = drive.provider.url.removeprefix("http://")
-    client = drive.ours(posthog_client=sink, base_url=f"http://user:hunter22@{host}/v1")
-    drive.call(
-        lambda: client.chat.completions.create(
-            model="m", messages=[], extra_query={"sig": "hunter22"}
-        )
-    )
+    path = drive.vendor.base_path
+    client = drive.ours(posthog_client=sink, base_url=f"http://user:hunter22@{host}{path}")
+    drive.ask(client, extra_query={"sig": "hunter22"})
     (event,) = sink.wait_for(1)
     assert "hunter22" not in everything(event)
-    assert event.properties["$ai_base_url"] == f"http://{host}/v1/"
+    assert event.properties["$ai_base_url"].rstrip("/") == f"http://{host}{path}"
 
 
 def test_mcp_credentials_are_redacted(drive: Driver, sink: MemorySink) -> None:
