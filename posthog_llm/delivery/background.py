@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
+from typing import Any
 
 from ..observe.event_ids import background_id
 from ..record import Asked, Record
 
-_MOST = 200_000
-"""Responses, and requests of batches, that are remembered; the oldest is forgotten first."""
+_MOST = 10_000
+"""Responses that wait for their end; the oldest is forgotten first."""
+_MOST_TOLD = 200_000
+"""Ids of responses, and of requests of batches, that were told: one batch may have 100,000."""
 
 
 class Backgrounds:
@@ -37,12 +40,12 @@ class Backgrounds:
             return None
         if answered.pending or not answered.complete:
             if not poll:
-                self._remember(self._asked, identity, record)
+                self._remember(self._asked, identity, record, _MOST)
             return None
         first = self._asked.pop(identity, None)
         if first is None and poll and not answered.background:
             return None
-        self._remember(self._told, identity, None)
+        self._remember(self._told, identity, None, _MOST_TOLD)
         return _joined(record, first, identity)
 
     def _once(self, record: Record) -> Record | None:
@@ -50,13 +53,13 @@ class Backgrounds:
         identity = record.exchange.id
         if identity in self._told:
             return None
-        self._remember(self._told, identity, None)
+        self._remember(self._told, identity, None, _MOST_TOLD)
         return record
 
     @staticmethod
-    def _remember(table: OrderedDict, key: str, value: object) -> None:  # type: ignore[type-arg]
+    def _remember(table: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
         table[key] = value
-        while len(table) > _MOST:
+        while len(table) > most:
             table.popitem(last=False)
 
 
