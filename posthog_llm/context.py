@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from .checks import checked
-from .record import Ambient, Arguments
+from .exchange import Ambient, Arguments
 
 NOTHING = Arguments()
 _current: ContextVar[Arguments] = ContextVar("posthog_llm_context", default=NOTHING)

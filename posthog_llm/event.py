@@ -14,9 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .context import NOTHING, merged
+from .exchange import Ambient, Arguments, Failure, Outcome, Scope
 from .privacy import CLOSED, Cleaner, Withheld, credentials_of, parameters
 from .providers.model_name import priced_name
-from .record import Ambient, Arguments, Failure, Outcome, Record, Scope, Usage
+from .record import Record, Usage
 
 LIBRARY = "posthog-llm"
 try:

@@ -6,7 +6,8 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from .record import Arguments, Exchange, Outcome, Record
+from .exchange import Arguments, Exchange, Outcome
+from .record import Record
 from .settings import settings
 
 

@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "posthog_llm"
 ROOMS = [
-    {"record", "faults", "checks", "encoding", "media", "settings"},
+    {"exchange", "faults", "checks", "encoding", "media", "settings"},
+    {"record"},
     {"context", "privacy", "providers", "sampling"},
     {"observe", "event"},
     {"delivery"},

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import event
+from ..exchange import Exchange, Outcome
 from ..faults import guarded, report
 from ..observe.outbox import outbox
 from ..providers.batches import records
-from ..record import Exchange, Outcome, Record
+from ..record import Record
 from ..sampling import is_sampled
 from ..settings import on_change, settings
 from .background import Backgrounds

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..checks import checked
-from ..record import Arguments
+from ..exchange import Arguments
 
 PREFIX = "posthog_"
 NAMES = {PREFIX + f.name: f.name for f in fields(Arguments)}

@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ..encoding import understood
+from ..exchange import Outcome
 from ..faults import guarded
-from ..record import Outcome
 from .outbox import outbox
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import Any
 
+from ..exchange import Exchange, Failure, Outcome, Scope, Upload
 from ..faults import guarded
 from ..media import without_blobs
-from ..record import Exchange, Failure, Outcome, Scope, Upload
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox

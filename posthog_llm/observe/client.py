@@ -12,10 +12,10 @@ from typing import Any
 
 from .. import sampling
 from ..context import NOTHING, ambient, current, merged
+from ..exchange import Arguments, Scope
 from ..faults import guarded
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
-from ..record import Arguments, Scope
 from . import body, resources, stream_usage
 from .arguments import CARRIER, NAMES, peel, unload
 from .call import Call

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..record import Exchange
+from ..exchange import Exchange
 from ..settings import settings
 
 if TYPE_CHECKING:

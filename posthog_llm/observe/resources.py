@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..context import NOTHING, current
-from ..record import Arguments
+from ..exchange import Arguments
 from .arguments import carry, peel
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..encoding import decoders
-from ..record import Asked, Exchange, Outcome, Record, Usage
+from ..exchange import Exchange, Outcome
+from ..record import Asked, Record, Usage
 from . import messages
 from .reading import provider_behind, read
 

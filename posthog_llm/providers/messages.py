@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..record import Answered, Asked, Exchange, Failure, Usage
+from ..exchange import Exchange, Failure
+from ..record import Answered, Asked, Usage
 from . import usage
 from .chat import append, as_prompt, text_or_none
 from .sse import Event, Folded, parse

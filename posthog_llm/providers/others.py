@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..record import Answered, Asked, Exchange, Usage
+from ..exchange import Exchange
+from ..record import Answered, Asked, Usage
 from . import usage
 from .chat import as_prompt, failure, text_or_none
 from .sse import Event, Folded, objects

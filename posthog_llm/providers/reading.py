@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..encoding import decoders
+from ..exchange import Exchange, Failure, Outcome
 from ..faults import guarded
 from ..media import without_blobs
-from ..record import Answered, Asked, Exchange, Failure, Outcome, Record
+from ..record import Answered, Asked, Record
 from . import aws_event_stream, chat, messages, others, responses, sse
 from .endpoints import ENDPOINTS
 from .hosts import bare_url, provider_of, regional

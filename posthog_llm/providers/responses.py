@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..record import Answered, Asked, Exchange, Failure
+from ..exchange import Exchange, Failure
+from ..record import Answered, Asked
 from . import usage
 from .chat import append, as_prompt, failure, text_or_none
 from .sse import Event, Folded, parse
