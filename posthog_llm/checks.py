@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _TEXTS = frozenset(
-    {"distinct_id", "trace_id", "session_id", "span_id", "parent_id", "span_name"}
+    {"distinct_id", "trace_id", "session_id", "span_id", "parent_id", "span_name", "trace_name"}
     | {"provider_override"}
 )
 _FLAGS = frozenset({"privacy_mode", "capture"})

@@ -9,12 +9,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .context import NOTHING, merged
-from .exchange import Ambient, Arguments, Failure, Outcome, Scope
+from .exchange import Ambient, Arguments, Failure, Outcome
+from .identity import is_private, settled
 from .privacy import CLOSED, Cleaner, Withheld, credentials_of, parameters
 from .providers.model_name import priced_name
 from .record import Record, Usage
@@ -80,8 +79,8 @@ def build(record: Record, private: bool) -> Event:
     exchange = record.exchange
     scope = exchange.scope
     named = getattr(exchange.client, "_posthog_request_user", False)
-    who = _settled(scope, record.asked.user if named else None)
-    private = private or _is_private(scope)
+    who = settled(scope, record.asked.user if named else None, record.asked.named)
+    private = private or record.private or is_private(scope)
     size = len(exchange.request or b"") + exchange.received
     longest = _LONGEST_TEXT if size > _LARGE else None
     secrets = credentials_of(exchange.client)
@@ -89,6 +88,7 @@ def build(record: Record, private: bool) -> Event:
     trace_id = who.trace_id or str(uuid.uuid4())
     properties = {
         **_identity(who, exchange.id, trace_id, scope.ambient),
+        "$ai_user": record.asked.named.distinct_id if record.asked.named else None,
         **_call(record, who, private, cleaner),
         **_content(record, private, cleaner),
         **_numbers(record.answered.usage),
@@ -112,33 +112,7 @@ def build(record: Record, private: bool) -> Event:
     )
 
 
-def destination(scope: Scope) -> Any:
-    """Return the client that a call named, or its context or its client; `None`: the default."""
-    return _settled(scope).client
-
-
 # -- who -----------------------------------------------------------------------------
-
-
-def _settled(scope: Scope, user: str | None = None) -> Arguments:
-    """Merge what was given: the call, then our context, then posthog's, then the client.
-
-    `user` is whom the request names to the provider, where the client may go by that.
-    """
-    distinct_id = scope.ambient.distinct_id or user
-    ambient = Arguments(distinct_id=distinct_id) if distinct_id else NOTHING
-    return reduce(merged, (scope.client, ambient, scope.context, scope.call))
-
-
-def _is_private(scope: Scope) -> bool:
-    """Any yes is a yes. A call's no undoes only its own client's default."""
-    default = bool(scope.client.privacy_mode) and scope.call.privacy_mode is not False
-    return bool(
-        scope.call.privacy_mode
-        or scope.context.privacy_mode
-        or scope.ambient.privacy_mode
-        or default
-    )
 
 
 def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) -> dict[str, Any]:
@@ -150,6 +124,7 @@ def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) ->
         "$ai_parent_id": who.parent_id,
         "$ai_session_id": who.session_id,
         "$ai_span_name": who.span_name,
+        "$ai_trace_name": who.trace_name,
         "$session_id": ambient.session_id,
     }
 
@@ -178,9 +153,11 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
         "posthog_llm_endpoint": exchange.endpoint,
         "posthog_llm_request_id": record.request_id,
         "posthog_llm_response_id": answered.response_id,
+        "posthog_llm_upstream_provider": answered.upstream,
         "posthog_llm_retries": record.retries,
         "posthog_llm_last_attempt_latency": _last_attempt(record),
         **_error(record, private, cleaner),
+        **record.extra,
     }
 
 
@@ -219,12 +196,24 @@ def _error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
         return {"$ai_is_error": True, "$ai_error": "unknown"}
     summary = {"type": failure.type, "status": failure.status, "code": failure.code}
     told: dict[str, Any] = {k: v for k, v in summary.items() if v is not None}
-    if not private and failure.message:
-        try:
-            told["message"] = cleaner.error(failure.message)[:20_000]
-        except Withheld:
-            told["message"] = "[withheld]"
-    return {"$ai_is_error": True, "$ai_error": told, "$ai_error_type": failure.type}
+    texts: dict[str, str | None] = {}
+    if not private:
+        texts = {n: _error_text(getattr(failure, n), cleaner) for n in ("message", "stack")}
+    if texts.get("message"):
+        told["message"] = texts["message"]
+    return {
+        "$ai_is_error": True,
+        "$ai_error": told,
+        "$ai_error_type": failure.type,
+        "posthog_llm_error_stack": texts.get("stack"),
+    }
+
+
+def _error_text(text: str | None, cleaner: Cleaner) -> str | None:
+    try:
+        return cleaner.error(text)[:20_000] if text else None
+    except Withheld:
+        return "[withheld]"
 
 
 def _content(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
@@ -263,11 +252,14 @@ def _numbers(usage: Usage) -> dict[str, Any]:
         # cached tokens inside the input nevertheless.
         told["$ai_cache_reporting_exclusive"] = usage.cached_apart
         told["$ai_tokens_source"] = "sdk"
+        told["posthog_llm_tokens_estimated"] = usage.estimated or None
         told["$ai_usage"] = Cleaner().plain(usage.raw)
     told["$ai_web_search_count"] = usage.web_searches
     told["posthog_llm_audio_seconds"] = usage.audio_seconds
     if usage.cost_usd is not None:
         told["$ai_total_cost_usd"] = usage.cost_usd
+        told["$ai_input_cost_usd"] = usage.input_cost_usd
+        told["$ai_output_cost_usd"] = usage.output_cost_usd
         told["$ai_cost_passthrough"] = True
     return told
 

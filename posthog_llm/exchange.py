@@ -43,6 +43,8 @@ class Failure:
     """The provider's machine-readable code, e.g. `context_length_exceeded`."""
     status: int | None = None
     """HTTP status of the answer; `None` when no answer arrived."""
+    stack: str | None = None
+    """Stack trace, where the failure was raised by a library that calls the provider for us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Arguments:
     span_id: str | None = None
     parent_id: str | None = None
     span_name: str | None = None
+    trace_name: str | None = None
     properties: Mapping[str, Any] | None = None
     groups: Mapping[str, Any] | None = None
     privacy_mode: bool | None = None
@@ -164,6 +167,12 @@ class Exchange:
     """Which batch the answer holds the results of; `None` for any other answer."""
     deferred: bool = False
     """Whether sampling waits for the id of a background response."""
+    session: str | None = None
+    """Session id that the request's own `x-session-id` header names."""
+    content: Any = None
+    """What another library told of a call that was not seen on the wire; has `bare()`."""
+    reader: Any = None
+    """Reads `content` into a record; `None`: the endpoint's adapter reads what was seen."""
 
     def weight(self) -> int:
         """Return about how many bytes of memory this call holds."""
@@ -177,7 +186,10 @@ class Exchange:
         before = self.weight()
         self.bared += len(self.request or b"")
         self.request = None
-        if self.body is not None and len(self.body) > _HEAD + _TAIL:
+        if self.content is not None:
+            self.content.bare()
+            self.cut = self.received
+        elif self.body is not None and len(self.body) > _HEAD + _TAIL:
             self.cut += len(self.body) - _HEAD - _TAIL
             self.body = self.body[:_HEAD] + self.body[-_TAIL:]
         elif self.chunks and not self.encoding:

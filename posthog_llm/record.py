@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .exchange import Exchange, Failure, Outcome
+from .exchange import Arguments, Exchange, Failure, Outcome
 
 Kind = Literal["generation", "embedding"]
 
@@ -37,7 +37,11 @@ class Usage:
     audio_seconds: float | None = None
     """Length of the audio that was billed by duration, seconds."""
     cost_usd: float | None = None
-    """Total cost that the provider itself reported, USD."""
+    """Total cost that the provider, or the gateway, reported, USD."""
+    input_cost_usd: float | None = None
+    output_cost_usd: float | None = None
+    estimated: bool = False
+    """Whether a library counted the tokens, because the provider did not report them."""
     raw: Mapping[str, Any] | None = None
     """The provider's own usage object."""
     cached_apart: bool = False
@@ -55,6 +59,8 @@ class Asked:
     """The request's fields; privacy decides which may leave."""
     user: str | None = None
     """The end user that the request names to the provider."""
+    named: Arguments | None = None
+    """What the request says of itself to a router such as OpenRouter: user, session, trace."""
 
 
 @dataclass(slots=True)
@@ -80,6 +86,8 @@ class Answered:
     """Whether the model has yet to run (a background response that is queued)."""
     background: bool = False
     """Whether the answer belongs to a background response."""
+    upstream: str | None = None
+    """The provider that a router chose."""
     elapsed: float | None = None
     """Seconds the model worked, where the answer says so (background responses)."""
 
@@ -105,3 +113,7 @@ class Record:
     retries: int
     content_cut: int
     """Bytes of content that were too much to keep."""
+    private: bool = False
+    """Whether the library that told of the call was asked to keep content to itself."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further properties of ours, by their names."""

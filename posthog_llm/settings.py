@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ class Settings:
     sample_rate: float = 1.0
     keep_errors: bool = False
     before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None
+    gateways: frozenset[str] = frozenset()
 
 
 _settings: Settings | None = None
@@ -54,7 +55,7 @@ def settings() -> Settings:
     return _settings
 
 
-def configure(
+def configure(  # noqa: PLR0913 - one keyword a setting
     *,
     spool: Spool | str | os.PathLike[str] | None = _KEEP,
     queue_bytes: int = _KEEP,
@@ -62,6 +63,7 @@ def configure(
     sample_rate: float = _KEEP,
     keep_errors: bool = _KEEP,
     before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = _KEEP,
+    gateways: Iterable[str] = _KEEP,
 ) -> None:
     """Set what holds for every call of this process; what is not given stays as it is.
 
@@ -76,6 +78,8 @@ def configure(
     - `before_capture(event)`: sees each event as a dict (`event`, `distinct_id`, `properties`,
       `groups`, `timestamp`, `uuid`) in the worker; returns it, changed or not, or `None` to
       drop it. An event for which it raises does not leave.
+    - `gateways`: hosts of LiteLLM gateways of yours whose callback is ours, too. Requests to
+      them carry `x-posthog-llm-span-id`, by which the gateway leaves the event to this process.
 
     Raises `TypeError` or `ValueError` for a value that cannot be, `OSError` where the spool's
     directory cannot be made or written.
@@ -87,6 +91,7 @@ def configure(
         "sample_rate": sample_rate,
         "keep_errors": keep_errors,
         "before_capture": before_capture,
+        "gateways": gateways if gateways is _KEEP else _hosts(gateways),
     }
     changes = {name: value for name, value in given.items() if value is not _KEEP}
     for name, value in changes.items():
@@ -109,6 +114,16 @@ def _check(name: str, value: Any) -> None:
             raise TypeError(f"sample_rate must be a number, not {type(value).__name__}")
         if not 0 <= value <= 1:
             raise ValueError(f"sample_rate must be from 0 to 1, not {value}")
+
+
+def _hosts(given: Any) -> frozenset[str]:
+    if isinstance(given, str) or not all(isinstance(host, str) for host in given):
+        raise TypeError("gateways must be a collection of host names, such as ['llm.internal']")
+    if wrong := [host for host in given if not host or set(host) & set("/:@?# ")]:
+        raise ValueError(
+            f"gateways: {wrong[0]!r} must be a host name alone, without scheme or port"
+        )
+    return frozenset(host.lower() for host in given)
 
 
 def _spool(given: Any) -> Spool | None:

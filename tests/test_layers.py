@@ -12,9 +12,10 @@ ROOMS = [
     {"exchange", "faults", "checks", "encoding", "media", "settings"},
     {"record"},
     {"context", "privacy", "providers", "sampling"},
+    {"identity"},
     {"observe", "event"},
     {"delivery"},
-    {"openai", "anthropic", "testing", "__init__"},
+    {"openai", "anthropic", "litellm", "testing", "__init__"},
     {"demo"},
     {"cli"},
 ]

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import event
-from ..exchange import Exchange, Outcome
+from ..exchange import Exchange
 from ..faults import guarded, report
+from ..identity import destination
 from ..observe.outbox import outbox
 from ..providers.batches import records
 from ..record import Record
@@ -117,8 +118,8 @@ class Worker:
         atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
-        for call in list(outbox.open_streams):
-            call.end(Outcome.DROPPED)
+        for call in list(outbox.unended):
+            call.let_go()
         self._turn()  # opens the spool that is configured, and writes what came
         if not self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT):
             for client in self.dispatcher.lanes.unanswered():
@@ -206,7 +207,7 @@ class Worker:
                 self._breathe()
 
     def _send(self, record: Record) -> None:
-        client = self.destinations.find(event.destination(record.exchange.scope))
+        client = self.destinations.find(destination(record.exchange.scope))
         if self.destinations.attach(client):
             self._last_at_exit()
         built = event.build(record, is_private(client))
@@ -270,7 +271,7 @@ class Worker:
 
 def release(exchange: Exchange) -> None:
     """Let go of what a call kept: its answer may live on in the caller's hands."""
-    exchange.request = exchange.body = exchange.form = exchange.client = None
+    exchange.request = exchange.body = exchange.form = exchange.client = exchange.content = None
     exchange.chunks = exchange.times = exchange.tail = ()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload
 from ..faults import guarded
 from ..media import without_blobs
+from ..providers.openrouter import SESSION_HEADER
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox
@@ -51,11 +52,12 @@ class Call:
         exchange.last_attempt = self.elapsed()
         if exchange.attempts > 1 and exchange.request is not None:
             return
+        exchange.session = request.headers.get(SESSION_HEADER)
         files = options.files
         if files:
             fields = options.json_data
             exchange.form = dict(fields) if isinstance(fields, Mapping) else None
-            exchange.uploads = list(_uploads(files))
+            exchange.uploads = list(uploads(files))
         else:
             exchange.keep_media = _wants_media(exchange.scope)
             body = _content(request)
@@ -77,7 +79,7 @@ class Call:
             self.injector.accepted()
         if not response.is_closed:
             self.streaming = True
-            outbox.open_streams.add(self)
+            outbox.unended.add(self)
             return True
         exchange.times = (perf_counter(),)
         exchange.received = len(response.content)
@@ -103,6 +105,10 @@ class Call:
         exchange.outcome = outcome
         exchange.failure = failure
         outbox.put(exchange)
+
+    def let_go(self) -> None:
+        """End the call because the process ends."""
+        self.end(Outcome.DROPPED)
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
@@ -181,7 +187,7 @@ def _wants_media(scope: Scope) -> bool:
     return getattr(client, "enable_full_ai_capture", False) is True
 
 
-def _uploads(files: Any) -> Iterable[Upload]:
+def uploads(files: Any) -> Iterable[Upload]:
     """Describe a multipart request's files: `{field: file}` or `[(field, file)]`.
 
     A file is its content, or `(name, content[, media type[, headers]])`.

@@ -21,11 +21,13 @@ from .arguments import CARRIER, NAMES, peel, unload
 from .call import Call
 from .event_ids import remember
 from .outbox import outbox
+from .outer import HEADER, is_named_gateway, is_told_above
 
 _CLIENT_ONLY = {
     "posthog_stream_usage": True,
     "posthog_redact": None,
     "posthog_request_user": False,
+    "posthog_openrouter": False,
 }
 
 
@@ -36,6 +38,7 @@ class ObservedClient:
     _posthog_stream_usage: bool = True
     _posthog_redact: Any = None
     _posthog_request_user: bool = False
+    _posthog_openrouter: bool = False
     _posthog_provider: str | None = None
     """Provider that the class stands for, where that is not told by the host."""
 
@@ -78,6 +81,8 @@ class ObservedClient:
             _add_usage(call.injector, options)
         request = super()._build_request(options, **kwargs)  # type: ignore[misc]
         request.extensions[CARRIER] = call
+        if is_named_gateway(request.url.host):
+            request.headers[HEADER] = call.exchange.id
         call.sent(request, options)
         return request
 
@@ -126,7 +131,7 @@ def _peel_own(kwargs: dict[str, Any]) -> dict[str, Any]:
     Raises `TypeError` for a value of the wrong type.
     """
     own = {name: kwargs.pop(name) for name in _CLIENT_ONLY if name in kwargs}
-    for name in ("posthog_stream_usage", "posthog_request_user"):
+    for name in ("posthog_stream_usage", "posthog_request_user", "posthog_openrouter"):
         if not isinstance(own.get(name, True), bool):
             raise TypeError(f"{name} must be True or False")
     redact = own.get("posthog_redact")
@@ -182,7 +187,7 @@ def _begin(client: Any, options: Any) -> Call | None:
 @guarded
 def _started(client: Any, options: Any, carried: Any) -> Call | None:
     endpoint = endpoint_of(options.method, options.url)
-    if endpoint is None:
+    if endpoint is None or is_told_above():
         return None
     given = carried if isinstance(carried, Arguments) else NOTHING
     outer, defaults = current(), client._posthog

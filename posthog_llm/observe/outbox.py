@@ -9,13 +9,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..exchange import Exchange
 from ..settings import settings
-
-if TYPE_CHECKING:
-    from .call import Call
 
 _SHARE = 0.75
 """Share of the allowed bytes that calls may take before they are read."""
@@ -49,7 +46,8 @@ class Outbox:
         """Uuids of calls that were given up."""
         self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._rung = False
-        self.open_streams: weakref.WeakSet[Call] = weakref.WeakSet()
+        self.unended: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Calls that may be told only when they are let go of; each has `let_go()`."""
         self._woken = False
 
     def start(self) -> None:

@@ -37,7 +37,9 @@ def records(exchange: Exchange) -> Iterator[Record]:
 
     Requests that were cancelled or expired ran no model; so did a failed fetch of results.
     """
-    if exchange.batch is None:
+    if exchange.reader is not None:
+        yield exchange.reader(exchange)
+    elif exchange.batch is None:
         yield read(exchange)
     elif exchange.status == 200:
         for name, answer, size in messages.results(_lines(exchange)):

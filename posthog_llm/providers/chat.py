@@ -53,6 +53,7 @@ def answered(body: Mapping[str, Any], provider: str) -> Answered:
         service_tier=text_or_none(body.get("service_tier")),
         response_id=text_or_none(body.get("id")),
         failure=failure(body.get("error")),
+        upstream=text_or_none(body.get("provider")),
     )
 
 

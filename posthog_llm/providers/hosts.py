@@ -76,6 +76,33 @@ def provider_of(base_url: str, unknown: str = "openai") -> str:
     return unknown
 
 
+_NAMES = {
+    "vertex_ai": "vertex",
+    "vertex_ai_beta": "vertex",
+    "azure_ai": "azure",
+    "azure_text": "azure",
+    "bedrock_converse": "bedrock",
+    "bedrock_mantle": "bedrock",
+    "sagemaker": "bedrock",
+    "together_ai": "together",
+    "fireworks_ai": "fireworks",
+    "text-completion-openai": "openai",
+    "cohere_chat": "cohere",
+    "ollama_chat": "ollama",
+    "lm_studio": "lmstudio",
+    "moonshot": "moonshotai",
+    "zai": "z-ai",
+    "nvidia_nim": "nvidia",
+    "dashscope": "alibaba",
+    "github_copilot": "github",
+}
+
+
+def provider_named(name: str) -> str:
+    """Return the provider that LiteLLM calls by a name of its own."""
+    return _NAMES.get(name, name)
+
+
 def regional(provider: str, region: str | None) -> str:
     """Return the provider's name with its region, where PostHog has prices by region.
 

@@ -54,6 +54,25 @@ def embedded(body: Mapping[str, Any], provider: str) -> Answered:
     return _answered(body, provider, None)
 
 
+def rank_asked(body: Mapping[str, Any]) -> Asked:
+    """Read a request to rank documents by how well they answer a query."""
+    documents = body.get("documents")
+    blocks = [{"type": "text", "text": text} for text in (documents or ()) if isinstance(text, str)]
+    prompt = [
+        {"role": "user", "content": body.get("query")},
+        {"role": "user", "content": blocks or documents},
+    ]
+    taken = {"query", "documents", "input"}
+    parameters = {k: v for k, v in _parameters(body).items() if k not in taken}
+    return Asked(text_or_none(body.get("model")), prompt, None, parameters)
+
+
+def ranked(body: Mapping[str, Any], provider: str) -> Answered:
+    results = body.get("results")
+    said = [{"role": "assistant", "content": results}] if isinstance(results, list) else None
+    return _answered(body, provider, said)
+
+
 def decided(body: Mapping[str, Any], provider: str) -> Answered:
     answers = body.get("answers")
     said = [{"role": "assistant", "content": answers}] if isinstance(answers, list) else None

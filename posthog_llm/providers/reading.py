@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..encoding import decoders
-from ..exchange import Exchange, Failure, Outcome
+from ..exchange import Exchange, Failure, Outcome, Scope
 from ..faults import guarded
 from ..media import without_blobs
 from ..record import Answered, Asked, Record
-from . import aws_event_stream, chat, messages, others, responses, sse
+from . import aws_event_stream, chat, messages, openrouter, others, responses, sse
 from .endpoints import ENDPOINTS
 from .hosts import bare_url, provider_of, regional
 
@@ -53,7 +53,8 @@ def read(exchange: Exchange) -> Record:
     """Read what an exchange meant. Whatever cannot be read is told as unknown."""
     adapter = _ADAPTERS[exchange.endpoint]
     provider, base_url = provider_behind(exchange)
-    asked = _asked(adapter, exchange) or Asked()
+    provider = _override(exchange.scope) or provider
+    asked = _asked(adapter, exchange, provider) or Asked()
     answered, first = _answered(adapter, exchange, provider) or (Answered(), None)
     outcome, failure = _outcome(exchange, answered)
     return Record(
@@ -73,11 +74,18 @@ def read(exchange: Exchange) -> Record:
     )
 
 
+def _override(scope: Scope) -> str | None:
+    by_precedence = (scope.call, scope.context, scope.client)
+    return next((a.provider_override for a in by_precedence if a.provider_override), None)
+
+
 def provider_behind(exchange: Exchange) -> tuple[str, str | None]:
     """Return the provider that an exchange was with, and its base URL."""
     client, url = exchange.client, str(exchange.base_url or "")
     unknown = "anthropic" if exchange.endpoint.startswith("message") else "openai"
     provider = getattr(client, "_posthog_provider", None) or provider_of(url, unknown)
+    if getattr(client, "_posthog_openrouter", False):
+        provider = openrouter.PROVIDER
     region = getattr(client, "region", None)
     provider = regional(provider, region if isinstance(region, str) else None)
     return provider, bare_url(url)
@@ -119,13 +127,15 @@ def _outcome(exchange: Exchange, answered: Answered) -> tuple[Outcome, Failure |
 
 
 @guarded
-def _asked(adapter: Adapter, exchange: Exchange) -> Asked:
+def _asked(adapter: Adapter, exchange: Exchange, provider: str) -> Asked:
     body: Any = exchange.form
     if exchange.request is not None:
         body = sse.parse(_lean(exchange, exchange.request))
     body = body if isinstance(body, Mapping) else {}
     asked = adapter.asked(body, exchange)
     asked.user = asked.user or _user(body)
+    if provider == openrouter.PROVIDER:
+        asked.named = openrouter.names(body, exchange.session)
     return asked
 
 

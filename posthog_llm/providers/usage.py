@@ -25,6 +25,7 @@ def read(raw: Any, provider: str, model: str | None) -> Usage:
         return Usage()
     into = details(raw, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     out = details(raw, "completion_tokens_details", "output_tokens_details")
+    by_life = details(into, "cache_creation_token_details")  # LiteLLM, of Anthropic's
     usage = Usage(
         input_tokens=count(raw, "prompt_tokens", "input_tokens"),
         output_tokens=count(raw, "completion_tokens", "output_tokens"),
@@ -32,8 +33,14 @@ def read(raw: Any, provider: str, model: str | None) -> Usage:
         cache_read_tokens=_first(
             count(into, "cached_tokens"),
             count(raw, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens"),
+            count(raw, "cache_read_input_tokens"),
         ),
-        cache_write_tokens=count(into, "cache_write_tokens", "cache_creation_tokens"),
+        cache_write_tokens=_first(
+            count(into, "cache_write_tokens", "cache_creation_tokens"),
+            count(raw, "cache_creation_input_tokens"),
+        ),
+        cache_write_5m_tokens=count(by_life, "ephemeral_5m_input_tokens"),
+        cache_write_1h_tokens=count(by_life, "ephemeral_1h_input_tokens"),
         reasoning_tokens=_first(count(out, "reasoning_tokens"), count(raw, "reasoning_tokens")),
         text_input_tokens=count(into, "text_tokens"),
         audio_input_tokens=count(into, "audio_tokens"),
@@ -42,8 +49,11 @@ def read(raw: Any, provider: str, model: str | None) -> Usage:
         audio_output_tokens=count(out, "audio_tokens"),
         image_output_tokens=count(out, "image_tokens"),
         cached_audio_tokens=count(details(into, "cached_tokens_details"), "audio_tokens"),
-        web_searches=count(raw, "num_search_queries", "num_sources_used"),
-        audio_seconds=_number(raw.get("seconds")) or _number(raw.get("prompt_audio_seconds")),
+        web_searches=_first(
+            count(raw, "num_search_queries", "num_sources_used"),
+            count(details(raw, "server_tool_use"), "web_search_requests"),
+        ),
+        audio_seconds=number(raw.get("seconds")) or number(raw.get("prompt_audio_seconds")),
         cost_usd=_cost(raw, provider),
         raw=raw,
     )
@@ -64,22 +74,22 @@ def _settle_reasoning(usage: Usage, provider: str, model: str) -> None:
         if usage.reasoning_tokens is None and None not in (given, read_, total):
             unnamed = (total or 0) - (read_ or 0) - (given or 0)
             usage.reasoning_tokens = unnamed if unnamed > 0 else None
-    elif thinks:
+    elif thinks and usage.cost_usd is None:
         usage.reasoning_tokens = None  # a gateway's count has them inside already
 
 
 def _cost(raw: Mapping[str, Any], provider: str) -> float | None:
     """Return the total in USD that the provider says it charged."""
-    ticks = _number(raw.get("cost_in_usd_ticks"))
+    ticks = number(raw.get("cost_in_usd_ticks"))
     if ticks is not None:
         return ticks / _TICKS_A_DOLLAR
     cost = raw.get("cost")
     if isinstance(cost, Mapping):  # Perplexity
-        return _number(cost.get("total_cost"))
-    total = _number(cost)
+        return number(cost.get("total_cost"))
+    total = number(cost)
     if total is None:
         return None
-    upstream = _number(details(raw, "cost_details").get("upstream_inference_cost"))
+    upstream = number(details(raw, "cost_details").get("upstream_inference_cost"))
     if provider == "openrouter" and raw.get("is_byok") is True and upstream is not None:
         total += upstream
     return total
@@ -96,13 +106,14 @@ def details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 def count(raw: Mapping[str, Any], *names: str) -> int | None:
     """Return the first of `names` that is a count; anything else is as good as absent."""
     for name in names if raw else ():
-        number = _number(raw.get(name))
-        if number is not None and number >= 0:
-            return int(number)
+        found = number(raw.get(name))
+        if found is not None and found >= 0:
+            return int(found)
     return None
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """Return a finite number; anything else is as good as absent."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None

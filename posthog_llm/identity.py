@@ -1,0 +1,36 @@
+"""Who asked, and where the event goes: what was given in several places, merged."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+from .context import NOTHING, merged
+from .exchange import Arguments, Scope
+
+
+def settled(scope: Scope, user: str | None = None, named: Arguments | None = None) -> Arguments:
+    """Merge what was given: the call, then our context, then posthog's, then the client.
+
+    `user` is whom the request names to the provider, where the client may go by that; `named`
+    is what it says of itself to a router, which everything else precedes.
+    """
+    distinct_id = scope.ambient.distinct_id or user
+    ambient = Arguments(distinct_id=distinct_id) if distinct_id else NOTHING
+    return reduce(merged, (named or NOTHING, scope.client, ambient, scope.context, scope.call))
+
+
+def is_private(scope: Scope) -> bool:
+    """Any yes is a yes. A call's no undoes only its own client's default."""
+    default = bool(scope.client.privacy_mode) and scope.call.privacy_mode is not False
+    return bool(
+        scope.call.privacy_mode
+        or scope.context.privacy_mode
+        or scope.ambient.privacy_mode
+        or default
+    )
+
+
+def destination(scope: Scope) -> Any:
+    """Return the client that a call named, or its context or its client; `None`: the default."""
+    return settled(scope).client

@@ -1,0 +1,193 @@
+"""One request of LiteLLM's to a provider: noted before it is sent, told at its one end.
+
+LiteLLM answers its caller first and calls back later, or not at all: where a task is
+cancelled, a stream is let go of, or the event loop ends with the program. What was noted
+inline is told then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .. import sampling
+from ..context import NOTHING, ambient, current
+from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope
+from ..faults import guarded
+from ..observe.event_ids import new_id
+from ..observe.outbox import outbox
+from . import metadata, reading
+from .told import Told, endpoint_of, is_told_outside, payload_of
+
+_KEY = "posthog_llm_attempt"
+"""Where an attempt lies in LiteLLM's own record of its call."""
+_MOST_NODES = 2000
+_LONGEST_STACK = 20_000
+
+
+@dataclass(eq=False)
+class Attempt:
+    """What is known of a request to a provider while it runs."""
+
+    kwargs: Mapping[str, Any]
+    """LiteLLM's record of the call (`model_call_details`), which it goes on writing."""
+    defaults: Arguments = NOTHING
+    redact: Any = None
+    started_at: float = field(default_factory=time.time)
+    context: Arguments = field(default_factory=current)
+    ambient: Ambient = field(default_factory=ambient)
+    input: Any = None
+    reached: bool = True
+    """Whether a request was sent."""
+    quiet: bool = False
+    """Whether a layer above tells this call."""
+    response: Any = None
+    """The answer, where it was seen before LiteLLM calls back."""
+    ended_at: float | None = None
+    _open: list[bool] = field(default_factory=lambda: [True])
+    _process: int = field(default_factory=os.getpid)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Attempt:
+        return self  # LiteLLM copies its record of a call
+
+    def __repr__(self) -> str:
+        return "<posthog_llm attempt>"  # LiteLLM prints its record of a call when it debugs
+
+    def __del__(self) -> None:
+        self.let_go()
+
+    def answered(self, response: Any) -> None:
+        """Note an answer inline: LiteLLM's own callback may come late, or never."""
+        self.response, self.ended_at = response, time.time()
+
+    def let_go(self) -> None:
+        """Tell an attempt that LiteLLM will say no more of."""
+        if not self._open or self._process != os.getpid():
+            return  # what the parent of a fork has not told, the parent tells
+        if self.response is not None:
+            self.end(Outcome.OK)
+        else:
+            self.end(Outcome.DROPPED if self.kwargs.get("stream") else Outcome.CANCELLED)
+
+    @guarded
+    def end(
+        self,
+        outcome: Outcome,
+        response: Any = None,
+        end_time: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell how the attempt ended. Only the first end counts."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        kwargs, self.kwargs = self.kwargs, {}
+        if self.quiet or _is_off(kwargs):
+            return
+        answer = self.response if response is None else response
+        exchange = self._exchange(kwargs, answer, outcome)
+        if exchange is None:
+            return
+        ended_at = self.ended_at or _timestamp(end_time) or time.time()
+        exchange.ended = max(0.0, ended_at - self.started_at)
+        exchange.failure = _failure(error, kwargs) if outcome is Outcome.ERROR else None
+        outbox.start()
+        outbox.put(exchange)
+
+    def _exchange(
+        self, kwargs: Mapping[str, Any], answer: Any, outcome: Outcome
+    ) -> Exchange | None:
+        endpoint = endpoint_of(kwargs)
+        if endpoint is None:
+            return None
+        given = metadata.arguments(kwargs)
+        for arguments in (self.context, self.defaults):
+            if arguments.capture is not None:
+                if not arguments.capture:
+                    return None
+                break
+        sample = sampling.draw(False, given, self.context, self.defaults)
+        if sample is None:
+            return None
+        told = Told.of(kwargs, self.input, answer)
+        scope = Scope(given, self.context, self.ambient, self.defaults, self.redact)
+        exchange = Exchange(endpoint, new_id(), scope, self.started_at)
+        exchange.content, exchange.reader = told, reading.record
+        exchange.outcome, exchange.streamed = outcome, told.streamed
+        exchange.received = size_of((told.input, told.payload.get("response"), told.parameters))
+        exchange.attempts = 1
+        sample.note(exchange)
+        return exchange
+
+
+def begin(kwargs: dict[str, Any], attempt: Attempt) -> None:
+    """Put an attempt into LiteLLM's record of its call; the one before it has ended."""
+    before = kwargs.get(_KEY)
+    if isinstance(before, Attempt) and before._open:
+        before.end(Outcome.ERROR if before.response is None else Outcome.OK)
+    kwargs[_KEY] = attempt
+    outbox.unended.add(attempt)
+
+
+def of(kwargs: Mapping[str, Any]) -> Attempt | None:
+    """Return the attempt in LiteLLM's record of a call."""
+    found = kwargs.get(_KEY)
+    return found if isinstance(found, Attempt) else None
+
+
+def _is_off(kwargs: Mapping[str, Any]) -> bool:
+    import litellm
+
+    if metadata.is_withheld(kwargs) and not litellm.global_disable_no_log_param:
+        return True
+    return metadata.disables(kwargs, NAMES) or is_told_outside(kwargs)
+
+
+NAMES = frozenset({"posthog", "posthog_llm", "posthoglogger", "posthog_llm.litellm.logger"})
+"""Names by which a request may switch our callback off."""
+
+
+def _timestamp(moment: Any) -> float | None:
+    return moment.timestamp() if isinstance(moment, datetime) else None
+
+
+def _failure(error: BaseException | None, kwargs: Mapping[str, Any]) -> Failure:
+    """Describe an exception now: keeping it would keep the caller's frames alive."""
+    error = error or kwargs.get("exception")
+    payload = payload_of(kwargs)
+    said = metadata.mapping(payload.get("error_information"))
+    if error is None:
+        return Failure(type=str(said.get("error_class") or "unknown"))
+    status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+    stack = "".join(traceback.format_exception(error))[-_LONGEST_STACK:]
+    return Failure(
+        type=type(error).__name__,
+        message=str(error),
+        code=code if isinstance(code, str) and not code.isdecimal() else None,
+        status=status if isinstance(status, int) else None,
+        stack=stack,
+    )
+
+
+def size_of(value: Any) -> int:
+    """Return about how many bytes a value holds; it is looked at in its first nodes only."""
+    total, waiting = 0, [value]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            break
+        item = waiting.pop()
+        if isinstance(item, (str, bytes)):
+            total += len(item)
+        elif isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        else:
+            total += 8
+    return total + 8 * len(waiting)

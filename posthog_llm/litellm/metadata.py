@@ -1,0 +1,183 @@
+"""What a LiteLLM call says of itself beside its content: who, which trace, which project.
+
+https://docs.litellm.ai/docs/observability/posthog_integration
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..context import NOTHING, merged
+from ..delivery.project import DEFAULT_HOST, Project
+from ..exchange import Arguments
+from ..providers import openrouter
+
+SLOTS = ("metadata", "litellm_metadata")
+_TRUE = frozenset({"true", "1", "yes"})
+_ARGUMENTS = {
+    "user_id": "distinct_id",
+    "trace_id": "trace_id",
+    "session_id": "session_id",
+    "parent_run_id": "parent_id",
+    "parent_id": "parent_id",
+    "generation_name": "span_name",
+    "trace_name": "trace_name",
+}
+_GROUPS = ("groups", "$groups")
+_TAKEN = frozenset({*_ARGUMENTS, *_GROUPS, "no-log", "turn_off_message_logging"})
+# What LiteLLM and its gateway write into the same mapping as the caller.
+_INTERNAL = frozenset(
+    {"endpoint", "caching_groups", "headers", "hidden_params", "model_group", "deployment"}
+    | {"model_group_alias", "model_group_size", "model_info", "api_base", "deployment_model_name"}
+    | {"original_model_group", "attempted_fallbacks", "attempted_retries", "max_retries"}
+    | {"previous_models", "request_retry_count", "queue_time_seconds", "raw_request"}
+    | {"caller_tags", "inherited_tags", "user_agent", "used_client_oauth_token", "usage_object"}
+    | {"global_max_parallel_requests", "applied_guardrails", "guardrails", "routing_decision"}
+    | {
+        "file_checksum",
+        "agent_id",
+        "cold_storage_object_key",
+        "previous_response_id",
+        "queue_time_seconds",
+    }
+    | {"specific_deployment", "team_alias", "team_id", "auth_metadata", "prompt_integration"}
+    | {"mcp_tool_call_metadata", "vector_store_request_metadata", "prompt_management_metadata"}
+    | {"saved_cache_cost", "batch_models", "fallback_depth", "model_id", "error_information"}
+    | {"disable_global_guardrails", "disable_global_guardrail", "policies", "applied_policies"}
+)
+_INTERNAL_STARTS = (
+    *("_", "user_api_", "litellm_", "requester_", "standard_logging_", "llm_api_", "x-"),
+    *("llm_provider-", "posthog_", "internal_", "proxy_", "spend_logs_", "logging_", "rate-limit"),
+)
+
+
+def metadata_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a call, from either of the places where LiteLLM keeps it."""
+    params = mapping(kwargs.get("litellm_params"))
+    return {**mapping(params.get(SLOTS[1])), **mapping(params.get(SLOTS[0]))}
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return `value` where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def request_headers(kwargs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers that the gateway's client sent, in lower case."""
+    request = mapping(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
+    return {str(k).lower(): str(v) for k, v in mapping(request.get("headers")).items()}
+
+
+def arguments(kwargs: Mapping[str, Any]) -> Arguments:
+    """Return what a call's metadata gives, as the arguments of a call of our clients."""
+    found = metadata_of(kwargs)
+    named: dict[str, Any] = {
+        field: str(found[name])
+        for name, field in _ARGUMENTS.items()
+        if isinstance(found.get(name), (str, int)) and found[name] != ""
+    }
+    groups = next((found[name] for name in _GROUPS if isinstance(found.get(name), Mapping)), None)
+    return Arguments(
+        **named,
+        groups=dict(groups) if groups else None,
+        properties=dict(_custom(kwargs, found)) or None,
+        client=project(kwargs, found),
+    )
+
+
+def request_names(kwargs: Mapping[str, Any], end_user: Any) -> Arguments:
+    """Return what the request itself names: the end user, and what OpenRouter would read.
+
+    https://openrouter.ai/docs/guides/features/broadcast
+    """
+    extra = mapping(mapping(kwargs.get("optional_params")).get("extra_body"))
+    by_header = request_headers(kwargs).get("x-session-id")
+    user = end_user or kwargs.get("user")
+    named = openrouter.names(extra, by_header) or NOTHING
+    return merged(Arguments(distinct_id=str(user)[:128]) if user else NOTHING, named)
+
+
+def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the caller's own fields: of the gateway, only what its client sent."""
+    is_gateway = bool(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
+    sent = mapping(found.get("requester_metadata")) if is_gateway else found
+    for name, value in sent.items():
+        is_internal = name in _INTERNAL or str(name).startswith(_INTERNAL_STARTS)
+        if name not in _TAKEN and not is_internal and _is_plain(value):
+            yield str(name), value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is what JSON holds: LiteLLM's own objects lie beside the caller's."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, (str, int, float, bool))
+
+
+def project(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Project | None:
+    """Return the project that a request names; `None`: the logger's own.
+
+    Raises `ValueError` for a host that is not a http(s) URL.
+    """
+    vetted = mapping(kwargs.get("standard_callback_dynamic_params"))
+    places = (vetted, kwargs, found)
+    key = _first(places, "posthog_api_key")
+    host = _first(places, "posthog_api_url", "posthog_host")
+    is_gateway = bool(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
+    if key is None and (host is None or is_gateway):
+        # The gateway lets nobody but its owner name a key; a host alone could take the owner's.
+        return None
+    own = environment()
+    return Project(key or own.api_key, checked_host(host) if host else own.host)
+
+
+def _first(places: tuple[Mapping[str, Any], ...], *names: str) -> str | None:
+    values = (place.get(name) for name in names for place in places)
+    return next((value.strip() for value in values if isinstance(value, str) and value), None)
+
+
+def environment() -> Project:
+    """Return the project that the environment names; its key may be empty.
+
+    Raises `ValueError` for a host that is not a http(s) URL.
+    """
+    key = os.environ.get("POSTHOG_API_KEY") or os.environ.get("POSTHOG_PROJECT_API_KEY") or ""
+    host = os.environ.get("POSTHOG_API_URL") or os.environ.get("POSTHOG_HOST") or DEFAULT_HOST
+    return Project(key.strip(), checked_host(host.strip()))
+
+
+def checked_host(host: str) -> str:
+    """Return a PostHog URL. Raises `ValueError` unless it is a http(s) URL with a host."""
+    parts = urlsplit(host)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            "the PostHog URL must begin with http:// or https:// and name a host; check "
+            "POSTHOG_API_URL, POSTHOG_HOST or posthog_api_url"
+        )
+    return host.rstrip("/")
+
+
+def is_withheld(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call asks not to be logged: `no-log` as an argument or in its metadata."""
+    params = mapping(kwargs.get("litellm_params"))
+    return any(
+        str(place.get("no-log", "")).lower() in _TRUE for place in (params, metadata_of(kwargs))
+    )
+
+
+def disables(kwargs: Mapping[str, Any], names: frozenset[str]) -> bool:
+    """Whether the request switches one of the callbacks `names` off.
+
+    https://docs.litellm.ai/docs/proxy/dynamic_logging#disabling-callbacks
+    """
+    listed: Any = request_headers(kwargs).get("x-litellm-disable-callbacks")
+    if listed is None:
+        dynamic = mapping(kwargs.get("standard_callback_dynamic_params"))
+        listed = dynamic.get("litellm_disabled_callbacks") or ()
+    words = listed.split(",") if isinstance(listed, str) else listed
+    return not names.isdisjoint(str(word).strip().lower() for word in words)

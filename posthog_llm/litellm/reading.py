@@ -1,0 +1,147 @@
+"""What LiteLLM told of a call → one record, by the adapters that read the wire.
+
+LiteLLM gives every provider's answer the shape of OpenAI's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..exchange import Exchange, Outcome
+from ..providers import chat, others, responses, usage
+from ..providers.hosts import bare_url
+from ..record import Answered, Asked, Record, Usage
+from .metadata import mapping
+from .told import Told, numbers, plain
+
+_ANSWERED = {
+    "chat": chat.answered,
+    "completion": chat.answered,
+    "response": responses.answered,
+    "embedding": others.embedded,
+    "image": others.drawn,
+    "speech": others.spoken,
+    "transcription": others.transcribed,
+    "rerank": others.ranked,
+}
+_ASKED_FOR = {"chat": "messages", "completion": "prompt", "response": "input", "image": "prompt"}
+_COUNTS_ITSELF = frozenset({"openai", "azure", "text-completion-openai"})
+"""Providers that report a stream's tokens only when asked; LiteLLM guesses them otherwise."""
+_EARLY = frozenset({Outcome.CANCELLED, Outcome.DROPPED, Outcome.CLOSED_EARLY})
+
+
+def record(exchange: Exchange) -> Record:
+    """Read what LiteLLM told of an attempt."""
+    told: Told = exchange.content
+    exchange.headers = told.headers
+    exchange.status = _status(exchange)
+    answered = _answered(exchange, told)
+    asked = _asked(exchange, told)
+    asked.named = told.names
+    first = told.first_at if told.streamed else None
+    is_early = exchange.outcome in _EARLY and answered.output is None
+    return Record(
+        kind="embedding" if exchange.endpoint == "embedding" else "generation",
+        exchange=exchange,
+        asked=asked,
+        answered=answered,
+        provider=told.provider,
+        base_url=bare_url(told.base_url),
+        latency=exchange.ended,
+        time_to_first_token=(
+            None if first is None or is_early else max(0.0, first - exchange.started_at)
+        ),
+        outcome=exchange.outcome,
+        failure=exchange.failure,
+        request_id=_request_id(told.headers),
+        retries=0,
+        content_cut=exchange.cut,
+        private=told.is_private,
+        extra={**told.routing, **_cached(told)},
+    )
+
+
+def _status(exchange: Exchange) -> int | None:
+    if exchange.failure is not None:
+        return exchange.failure.status
+    return 200 if exchange.outcome is Outcome.OK and not exchange.content.cache_hit else None
+
+
+def _request_id(headers: Mapping[str, Any]) -> str | None:
+    found = headers.get("x-request-id") or headers.get("request-id")
+    return found if isinstance(found, str) else None
+
+
+def _cached(told: Told) -> dict[str, Any]:
+    if not told.cache_hit:
+        return {}
+    saved = told.payload.get("saved_cache_cost")
+    return {
+        "posthog_llm_cache_hit": True,
+        "posthog_llm_saved_cost_usd": saved if isinstance(saved, (int, float)) else None,
+    }
+
+
+def _asked(exchange: Exchange, told: Told) -> Asked:
+    body: dict[str, Any] = {**told.parameters, "model": told.model}
+    exchange.uploads = told.uploads
+    if exchange.endpoint == "rerank":
+        return others.rank_asked({**body, "query": body.get("query") or told.input})
+    if exchange.endpoint == "transcription":
+        told.input = body.get("prompt")  # LiteLLM's own is the checksum of the sound
+    body[_ASKED_FOR.get(exchange.endpoint, "input")] = told.input
+    read = {"chat": chat.asked, "completion": chat.asked, "response": responses.asked}
+    return read.get(exchange.endpoint, others.asked)(body, exchange)
+
+
+def _answered(exchange: Exchange, told: Told) -> Answered:
+    body = _body(exchange.endpoint, told)
+    answered = _ANSWERED[exchange.endpoint](body, told.provider)
+    if told.cache_hit:
+        # Nothing ran: tokens would be priced by those versions that take no zero for a cost.
+        answered.usage = Usage(cost_usd=0.0)
+        return answered
+    if told.streamed and exchange.outcome is not Outcome.ERROR:
+        _doubt(answered, told)
+    _settle_cost(answered.usage, told)
+    return answered
+
+
+def _body(endpoint: str, told: Told) -> Mapping[str, Any]:
+    """Return the answer as a mapping, without the vectors of embeddings, and without blanks."""
+    if endpoint in ("embedding", "speech"):
+        return mapping(_said(numbers(told.response)))
+    # LiteLLM's own copy first: it writes its counts into the answer, in shapes of its own.
+    copy = mapping(told.payload.get("response"))
+    return mapping(_said(copy or plain(told.response)))
+
+
+def _said(value: Any) -> Any:
+    """Leave out what says nothing: LiteLLM's answers hold every field that there could be."""
+    if isinstance(value, Mapping):
+        said = {name: _said(item) for name, item in value.items() if item is not None}
+        return {k: v for k, v in said.items() if v != {} or value[k] == {}}
+    return [_said(item) for item in value] if isinstance(value, list) else value
+
+
+def _doubt(answered: Answered, told: Told) -> None:
+    """Mark a stream's tokens that LiteLLM counted itself; forget those it could not count."""
+    counted, options = answered.usage, mapping(told.parameters.get("stream_options"))
+    if not counted.input_tokens and not counted.cache_read_tokens:
+        answered.usage, told.cost = Usage(), None
+        return
+    raw = counted.raw or {}
+    has_details = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
+    if told.provider in _COUNTS_ITSELF and not has_details and not options.get("include_usage"):
+        counted.estimated = True
+
+
+def _settle_cost(counted: Usage, told: Told) -> None:
+    """Tell what LiteLLM reckons: PostHog takes a cost of both sides as it is."""
+    if told.cost is None:
+        return
+    sides = mapping(told.payload.get("cost_breakdown"))
+    counted.cost_usd = told.cost
+    counted.input_cost_usd = usage.number(sides.get("input_cost"))
+    counted.output_cost_usd = usage.number(sides.get("output_cost"))

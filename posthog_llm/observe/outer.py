@@ -1,0 +1,76 @@
+"""Layers above and below one call to a model: the outermost one tells it, nobody else.
+
+A layer above in the same process is found on the call stack, which no other task shares.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any
+
+from ..settings import settings
+
+HEADER = "x-posthog-llm-span-id"
+"""Sent to the gateways that `configure(gateways=...)` names: whoever sees it tells nothing."""
+_DEPTH = 100
+_POSTHOG_CALLBACK = "litellm.integrations.posthog"
+# https://posthog.com/docs/ai-observability: the gateway tells each call itself, and PostHog
+# drops what a client tells of it.
+_TELLING_HOSTS = frozenset(
+    {"gateway.posthog.com", "gateway.us.posthog.com", "gateway.eu.posthog.com"}
+    | {"ai-gateway.us.posthog.com", "ai-gateway.eu.posthog.com"}
+)
+
+
+def tells_itself(host: str | None) -> bool:
+    """Whether the service at `host` tells PostHog of each call itself."""
+    return host in _TELLING_HOSTS
+
+
+def is_named_gateway(host: str | None) -> bool:
+    """Whether the user named `host` as a gateway whose callback is ours, too."""
+    return host in settings().gateways
+
+
+def is_told_above(*, within_litellm: bool = True) -> bool:
+    """Whether LiteLLM with a PostHog callback, or LangChain with one, makes this call."""
+    litellm = sys.modules.get("litellm") if within_litellm else None
+    by_litellm = litellm is not None and _has_callback(litellm)
+    by_langchain = _langchain_handler()
+    if not by_litellm and by_langchain is None:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_DEPTH):
+        if frame is None:
+            return False
+        module = frame.f_globals.get("__name__") or ""
+        if by_litellm and module.startswith("litellm."):
+            return True
+        if by_langchain and module.startswith("langchain") and _runs(frame, by_langchain):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _has_callback(litellm: Any) -> bool:
+    """Whether LiteLLM tells PostHog: by our callback, or by its own."""
+    names = ("callbacks", "success_callback", "_async_success_callback")
+    callbacks = [c for name in names for c in getattr(litellm, name, None) or ()]
+    ours = getattr(sys.modules.get("posthog_llm.litellm"), "PostHogLogger", ())
+    return any(
+        isinstance(c, ours) or c == "posthog" or type(c).__module__ == _POSTHOG_CALLBACK
+        for c in callbacks
+    )
+
+
+def _langchain_handler() -> Any:
+    module = sys.modules.get("posthog.ai.langchain.callbacks")
+    return getattr(module, "CallbackHandler", None)
+
+
+def _runs(frame: FrameType, handler: Any) -> bool:
+    """Whether LangChain's run at this frame reports to PostHog's handler."""
+    manager = frame.f_locals.get("run_manager")
+    handlers = getattr(manager, "handlers", None) or ()
+    return any(isinstance(one, handler) for one in handlers)
