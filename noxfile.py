@@ -40,6 +40,14 @@ def tests(session: nox.Session, sdk: str) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(python="3.12")
+@nox.parametrize("litellm", ["litellm[proxy]", "litellm==1.80.0"], ids=["newest", "oldest"])
+def gateway(session: nox.Session, litellm: str) -> None:
+    """Test LiteLLM's callback and its gateway's: LiteLLM pins older SDKs."""
+    session.install("-e", ".[litellm]", litellm, "anthropic", "langchain-openai", *_groups("test"))
+    session.run("pytest", "tests/test_litellm.py", "tests/test_gateway.py", *session.posargs)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure ours beside the bare SDK and posthog.ai; prints the table of docs/performance.md."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 try:
@@ -58,6 +59,8 @@ class PostHogLogger(_CustomLogger):
             raise TypeError("posthog_redact must be a callable that takes and returns a str")
         self._redact = posthog_redact
         super().__init__(**kwargs)
+        if self.turn_off_message_logging or not self.message_logging:
+            self._defaults = replace(self._defaults, privacy_mode=True)
         project = metadata.environment()
         if self._defaults.client is None and not project.api_key and not is_mock():
             raise ValueError(

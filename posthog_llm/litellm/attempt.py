@@ -7,6 +7,8 @@ inline is told then.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import time
 import traceback
@@ -24,6 +26,7 @@ from ..observe.outbox import outbox
 from . import metadata, reading
 from .told import Told, endpoint_of, is_told_outside, payload_of
 
+log = logging.getLogger("posthog_llm")
 _KEY = "posthog_llm_attempt"
 """Where an attempt lies in LiteLLM's own record of its call."""
 _MOST_NODES = 2000
@@ -106,7 +109,11 @@ class Attempt:
         endpoint = endpoint_of(kwargs)
         if endpoint is None:
             return None
-        given = metadata.arguments(kwargs)
+        try:
+            given = metadata.arguments(kwargs)
+        except ValueError as refusal:
+            _warn(str(refusal))
+            return None
         for arguments in (self.context, self.defaults):
             if arguments.capture is not None:
                 if not arguments.capture:
@@ -124,6 +131,12 @@ class Attempt:
         exchange.attempts = 1
         sample.note(exchange)
         return exchange
+
+
+@functools.lru_cache(maxsize=64)
+def _warn(refusal: str) -> None:
+    """Say once why a request's events are not sent."""
+    log.warning("posthog_llm: %s. Events that are meant for it are not sent", refusal)
 
 
 def begin(kwargs: dict[str, Any], attempt: Attempt) -> None:

@@ -95,9 +95,12 @@ def request_names(kwargs: Mapping[str, Any], end_user: Any) -> Arguments:
     """
     extra = mapping(mapping(kwargs.get("optional_params")).get("extra_body"))
     by_header = request_headers(kwargs).get("x-session-id")
-    user = end_user or kwargs.get("user")
-    named = openrouter.names(extra, by_header) or NOTHING
-    return merged(Arguments(distinct_id=str(user)[:128]) if user else NOTHING, named)
+    user, trace = end_user or kwargs.get("user"), kwargs.get("litellm_trace_id")
+    own = Arguments(
+        distinct_id=str(user) if user else None,
+        trace_id=str(trace) if trace else None,  # one for all attempts of a request
+    )
+    return merged(own, openrouter.names(extra, by_header) or NOTHING)
 
 
 def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -156,8 +159,8 @@ def checked_host(host: str) -> str:
     parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(
-            "the PostHog URL must begin with http:// or https:// and name a host; check "
-            "POSTHOG_API_URL, POSTHOG_HOST or posthog_api_url"
+            f"the PostHog URL {host!r} must begin with http:// or https:// and name a host: "
+            "mend POSTHOG_API_URL, POSTHOG_HOST or posthog_api_url"
         )
     return host.rstrip("/")
 

@@ -78,7 +78,7 @@ class Told:
             parameters=_parameters(kwargs),
             response=_part(kwargs) if response is None else response,
             payload=payload,
-            base_url=str(params.get("api_base") or payload.get("api_base") or ""),
+            base_url=str(params.get("api_base") or payload.get("api_base") or "").rstrip("/"),
             headers=mapping(kwargs.get("response_headers")),
             cost=_cost(kwargs, response),
             cache_hit=kwargs.get("cache_hit") is True or payload.get("cache_hit") is True,

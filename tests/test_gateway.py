@@ -1,0 +1,283 @@
+"""The real LiteLLM gateway as a process of its own, and programs that end while it works."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+import posthog_llm
+from posthog_llm.openai import OpenAI
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
+
+pytest.importorskip("litellm", reason="LiteLLM pins SDKs: it has a nox session")
+needs_gateway = pytest.mark.skipif(
+    importlib.util.find_spec("uvicorn") is None, reason="needs litellm[proxy]"
+)
+MASTER = "sk-master-123456"
+CONFIG = """
+model_list:
+  - model_name: mine
+    litellm_params: {model: openai/gpt-4o, api_base: PROVIDER, api_key: sk-upstream-123456}
+  - model_name: vectors
+    litellm_params: {model: openai/text-embedding-3-small, api_base: PROVIDER, api_key: sk-1}
+litellm_settings:
+  callbacks: posthog_llm.litellm.logger
+router_settings: {num_retries: 1, retry_after: 0}
+general_settings: {master_key: MASTER}
+"""
+
+
+class Gateway:
+    """A `litellm` process, its provider and its PostHog."""
+
+    def __init__(self, provider: ScriptedProvider, receiver: PostHogReceiver, folder: Path) -> None:
+        self.provider, self.receiver = provider, receiver
+        self.seen = 0
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = folder / "config.yaml"
+        config.write_text(CONFIG.replace("PROVIDER", provider.base_url).replace("MASTER", MASTER))
+        self.log = (folder / "log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                *(Path(sys.executable).with_name("litellm"), "--config", config),
+                *("--host", "127.0.0.1", "--port", str(self.port)),
+            ],
+            env={**os.environ, **settings(receiver)},
+            stdout=self.log,
+            stderr=self.log,
+        )
+
+    def wait(self) -> None:
+        until = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/health/liveliness", timeout=1).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, Path(self.log.name).read_text()[-2000:]
+                assert time.monotonic() < until, Path(self.log.name).read_text()[-2000:]
+                time.sleep(0.2)
+
+    def post(self, path: str, body: Any, **headers: str) -> Any:
+        """Ask as curl does; returns the status."""
+        request = urllib.request.Request(
+            self.url + path,
+            json.dumps(body).encode(),
+            {"Authorization": f"Bearer {MASTER}", "Content-Type": "application/json", **headers},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def told(self, count: int) -> list[Any]:
+        """Return the events since the last look, which must be `count`."""
+        seen, self.seen = self.seen, self.seen + count
+        return self.receiver.wait_for(self.seen)[seen:]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        self.log.close()
+
+
+def settings(receiver: PostHogReceiver) -> dict[str, str]:
+    return {
+        "POSTHOG_API_KEY": "phc_test",
+        "POSTHOG_API_URL": receiver.url,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "true",
+    }
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with ScriptedProvider() as provider, PostHogReceiver() as receiver:
+        started = Gateway(provider, receiver, tmp_path_factory.mktemp("gateway"))
+        started.wait()
+        yield started
+        started.stop()
+        assert len(receiver.events) == started.seen
+
+
+ASK = [{"role": "user", "content": "hi"}]
+
+
+@needs_gateway
+def test_curl(gateway: Gateway) -> None:
+    metadata = {"trace_id": "t", "plan": "gold", "user_id": "user-7"}
+    body = {"model": "mine", "messages": ASK, "user": "end", "metadata": metadata}
+    trace = {"feature": "search"}
+    more = {"trace": trace, "session_id": "s"}
+    forwarded = {"X-Forwarded-For": "9.9.9.9", "X-Custom": "private"}
+    status, _ = gateway.post("/v1/chat/completions", {**body, **more}, **forwarded)
+    assert status == 200
+    (event,) = gateway.told(1)
+    told = event["properties"]
+    assert (event["distinct_id"], told["$ai_user"]) == ("user-7", "end")
+    assert (told["$ai_trace_id"], told["$ai_session_id"]) == ("t", "s")
+    assert (told["plan"], told["feature"]) == ("gold", "search")
+    assert told["$ai_model"] == "gpt-4o"
+    assert told["posthog_llm_model_group"] == "mine"
+    assert told["$ai_input"] == ASK
+    assert told["$ai_total_cost_usd"] > 0
+    assert told["$ai_input_cost_usd"] > 0
+    ours = ("$", "posthog_llm_", "plan", "feature")
+    assert not [name for name in told if not name.startswith(ours)]
+    text = json.dumps(event)
+    leaks = ("9.9.9.9", "private", MASTER, "sk-upstream", "user_api_key", "curl", "Python-urllib")
+    assert not [leak for leak in leaks if leak in text]
+
+
+@needs_gateway
+@pytest.mark.parametrize("stream", [False, True])
+def test_openai_sdk(gateway: Gateway, stream: bool) -> None:
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=MASTER, max_retries=0)
+    answer: Any = (
+        client.chat.completions.create(
+            model="mine", messages=ASK, stream=stream, stream_options={"include_usage": True}
+        )
+        if stream
+        else client.chat.completions.create(model="mine", messages=ASK)
+    )
+    if stream:
+        assert len(list(answer)) > 1
+    (event,) = gateway.told(1)
+    told = event["properties"]
+    assert told["$ai_stream"] is stream
+    assert told["$ai_input_tokens"] == 9
+    assert ("$ai_time_to_first_token" in told) is stream
+    assert told["$process_person_profile"] is False
+
+
+@needs_gateway
+def test_retry_and_failure(gateway: Gateway) -> None:
+    refused = Reply.json({"error": {"message": "busy"}}, status=500)
+    gateway.provider.script("/chat/completions", refused)
+    assert gateway.post("/v1/chat/completions", {"model": "mine", "messages": ASK})[0] == 200
+    first, second = (e["properties"] for e in gateway.told(2))
+    assert (first["$ai_is_error"], second["$ai_is_error"]) == (True, False)
+    assert first["$ai_trace_id"] == second["$ai_trace_id"]
+    assert second["posthog_llm_retry_number"] == 1
+    gateway.provider.script("/chat/completions", refused, refused)
+    assert gateway.post("/v1/chat/completions", {"model": "mine", "messages": ASK})[0] == 500
+    told = [e["properties"] for e in gateway.told(2)]
+    assert [t["$ai_http_status"] for t in told] == [500, 500]
+    assert len({t["$ai_span_id"] for t in told}) == 2
+
+
+@needs_gateway
+def test_what_reached_no_provider(gateway: Gateway) -> None:
+    bad = {"Authorization": "Bearer wrong"}
+    body = {"model": "mine", "messages": ASK}
+    assert gateway.post("/v1/chat/completions", body, **bad)[0] >= 400
+    named = {**body, "posthog_api_key": "phc_other", "posthog_api_url": "http://127.0.0.1:9"}
+    assert gateway.post("/v1/chat/completions", named)[0] >= 400
+    assert gateway.post("/v1/chat/completions", {**body, "no-log": True})[0] == 200
+    off = {"x-litellm-disable-callbacks": "posthog_llm"}
+    assert gateway.post("/v1/chat/completions", body, **off)[0] == 200
+    vectors = {"model": "vectors", "input": "a"}
+    assert gateway.post("/v1/embeddings", vectors)[0] == 200
+    (event,) = gateway.told(1)
+    assert event["event"] == "$ai_embedding"
+
+
+@needs_gateway
+def test_our_client_before_our_gateway(gateway: Gateway) -> None:
+    sink = MemorySink()
+    client = OpenAI(base_url=f"{gateway.url}/v1", api_key=MASTER, posthog_client=sink)
+    posthog_llm.configure(gateways=["127.0.0.1"])
+    try:
+        client.chat.completions.create(model="mine", messages=ASK)
+    finally:
+        posthog_llm.configure(gateways=[])
+    sink.wait_for(1)
+    client.chat.completions.create(model="mine", messages=ASK)
+    sink.wait_for(2)
+    (event,) = gateway.told(1)
+    assert event["properties"]["$ai_input"] == ASK
+
+
+PROGRAM = """
+import asyncio, os, sys
+import litellm
+from posthog_llm.litellm import PostHogLogger
+
+litellm.callbacks = [PostHogLogger()]
+place = {"api_base": os.environ["PROVIDER"], "api_key": "k"}
+ask = [{"role": "user", "content": "hi"}]
+
+async def one(n, **more):
+    answer = await litellm.acompletion(
+        "openai/gpt-4o", ask, metadata={"user_id": f"u{n}"}, **place, **more
+    )
+    if more:
+        async for _ in answer:
+            pass
+
+async def many(start, count, **more):
+    await asyncio.gather(*(one(n, **more) for n in range(start, start + count)))
+"""
+
+
+def run(program: str, provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
+    source = PROGRAM + textwrap.dedent(program)
+    env = {**os.environ, **settings(receiver), "PROVIDER": provider.base_url}
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=env, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def users(events: list[Any]) -> set[str]:
+    return {event["distinct_id"] for event in events}
+
+
+def test_exit_right_after_the_loop(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
+    receiver.delay, receiver.fault = 1.0, "slow"
+    run("asyncio.run(many(0, 300))", provider, receiver)
+    assert users(receiver.wait_for(300)) == {f"u{n}" for n in range(300)}
+
+
+def test_exit_right_after_streams(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
+    stream = "stream=True, stream_options={'include_usage': True}"
+    run(f"asyncio.run(many(0, 5, {stream})); asyncio.run(one(5))", provider, receiver)
+    events = receiver.wait_for(6)
+    assert users(events) == {f"u{n}" for n in range(6)}
+    for event in events:
+        assert event["properties"]["posthog_llm_outcome"] == "ok"
+        assert event["properties"]["$ai_output_tokens"] == 3
+
+
+def test_posthog_is_away_for_seconds(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
+    receiver.status = 503
+    program = """
+    import threading, urllib.request
+    asyncio.run(many(0, 50))
+    print("down", flush=True)
+    import time; time.sleep(3)
+    asyncio.run(many(50, 1))
+    import posthog_llm
+    assert posthog_llm.flush(30)
+    """
+    import threading
+
+    threading.Timer(6, lambda: setattr(receiver, "status", 200)).start()
+    run(program, provider, receiver)
+    assert users(receiver.wait_for(51)) == {f"u{n}" for n in range(51)}
