@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from posthog_llm import event
+from posthog_llm.exchange import Exchange, Scope
+from posthog_llm.providers import hosts
 from posthog_llm.providers.hosts import bare_url, provider_of
 from posthog_llm.providers.model_name import priced_name
+from posthog_llm.providers.reading import read as read_exchange
 from posthog_llm.providers.usage import read
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
@@ -107,7 +113,7 @@ DETAILS = {
 
 def counts(raw: Any, provider: str = "openai", model: str = "gpt-5") -> dict[str, Any]:
     usage = read(raw, provider, model)
-    names = [name for name in type(usage).__slots__ if name not in ("raw", "cached_apart")]
+    names = [name for name in type(usage).__slots__ if name not in ("raw", "cached_apart", "estimated")]
     return {name: value for name in names if (value := getattr(usage, name)) is not None}
 
 
@@ -219,3 +225,35 @@ def test_pictures_are_priced_as_pictures(drive: Driver, sink: MemorySink) -> Non
     told = sink.wait_for(1)[0].properties
     assert told["$ai_text_input_tokens"] == 10
     assert told["$ai_image_output_tokens"] == 272
+
+
+COMPATIBLE = sorted((Path(__file__).parent / "wire" / "compatible").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", COMPATIBLE, ids=lambda path: path.stem)
+def test_compatible_service(path: Path) -> None:
+    """Each file is an answer as the service documents it, and what is to be told of it."""
+    recorded = json.loads(path.read_text())
+    exchange = Exchange(
+        endpoint="chat",
+        id="00000000-0000-0000-0000-000000000001",
+        scope=Scope(),
+        started_at=1.0,
+        base_url=recorded["base_url"],
+        request=json.dumps(recorded["asked"]).encode(),
+        body=json.dumps(recorded["answered"]).encode(),
+        status=200,
+        headers={"content-type": "application/json"},
+    )
+    told = event.build(read_exchange(exchange), private=False).properties
+    assert told["$ai_provider"] == path.stem
+    assert told["$ai_base_url"] == recorded["base_url"]
+    assert told["$ai_usage"] == recorded["answered"]["usage"]
+    expected = {"$ai_model": recorded["asked"]["model"], **recorded["told"]}
+    assert {name: told.get(name) for name in expected} == expected
+    assert told["$ai_cache_reporting_exclusive"] is False
+
+
+def test_every_provider_has_its_answer() -> None:
+    table = {*hosts._DOMAINS.values(), *hosts._LOCAL_PORTS.values(), "openai"}
+    assert {path.stem for path in COMPATIBLE} == table

@@ -83,7 +83,7 @@ def _cost(raw: Mapping[str, Any], provider: str) -> float | None:
     ticks = number(raw.get("cost_in_usd_ticks"))
     if ticks is not None:
         return ticks / _TICKS_A_DOLLAR
-    cost = raw.get("cost")
+    cost = raw.get("cost", raw.get("estimated_cost"))  # the latter: DeepInfra
     if isinstance(cost, Mapping):  # Perplexity
         return number(cost.get("total_cost"))
     total = number(cost)
