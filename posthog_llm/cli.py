@@ -6,8 +6,12 @@ import argparse
 import json
 import os
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .delivery.connection import Unreachable, app_url, check_project, send
+from .delivery.destinations import environment, is_mock
 
 _NEEDED = ("OPENAI_API_KEY", "POSTHOG_API_KEY")
 
@@ -21,7 +25,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument(
         "--live", action="store_true", help=f"use the real services ({' and '.join(_NEEDED)})"
     )
+    check = commands.add_parser(
+        "check", help="send one event to the project that the environment names"
+    )
+    check.add_argument(
+        "--timeout", type=float, default=10.0, help="seconds to wait for PostHog (default: 10)"
+    )
     options = parser.parse_args(arguments)
+    return _check(options.timeout) if options.command == "check" else _demo(options)
+
+
+def _check(timeout: float) -> int:
+    """Tell whether events would arrive, and if not, why."""
+    project, trace_id = environment(), str(uuid.uuid4())
+    properties = {
+        "$ai_trace_id": trace_id,
+        "$ai_span_id": str(uuid.uuid4()),
+        "$ai_span_name": "posthog-llm check",
+        "$ai_model": "posthog-llm-check",
+        "$ai_provider": "posthog-llm",
+        "$ai_input": [{"role": "user", "content": "Does this event arrive?"}],
+        "$ai_output_choices": [{"role": "assistant", "content": "It does."}],
+        "$ai_latency": 0.0,
+        "$process_person_profile": False,
+        "posthog_llm_check": True,
+    }
+    try:
+        check_project(project)
+        if is_mock():
+            raise Unreachable("POSTHOG_MOCK is set, so nothing is sent. Unset it.")
+        send(project, "$ai_generation", properties, timeout)
+    except Unreachable as reason:
+        print(f"posthog-llm check: {reason}", file=sys.stderr)
+        return 1
+    key = f"{project.api_key[:8]}..."
+    print(f"{project.host} took a test event for the project with the key {key}")
+    print(f"Look for it in about a minute: {app_url(project)}/ai-observability/traces/{trace_id}")
+    print("or in the activity view, where posthog_llm_check is true")
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
     try:
         from . import demo as scenario
     except ImportError as error:

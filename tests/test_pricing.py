@@ -113,7 +113,9 @@ DETAILS = {
 
 def counts(raw: Any, provider: str = "openai", model: str = "gpt-5") -> dict[str, Any]:
     usage = read(raw, provider, model)
-    names = [name for name in type(usage).__slots__ if name not in ("raw", "cached_apart", "estimated")]
+    names = [
+        name for name in type(usage).__slots__ if name not in ("raw", "cached_apart", "estimated")
+    ]
     return {name: value for name in names if (value := getattr(usage, name)) is not None}
 
 

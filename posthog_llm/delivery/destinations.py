@@ -52,9 +52,9 @@ class Destinations:
         return found
 
     def _default(self) -> Any:
-        key = os.environ.get("POSTHOG_API_KEY") or os.environ.get("POSTHOG_PROJECT_API_KEY")
-        if key:
-            return self._shared_client(Project(key.strip(), _host()))
+        project = environment()
+        if project.api_key:
+            return self._shared_client(project)
         module = sys.modules.get("posthog")
         is_configured = module is not None and _is_configured(module)
         return self._living(module) if is_configured else None
@@ -237,8 +237,11 @@ def _timeout(args: Any, kwargs: Any) -> float | None:
     return given if isinstance(given, (int, float)) else None
 
 
-def _host() -> str:
-    return os.environ.get("POSTHOG_HOST") or os.environ.get("POSTHOG_API_URL") or DEFAULT_HOST
+def environment() -> Project:
+    """Return the project that the environment names; its key is empty where there is none."""
+    key = os.environ.get("POSTHOG_API_KEY") or os.environ.get("POSTHOG_PROJECT_API_KEY") or ""
+    host = os.environ.get("POSTHOG_HOST") or os.environ.get("POSTHOG_API_URL") or DEFAULT_HOST
+    return Project(key.strip(), host.strip())
 
 
 def _is_configured(module: Any) -> bool:

@@ -23,7 +23,7 @@ except ImportError as error:
     ) from error
 
 from ..context import NOTHING
-from ..delivery.destinations import is_mock
+from ..delivery.destinations import environment, is_mock
 from ..exchange import Outcome
 from ..faults import guarded
 from ..observe.arguments import peel
@@ -61,7 +61,8 @@ class PostHogLogger(_CustomLogger):
         super().__init__(**kwargs)
         if self.turn_off_message_logging or not self.message_logging:
             self._defaults = replace(self._defaults, privacy_mode=True)
-        project = metadata.environment()
+        project = environment()
+        metadata.checked_host(project.host)
         if self._defaults.client is None and not project.api_key and not is_mock():
             raise ValueError(
                 "PostHogLogger needs a PostHog project: set POSTHOG_API_KEY (and "

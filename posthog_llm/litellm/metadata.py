@@ -5,13 +5,13 @@ https://docs.litellm.ai/docs/observability/posthog_integration
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..context import NOTHING, merged
-from ..delivery.project import DEFAULT_HOST, Project
+from ..delivery.destinations import environment
+from ..delivery.project import Project
 from ..exchange import Arguments
 from ..providers import openrouter
 
@@ -142,16 +142,6 @@ def project(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Project | No
 def _first(places: tuple[Mapping[str, Any], ...], *names: str) -> str | None:
     values = (place.get(name) for name in names for place in places)
     return next((value.strip() for value in values if isinstance(value, str) and value), None)
-
-
-def environment() -> Project:
-    """Return the project that the environment names; its key may be empty.
-
-    Raises `ValueError` for a host that is not a http(s) URL.
-    """
-    key = os.environ.get("POSTHOG_API_KEY") or os.environ.get("POSTHOG_PROJECT_API_KEY") or ""
-    host = os.environ.get("POSTHOG_API_URL") or os.environ.get("POSTHOG_HOST") or DEFAULT_HOST
-    return Project(key.strip(), checked_host(host.strip()))
 
 
 def checked_host(host: str) -> str:

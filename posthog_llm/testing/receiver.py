@@ -79,6 +79,8 @@ class PostHogReceiver(LoopbackServer):
         self.delay = 0.2
         self.has_ai_lane = True
         """Whether the AI lane exists; some self-hosted servers answer 404."""
+        self.unknown_keys = False
+        """Whether no project has the key: PostHog takes the events, and says so elsewhere."""
         self.largest_event = 8 << 20
         """Bytes of JSON of one event beyond which its whole batch is refused with 413."""
         self.paths: list[str] = []
@@ -98,6 +100,8 @@ class PostHogReceiver(LoopbackServer):
             return status
 
     def _status(self, path: str, batch: list[Any]) -> int:
+        if path.startswith("/flags") and self.unknown_keys:
+            return 401
         if path.startswith(_AI_LANE) and not self.has_ai_lane:
             return 404
         if any(len(json.dumps(event)) > self.largest_event for event in batch):
