@@ -15,6 +15,7 @@ from .driving import DRIVERS, Driver
 for name in list(os.environ):
     if name.startswith(("POSTHOG_", "OPENAI_", "AZURE_OPENAI_", "AWS_", "ANTHROPIC_")):
         del os.environ[name]
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"  # else LiteLLM asks the network for prices
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from ..exchange import Exchange
 from ..faults import guarded, report
 from ..identity import destination
 from ..observe.outbox import outbox
+from ..observe.outer import tells_itself
 from ..providers.batches import records
 from ..record import Record
 from ..sampling import is_sampled
@@ -202,7 +203,9 @@ class Worker:
     def _tell(self, exchange: Exchange) -> None:
         for found in records(exchange):
             record = self._backgrounds.due(found)
-            if record is not None and is_sampled(record):
+            if record is None or tells_itself(record.base_url):
+                continue
+            if is_sampled(record):
                 self._send(record)
                 self._breathe()
 

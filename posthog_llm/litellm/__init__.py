@@ -24,10 +24,10 @@ except ImportError as error:
 
 from ..context import NOTHING
 from ..delivery.destinations import environment, is_mock
+from ..delivery.worker import worker
 from ..exchange import Outcome
 from ..faults import guarded
 from ..observe.arguments import peel
-from ..observe.outbox import outbox
 from ..observe.outer import is_told_above
 from . import attempt as attempts
 from . import metadata, urls
@@ -69,8 +69,8 @@ class PostHogLogger(_CustomLogger):
                 "POSTHOG_API_URL), or pass posthog_client=posthog.Posthog(...)"
             )
         urls.let_through()
-        if outbox.on_client is not None:
-            outbox.on_client(self._defaults.client)
+        # Now, because a process that ends takes no new threads: its calls may be told then only.
+        worker.attach(worker.destinations.find(self._defaults.client))
 
     # -- while the request runs: on the caller's thread ------------------------------
 

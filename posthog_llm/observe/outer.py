@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..settings import settings
 
@@ -23,9 +24,9 @@ _TELLING_HOSTS = frozenset(
 )
 
 
-def tells_itself(host: str | None) -> bool:
-    """Whether the service at `host` tells PostHog of each call itself."""
-    return host in _TELLING_HOSTS
+def tells_itself(base_url: str | None) -> bool:
+    """Whether the service at a URL tells PostHog of each call itself."""
+    return base_url is not None and urlsplit(base_url).hostname in _TELLING_HOSTS
 
 
 def is_named_gateway(host: str | None) -> bool:
