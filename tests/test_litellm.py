@@ -411,6 +411,41 @@ def test_each_hook_may_come_often(lite: Lite) -> None:
     lite.told(1)
 
 
+def test_hooks_with_records_of_their_own(sink: MemorySink) -> None:
+    logger = PostHogLogger(posthog_client=sink)
+
+    def record() -> dict[str, Any]:
+        payload = {"response": {"choices": []}, "status": "success"}
+        call = {"litellm_call_id": "the-call", "call_type": "acompletion", "model": "m"}
+        return {**call, "messages": ASK, "litellm_params": {}, "standard_logging_object": payload}
+
+    logger.log_success_event(record(), None, None, None)
+    asyncio.run(logger.async_log_success_event(record(), None, None, None))
+    logger.log_failure_event(record(), None, None, None)
+    sink.wait_for(1)
+
+
+BRIDGES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "responses over chat": ("responses", "deepseek/deepseek-chat", {"input": "hi"}),
+    "responses over messages": ("responses", "anthropic/claude-sonnet-4-5", {"input": "hi"}),
+    "chat over responses": ("completion", "openai/responses/gpt-4o", {"messages": ASK}),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("bridge", list(BRIDGES))
+def test_one_kind_of_call_made_of_another(lite: Lite, bridge: str, stream: bool) -> None:
+    name, model, asked = BRIDGES[bridge]
+    place = lite.provider.url if "anthropic" in model else lite.provider.base_url
+    lite.call(name, model=model, stream=stream, api_base=place, **asked)
+    told = lite.properties()
+    assert told["$ai_is_error"] is False
+    assert told["$ai_provider"] == model.split("/")[0]
+    time.sleep(0.3)
+    gc.collect()
+    lite.told(1)
+
+
 def spy(seen: list[Any]) -> dict[str, Any]:
     def log(self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         seen.append((kwargs, response_obj))
@@ -674,3 +709,21 @@ def test_our_client_inside_litellm(sink: MemorySink, provider: ScriptedProvider)
     lite.use()
     lite.call("completion", "openai/gpt-4o", ASK, client=client)
     lite.told(3)
+
+
+def test_our_client_inside_litellm_with_its_own_callback(
+    sink: MemorySink,
+    provider: ScriptedProvider,
+    receiver: PostHogReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POSTHOG_API_KEY", "phc_own")
+    monkeypatch.setenv("POSTHOG_API_URL", receiver.url)
+    lite = Lite(provider, sink, "")
+    lite.use()
+    litellm.success_callback = ["posthog"]
+    client = OpenAI(base_url=provider.base_url, api_key="k", posthog_client=sink)
+    lite.call("completion", "openai/gpt-4o", ASK, client=client)
+    receiver.wait_for(1)
+    lite.told(0)
+    lite.use()

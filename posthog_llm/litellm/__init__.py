@@ -157,7 +157,7 @@ class PostHogLogger(_CustomLogger):
             found.end(outcome, response, end)
 
     def _unsent(self, kwargs: dict[str, Any], start: Any) -> Attempt | None:
-        if _NOTHING_SENT in kwargs:
+        if _NOTHING_SENT in kwargs or attempts.is_told(kwargs):
             return None
         found = self._attempt(kwargs, None)
         found.started_at = start.timestamp() if hasattr(start, "timestamp") else found.started_at
@@ -171,8 +171,17 @@ class PostHogLogger(_CustomLogger):
             self._defaults,
             self._redact,
             input=noted,
-            quiet=is_told_above(within_litellm=False),
+            quiet=_is_internal() or is_told_above(within_litellm=False),
         )
+
+
+def _is_internal() -> bool:
+    """Whether LiteLLM makes this call for another one, whose usage has it inside."""
+    try:
+        from litellm._internal_context import is_internal_call
+    except ImportError:
+        return False
+    return bool(is_internal_call.get())
 
 
 def _is_whole(result: Any) -> bool:

@@ -7,11 +7,13 @@ inline is told then.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import time
 import traceback
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +23,7 @@ from .. import sampling
 from ..context import NOTHING, ambient, current
 from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope
 from ..faults import guarded
+from ..observe.call import wants_media
 from ..observe.event_ids import new_id
 from ..observe.outbox import outbox
 from . import metadata, reading
@@ -30,6 +33,9 @@ log = logging.getLogger("posthog_llm")
 _KEY = "posthog_llm_attempt"
 """Where an attempt lies in LiteLLM's own record of its call."""
 _MOST_NODES = 2000
+_MOST_TOLD = 10_000
+"""Ids of calls that are remembered."""
+_told: OrderedDict[str, None] = OrderedDict()
 _LONGEST_STACK = 20_000
 
 
@@ -91,6 +97,7 @@ class Attempt:
         except IndexError:
             return
         kwargs, self.kwargs = self.kwargs, {}
+        _remember(kwargs)
         if self.quiet or _is_off(kwargs):
             return
         answer = self.response if response is None else response
@@ -126,6 +133,8 @@ class Attempt:
         scope = Scope(given, self.context, self.ambient, self.defaults, self.redact)
         exchange = Exchange(endpoint, new_id(), scope, self.started_at)
         exchange.content, exchange.reader = told, reading.record
+        exchange.client = told  # it has the credential
+        exchange.keep_media = wants_media(scope)
         exchange.outcome, exchange.streamed = outcome, told.streamed
         exchange.received = size_of((told.input, told.payload.get("response"), told.parameters))
         exchange.attempts = 1
@@ -152,6 +161,19 @@ def of(kwargs: Mapping[str, Any]) -> Attempt | None:
     """Return the attempt in LiteLLM's record of a call."""
     found = kwargs.get(_KEY)
     return found if isinstance(found, Attempt) else None
+
+
+def _remember(kwargs: Mapping[str, Any]) -> None:
+    if call_id := kwargs.get("litellm_call_id"):
+        _told[call_id] = None
+    while len(_told) > _MOST_TOLD:
+        with contextlib.suppress(KeyError):  # another thread was first
+            _told.popitem(last=False)
+
+
+def is_told(kwargs: Mapping[str, Any]) -> bool:
+    """Whether an attempt of this call was told, for a callback that shows none."""
+    return kwargs.get("litellm_call_id") in _told
 
 
 def _is_off(kwargs: Mapping[str, Any]) -> bool:

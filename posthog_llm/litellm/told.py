@@ -36,6 +36,12 @@ _ENDPOINTS = {
 """Kinds of calls that run a model, without the `a` of LiteLLM's async ones."""
 
 
+_COUNTS = {
+    "attempted_retries": "posthog_llm_retry_number",
+    "attempted_fallbacks": "posthog_llm_fallback_number",
+}
+
+
 @dataclass(slots=True)
 class Told:
     """References to what LiteLLM holds of one attempt; read by the worker."""
@@ -63,6 +69,8 @@ class Told:
     """What the request itself names."""
     is_private: bool = False
     uploads: Sequence[Upload] = ()
+    api_key: str | None = None
+    """The provider's key: it is removed from whatever leaves."""
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any], noted: Any, response: Any) -> Told:
@@ -88,6 +96,7 @@ class Told:
             names=request_names(kwargs, payload.get("end_user")),
             is_private=_is_private(kwargs),
             uploads=_uploads(kwargs),
+            api_key=kwargs.get("api_key") or params.get("api_key"),
         )
 
     def bare(self) -> None:
@@ -172,10 +181,9 @@ def _cost(kwargs: Mapping[str, Any], response: Any) -> float | None:
 
 def _routing(found: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield which attempt of a request this is: the Router and the gateway count them."""
-    names = {"attempted_retries": "retry_number", "attempted_fallbacks": "fallback_number"}
-    for name, ours in names.items():
+    for name, ours in _COUNTS.items():
         if isinstance(number := found.get(name), int) and number:
-            yield f"posthog_llm_{ours}", number
+            yield ours, number
     group = found.get("model_group") or payload.get("model_group")
     if isinstance(group, str) and group:
         yield "posthog_llm_model_group", group

@@ -59,7 +59,7 @@ class Call:
             exchange.form = dict(fields) if isinstance(fields, Mapping) else None
             exchange.uploads = list(uploads(files))
         else:
-            exchange.keep_media = _wants_media(exchange.scope)
+            exchange.keep_media = wants_media(exchange.scope)
             body = _content(request)
             exchange.request = body if exchange.keep_media else _kept(body)
 
@@ -177,7 +177,7 @@ def _kept(body: bytes | None) -> bytes | None:
     return without_blobs(body) if body is not None and len(body) > _LARGE else body
 
 
-def _wants_media(scope: Scope) -> bool:
+def wants_media(scope: Scope) -> bool:
     """Whether the destination wants pictures and sound as they are, and has room for them.
 
     https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
