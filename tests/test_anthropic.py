@@ -494,8 +494,7 @@ def script_batch(provider: ScriptedProvider, name: str, body: bytes, encoding: s
     provider.script(f"/messages/batches/{name}/results", Reply(pieces, headers=headers))
 
 
-@pytest.mark.parametrize("encoding", ["", "gzip"])
-@pytest.mark.parametrize("count", [2, 3500])
+@pytest.mark.parametrize(("encoding", "count"), [("", 2), ("gzip", 2), ("gzip", 3500)])
 def test_batch_is_told_request_by_request_and_once(
     drive: Driver, sink: MemorySink, encoding: str, count: int
 ) -> None:
