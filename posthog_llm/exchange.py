@@ -167,8 +167,8 @@ class Exchange:
     """Which batch the answer holds the results of; `None` for any other answer."""
     deferred: bool = False
     """Whether sampling waits for the id of a background response."""
-    session: str | None = None
-    """Session id that the request's own `x-session-id` header names."""
+    sent: Any = None
+    """Headers of the request: for what they say of the session, and nothing else."""
     content: Any = None
     """What another library told of a call that was not seen on the wire; has `bare()`."""
     reader: Any = None

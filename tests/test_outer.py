@@ -131,6 +131,32 @@ def test_langchains_handler_over_our_client(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_users_hook_in_litellm_makes_calls_of_its_own(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    litellm = pytest.importorskip("litellm", reason="LiteLLM is in the gateway session")
+    from litellm.integrations.custom_logger import CustomLogger
+
+    from posthog_llm.litellm import PostHogLogger
+    from posthog_llm.openai import OpenAI
+
+    client = OpenAI(base_url=provider.base_url, api_key="k", posthog_client=sink)
+
+    class Guard(CustomLogger):
+        def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+            client.chat.completions.create(**ASK)
+
+    before = litellm.callbacks, litellm.input_callback
+    litellm.callbacks = [PostHogLogger(posthog_client=MemorySink()), Guard()]
+    try:
+        place = {"api_base": provider.base_url, "api_key": "k"}
+        litellm.completion("openai/gpt-4o", ASK["messages"], **place)
+    finally:
+        litellm.callbacks, litellm.input_callback = before
+    sink.wait_for(1)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_suppression_does_not_leak(provider: ScriptedProvider, sink: MemorySink) -> None:
     """A call that LiteLLM makes does not silence one that runs beside it."""
     litellm = pytest.importorskip("litellm", reason="LiteLLM is in the gateway session")

@@ -274,7 +274,8 @@ class Worker:
 
 def release(exchange: Exchange) -> None:
     """Let go of what a call kept: its answer may live on in the caller's hands."""
-    exchange.request = exchange.body = exchange.form = exchange.client = exchange.content = None
+    exchange.request = exchange.body = exchange.form = exchange.content = None
+    exchange.client = exchange.sent = None
     exchange.chunks = exchange.times = exchange.tail = ()
 
 

@@ -33,7 +33,7 @@ from . import attempt as attempts
 from . import metadata, urls
 from .attempt import Attempt
 
-__all__ = ["PostHogLogger", "logger"]
+__all__ = ["PostHogLogger"]
 
 _NOTHING_SENT = "litellm_no_upstream_llm_call"
 """What LiteLLM writes into its record of a request that its gateway refused itself."""

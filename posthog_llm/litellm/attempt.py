@@ -51,8 +51,6 @@ class Attempt:
     context: Arguments = field(default_factory=current)
     ambient: Ambient = field(default_factory=ambient)
     input: Any = None
-    reached: bool = True
-    """Whether a request was sent."""
     quiet: bool = False
     """Whether a layer above tells this call."""
     response: Any = None
@@ -68,7 +66,8 @@ class Attempt:
         return "<posthog_llm attempt>"  # LiteLLM prints its record of a call when it debugs
 
     def __del__(self) -> None:
-        self.let_go()
+        if getattr(self, "_open", None):
+            self.let_go()
 
     def answered(self, response: Any) -> None:
         """Note an answer inline: LiteLLM's own callback may come late, or never."""

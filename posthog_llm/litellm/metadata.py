@@ -94,7 +94,7 @@ def request_names(kwargs: Mapping[str, Any], end_user: Any) -> Arguments:
     https://openrouter.ai/docs/guides/features/broadcast
     """
     extra = mapping(mapping(kwargs.get("optional_params")).get("extra_body"))
-    by_header = request_headers(kwargs).get("x-session-id")
+    by_header = request_headers(kwargs).get(openrouter.SESSION_HEADER)
     user, trace = end_user or kwargs.get("user"), kwargs.get("litellm_trace_id")
     own = Arguments(
         distinct_id=str(user) if user else None,

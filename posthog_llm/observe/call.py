@@ -10,7 +10,6 @@ from typing import Any
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload
 from ..faults import guarded
 from ..media import without_blobs
-from ..providers.openrouter import SESSION_HEADER
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox
@@ -52,7 +51,7 @@ class Call:
         exchange.last_attempt = self.elapsed()
         if exchange.attempts > 1 and exchange.request is not None:
             return
-        exchange.session = request.headers.get(SESSION_HEADER)
+        exchange.sent = request.headers
         files = options.files
         if files:
             fields = options.json_data

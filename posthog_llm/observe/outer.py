@@ -15,6 +15,12 @@ from ..settings import settings
 HEADER = "x-posthog-llm-span-id"
 """Sent to the gateways that `configure(gateways=...)` names: whoever sees it tells nothing."""
 _DEPTH = 100
+_PASSED = frozenset(
+    {"posthog_llm", "openai", "anthropic", "litellm", "langchain", "functools", "contextlib"}
+    | {"asyncio", "concurrent"}
+)
+"""Packages on the stack between a call and the layer that makes it: beyond any other, such as
+a hook of the user's in LiteLLM, the call is not that layer's."""
 _POSTHOG_CALLBACK = "litellm.integrations.posthog"
 # https://posthog.com/docs/ai-observability: the gateway tells each call itself, and PostHog
 # drops what a client tells of it.
@@ -43,15 +49,21 @@ def is_told_above(*, within_litellm: bool = True) -> bool:
         return False
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_DEPTH):
-        if frame is None:
+        package = _package(frame)
+        if frame is None or package not in _PASSED:
             return False
-        module = frame.f_globals.get("__name__") or ""
-        if by_litellm and module.startswith("litellm."):
+        if by_litellm and package == "litellm":
             return True
-        if by_langchain and module.startswith("langchain") and _runs(frame, by_langchain):
+        if by_langchain and _runs(frame, by_langchain):
             return True
         frame = frame.f_back
     return False
+
+
+def _package(frame: FrameType | None) -> str:
+    module = (frame.f_globals.get("__name__") if frame is not None else None) or ""
+    package: str = module.partition(".")[0]
+    return "langchain" if package.startswith("langchain") else package
 
 
 def _has_callback(litellm: Any) -> bool:

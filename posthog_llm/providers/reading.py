@@ -135,7 +135,8 @@ def _asked(adapter: Adapter, exchange: Exchange, provider: str) -> Asked:
     asked = adapter.asked(body, exchange)
     asked.user = asked.user or _user(body)
     if provider == openrouter.PROVIDER:
-        asked.named = openrouter.names(body, exchange.session)
+        session = exchange.sent.get(openrouter.SESSION_HEADER) if exchange.sent else None
+        asked.named = openrouter.names(body, session)
     return asked
 
 
