@@ -406,7 +406,7 @@ def test_size_and_age_are_bounded(children: Children, tmp_path: Path) -> None:
     children.receiver.start()
     code = f"""
         posthog_llm.configure(spool=posthog_llm.Spool({str(tmp_path)!r}, max_age=1))
-        wait_until(lambda: posthog_llm.stats().dropped)
+        wait_until(lambda: sum(posthog_llm.stats().dropped.values()) >= {count})
         print(posthog_llm.stats().dropped)
         """
     assert children.run(code) == f"{{'spool_age': {count}}}\n"

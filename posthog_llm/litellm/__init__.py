@@ -171,6 +171,7 @@ class PostHogLogger(_CustomLogger):
             self._defaults,
             self._redact,
             input=noted,
+            fields=frozenset(metadata.metadata_of(kwargs)),
             quiet=_is_internal() or is_told_above(within_litellm=False),
         )
 

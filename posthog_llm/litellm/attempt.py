@@ -51,6 +51,8 @@ class Attempt:
     context: Arguments = field(default_factory=current)
     ambient: Ambient = field(default_factory=ambient)
     input: Any = None
+    fields: frozenset[str] | None = None
+    """Names in the call's metadata when it was sent; LiteLLM adds its own later."""
     quiet: bool = False
     """Whether a layer above tells this call."""
     response: Any = None
@@ -116,7 +118,7 @@ class Attempt:
         if endpoint is None:
             return None
         try:
-            given = metadata.arguments(kwargs)
+            given = metadata.arguments(kwargs, self.fields)
         except ValueError as refusal:
             _warn(str(refusal))
             return None

@@ -71,9 +71,14 @@ def request_headers(kwargs: Mapping[str, Any]) -> dict[str, str]:
     return {str(k).lower(): str(v) for k, v in mapping(request.get("headers")).items()}
 
 
-def arguments(kwargs: Mapping[str, Any]) -> Arguments:
-    """Return what a call's metadata gives, as the arguments of a call of our clients."""
+def arguments(kwargs: Mapping[str, Any], fields: frozenset[str] | None = None) -> Arguments:
+    """Return what a call's metadata gives, as the arguments of a call of our clients.
+
+    `fields` are the names that may be read; `None`: all of them.
+    """
     found = metadata_of(kwargs)
+    if fields is not None:
+        found = {name: value for name, value in found.items() if name in fields}
     named: dict[str, Any] = {
         field: str(found[name])
         for name, field in _ARGUMENTS.items()

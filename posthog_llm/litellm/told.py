@@ -46,7 +46,6 @@ _COUNTS = {
 class Told:
     """References to what LiteLLM holds of one attempt; read by the worker."""
 
-    call_type: str
     model: str | None
     provider: str
     input: Any
@@ -79,7 +78,6 @@ class Told:
         found = metadata_of(kwargs)
         first = kwargs.get("completion_start_time")
         return cls(
-            call_type=str(kwargs.get("call_type") or ""),
             model=_model(kwargs),
             provider=_provider(kwargs, params),
             input=kwargs.get("messages") if noted is None else noted,
