@@ -9,24 +9,45 @@ what holds for the whole process, and `stats` for what became of the events.
 
 from __future__ import annotations
 
-from .context import context
+from .context import bind, context
 from .delivery.lifecycle import flush, install_signal_flush, shutdown, stats
 from .delivery.project import Project
 from .delivery.stats import Stats
 from .event import VERSION as __version__
+from .manual import (
+    capture_embedding,
+    capture_feedback,
+    capture_generation,
+    capture_metric,
+    generation,
+)
 from .observe.event_ids import event_id
+from .propagation import ASGIMiddleware, WSGIMiddleware, continue_trace, headers
 from .settings import Spool, configure
+from .tracing import span, trace
 
 __all__ = [
+    "ASGIMiddleware",
     "Project",
     "Spool",
     "Stats",
+    "WSGIMiddleware",
     "__version__",
+    "bind",
+    "capture_embedding",
+    "capture_feedback",
+    "capture_generation",
+    "capture_metric",
     "configure",
     "context",
+    "continue_trace",
     "event_id",
     "flush",
+    "generation",
+    "headers",
     "install_signal_flush",
     "shutdown",
+    "span",
     "stats",
+    "trace",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,7 @@ def checked(name: str, field: str, value: Any) -> Any:
     if value is None:
         return None
     if field in _TEXTS:
-        return _text(name, value)
+        return text(name, value)
     if field in _FLAGS:
         if isinstance(value, bool):
             return value
@@ -39,7 +40,35 @@ def checked(name: str, field: str, value: Any) -> Any:
     return value
 
 
-def _text(name: str, value: Any) -> str:
+def count(name: str, value: Any) -> int:
+    """Return a count of tokens and the like. Raises `TypeError` or `ValueError`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative; leave it out where it is not known")
+    return value
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return a number of seconds. Raises `TypeError` or `ValueError`."""
+    return _amount(name, value, "seconds")
+
+
+def usd(name: str, value: Any) -> float:
+    """Return an amount of USD. Raises `TypeError` or `ValueError`."""
+    return _amount(name, value, "USD")
+
+
+def _amount(name: str, value: Any, unit: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of {unit}, not {type(value).__name__}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a finite number of {unit}, not {value}")
+    return float(value)
+
+
+def text(name: str, value: Any) -> str:
+    """Return a name or an id as a text. Raises `TypeError` that calls it by its `name`."""
     if isinstance(value, str):
         return value
     if isinstance(value, (int, uuid.UUID)) and not isinstance(value, bool):

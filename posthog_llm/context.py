@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from .checks import checked
 from .exchange import Ambient, Arguments
+from .running import OpenBlock, bound, inside
 
+F = TypeVar("F")
 NOTHING = Arguments()
 _current: ContextVar[Arguments] = ContextVar("posthog_llm_context", default=NOTHING)
 _NO_AMBIENT = Ambient()
@@ -19,6 +21,11 @@ _NAMES = frozenset(field.name for field in fields(Arguments))
 def current() -> Arguments:
     """Return the values of the innermost `context` around the caller."""
     return _current.get()
+
+
+def set_current(values: Arguments) -> None:
+    """Let values hold from here on: an old value set again, never a token reset."""
+    _current.set(values)
 
 
 def merged(outer: Arguments, inner: Arguments) -> Arguments:
@@ -34,12 +41,31 @@ def merged(outer: Arguments, inner: Arguments) -> Arguments:
     return replace(outer, **given)
 
 
+def decorated(open_block: OpenBlock, function: F) -> F:
+    """Return `function` running inside a block of its own; see `running.inside`."""
+    made: F = inside(open_block, function, _current)
+    return made
+
+
+def bind(function: F) -> F:
+    """Return `function` with what holds here: for threads, executors and callbacks.
+
+        executor.submit(posthog_llm.bind(work), item)
+
+    Takes plain and async functions. The values of every context variable travel, `posthog`'s
+    and OpenTelemetry's included; an async function takes ours alone.
+    """
+    made: F = bound(function, _current)
+    return made
+
+
 class context:
     """Give values to every call inside the block; the call's own arguments win.
 
     Takes the per-call names without their prefix: `distinct_id`, `trace_id`, `session_id`,
-    `parent_id`, `properties`, `groups`, `privacy_mode`, `provider_override`. Works with
-    `with` and `async with`; nested blocks merge. A stream keeps the values that held when
+    `parent_id`, `properties`, `groups`, `privacy_mode`, `provider_override`, and
+    `posthog_client`. Works with `with` and `async with`, and as a decorator of functions, sync
+    and async, and of generators; nested blocks merge. A stream keeps the values that held when
     it was opened, also after the block.
 
         with posthog_llm.context(distinct_id="user-7", session_id="chat-1"):
@@ -49,6 +75,8 @@ class context:
     """
 
     def __init__(self, **values: Any) -> None:
+        if "posthog_client" in values:
+            values["client"] = values.pop("posthog_client")
         if unknown := values.keys() - _NAMES:
             raise TypeError(f"context() got an unexpected argument {min(unknown)!r}")
         self._values = Arguments(**{k: checked(k, k, v) for k, v in values.items()})
@@ -64,6 +92,14 @@ class context:
         # generator is finished from another context.
         _current.set(self._outer.pop())
 
+    def __call__(self, function: F) -> F:
+        return decorated(lambda args, kwargs: self._again(), function)
+
+    def _again(self) -> context:
+        again = context()
+        again._values = self._values
+        return again
+
     async def __aenter__(self) -> None:
         self.__enter__()
 
@@ -72,15 +108,25 @@ class context:
 
 
 def ambient() -> Ambient:
-    """Read the `posthog` package's own context, without importing that package."""
+    """Read the `posthog` package's own context, and OpenTelemetry's, importing neither."""
+    otel = _otel()
     posthog = sys.modules.get("posthog")
     contexts = sys.modules.get("posthog.contexts")
     if posthog is None or contexts is None:
-        return _NO_AMBIENT
+        return Ambient(otel=otel) if otel else _NO_AMBIENT
     distinct_id = contexts.get_context_distinct_id()
     session_id = contexts.get_context_session_id()
     tags = contexts.get_tags()
     private = bool(getattr(posthog, "privacy_mode", False))
-    if not (distinct_id or session_id or tags or private):
+    if not (distinct_id or session_id or tags or private or otel):
         return _NO_AMBIENT
-    return Ambient(distinct_id, session_id, tags, private)
+    return Ambient(distinct_id, session_id, tags, private, otel)
+
+
+def _otel() -> tuple[str, str] | None:
+    """Read the ids of the active OpenTelemetry span, without importing that package."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    found = trace.get_current_span().get_span_context()
+    return (f"{found.trace_id:032x}", f"{found.span_id:016x}") if found.is_valid else None

@@ -78,6 +78,8 @@ class Ambient:
     """Session-replay id (`$session_id`), not the id of an AI session."""
     tags: Mapping[str, Any] = field(default_factory=dict)
     privacy_mode: bool = False
+    otel: tuple[str, str] | None = None
+    """Trace id and span id of the active OpenTelemetry span, hexadecimal."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .exchange import Arguments, Exchange, Failure, Outcome
 
-Kind = Literal["generation", "embedding"]
+Kind = Literal["generation", "embedding", "span", "trace", "feedback", "metric"]
 
 
 @dataclass(slots=True)
@@ -44,8 +44,9 @@ class Usage:
     """Whether a library counted the tokens, because the provider did not report them."""
     raw: Mapping[str, Any] | None = None
     """The provider's own usage object."""
-    cached_apart: bool = False
-    """Whether tokens read from and written to the cache are counted beside the input."""
+    cached_apart: bool | None = False
+    """Whether tokens read from and written to the cache are counted beside the input; `None`
+    where nobody said."""
 
 
 @dataclass(slots=True)
@@ -68,8 +69,8 @@ class Answered:
     """What an answer said."""
 
     model: str | None = None
-    output: list[Any] | None = None
-    """One entry a choice; `None` when nothing came."""
+    output: Any = None
+    """A list with one entry a choice; `None` when nothing came. Of a step, whatever it gave."""
     usage: Usage = field(default_factory=Usage)
     stop_reason: str | None = None
     service_tier: str | None = None
@@ -117,3 +118,5 @@ class Record:
     """Whether the library that told of the call was asked to keep content to itself."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further properties of ours, by their names."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """A span's `type`; a metric's `name` and `value`."""

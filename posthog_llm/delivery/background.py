@@ -31,6 +31,8 @@ class Backgrounds:
         """Return the record to tell now, or `None` where nothing is due yet, or any more."""
         if record.exchange.batch is not None:
             return self._once(record)
+        if record.exchange.reader is not None:
+            return record  # who told of it tells of it once
         answered, poll = record.answered, record.exchange.endpoint == "response_poll"
         identity = answered.response_id
         background = poll or answered.pending or _asked_in_background(record.asked)

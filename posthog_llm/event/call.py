@@ -1,37 +1,19 @@
-"""One record → one PostHog event. The only place that knows PostHog's property names.
+"""The properties of a call to a model.
 
 https://posthog.com/docs/ai-observability/generations
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .exchange import Ambient, Arguments, Failure, Outcome
-from .identity import is_private, settled
-from .privacy import CLOSED, Cleaner, Withheld, credentials_of, parameters
-from .providers.model_name import priced_name
-from .record import Record, Usage
+from ..exchange import Arguments, Failure, Outcome
+from ..privacy import CLOSED, Cleaner, Withheld, parameters
+from ..providers.model_name import priced_name
+from ..record import Record, Usage
 
-LIBRARY = "posthog-llm"
-try:
-    VERSION = version(LIBRARY)
-except PackageNotFoundError:  # run from a source tree that was never installed
-    VERSION = "0"
-
-_NAMES = {"generation": "$ai_generation", "embedding": "$ai_embedding"}
-CONTENT = frozenset(
-    {"$ai_input", "$ai_output", "$ai_output_choices", "$ai_tools", "$ai_instructions"}
-    | {"$ai_input_state", "$ai_output_state"}
-)
-"""Properties that hold what was said."""
-CUT_MARK = "posthog_llm_content_cut_bytes"
-_TOKENS = {
+TOKENS = {
     "$ai_input_tokens": "input_tokens",
     "$ai_output_tokens": "output_tokens",
     "$ai_total_tokens": "total_tokens",
@@ -48,95 +30,14 @@ _TOKENS = {
     "$ai_image_output_tokens": "image_output_tokens",
     "$ai_cache_read_audio_tokens": "cached_audio_tokens",
 }
-_LARGE = 8 << 20
-"""Bytes of a request and its answer beyond which their longest texts are cut."""
-_LONGEST_TEXT = 256 << 10
-"""Characters that are kept of a text in such a call."""
-_TOO_LONG = 200
-"""Characters of a distinct id beyond which PostHog refuses or cuts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What the `posthog` client's `capture` takes."""
-
-    name: str
-    uuid: str
-    distinct_id: str
-    timestamp: datetime
-    properties: dict[str, Any]
-    groups: Mapping[str, Any] | None
-    size: int
-    """Bytes that came over the wire for it; about what its content weighs."""
-
-
-def build(record: Record, private: bool) -> Event:
-    """Tell a record as an event.
-
-    `private` is what the destination says of privacy; the call, its context and its client
-    may say so too, and any of them suffices.
-    """
-    exchange = record.exchange
-    scope = exchange.scope
-    named = getattr(exchange.client, "_posthog_request_user", False)
-    who = settled(scope, record.asked.user if named else None, record.asked.named)
-    private = private or record.private or is_private(scope)
-    size = len(exchange.request or b"") + exchange.received
-    longest = _LONGEST_TEXT if size > _LARGE else None
-    secrets = credentials_of(exchange.client)
-    cleaner = Cleaner(secrets, scope.redact, longest, keep_media=exchange.keep_media)
-    trace_id = who.trace_id or str(uuid.uuid4())
-    properties = {
-        **_identity(who, exchange.id, trace_id, scope.ambient),
-        "$ai_user": record.asked.named.distinct_id if record.asked.named else None,
-        **_call(record, who, private, cleaner),
-        **_content(record, private, cleaner),
-        **_numbers(record.answered.usage),
-    }
-    properties = {name: value for name, value in properties.items() if value is not None}
-    if cut := record.content_cut + cleaner.cut:
-        properties[CUT_MARK] = cut
-    _add_custom(properties, who, scope.ambient, cleaner)
-    if private:
-        properties = {k: v for k, v in properties.items() if k not in CONTENT}
-    if who.distinct_id is None:
-        properties.setdefault("$process_person_profile", False)
-    return Event(
-        name=_NAMES[record.kind],
-        uuid=exchange.id,
-        distinct_id=(who.distinct_id or trace_id)[:_TOO_LONG],
-        timestamp=datetime.fromtimestamp(exchange.started_at, tz=timezone.utc),
-        properties=properties,
-        groups=cleaner.plain(who.groups) if who.groups else None,
-        size=size,
-    )
-
-
-# -- who -----------------------------------------------------------------------------
-
-
-def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) -> dict[str, Any]:
-    return {
-        "$ai_lib": LIBRARY,
-        "$ai_lib_version": VERSION,
-        "$ai_trace_id": trace_id,
-        "$ai_span_id": who.span_id or event_id,
-        "$ai_parent_id": who.parent_id,
-        "$ai_session_id": who.session_id,
-        "$ai_span_name": who.span_name,
-        "$ai_trace_name": who.trace_name,
-        "$session_id": ambient.session_id,
-    }
-
-
-# -- what happened -------------------------------------------------------------------
-
-
-def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
+def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
+    """Return what is told of a call to a model."""
     asked, answered, exchange = record.asked, record.answered, record.exchange
     provider = who.provider_override or record.provider
     return {
-        "$ai_provider": provider,
+        "$ai_provider": provider or None,
         "$ai_model": priced_name(asked.model, answered.model, provider, fast=answered.fast),
         "posthog_llm_requested_model": asked.model,
         "posthog_llm_served_model": answered.model,
@@ -144,8 +45,8 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
         "$ai_base_url": record.base_url,
         "$ai_http_status": exchange.status if exchange.status else _status(record.failure),
         "$ai_stream": exchange.streamed,
-        "$ai_latency": _rounded(record.latency),
-        "$ai_time_to_first_token": _rounded(record.time_to_first_token),
+        "$ai_latency": rounded(record.latency),
+        "$ai_time_to_first_token": rounded(record.time_to_first_token),
         "$ai_service_tier": answered.service_tier,
         "$ai_stop_reason": answered.stop_reason,
         "posthog_llm_sample_rate": exchange.sample_rate,
@@ -156,7 +57,9 @@ def _call(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> di
         "posthog_llm_upstream_provider": answered.upstream,
         "posthog_llm_retries": record.retries,
         "posthog_llm_last_attempt_latency": _last_attempt(record),
-        **_error(record, private, cleaner),
+        **error(record, private, cleaner),
+        **_content(record, private, cleaner),
+        **_numbers(answered.usage),
         **record.extra,
     }
 
@@ -177,7 +80,8 @@ def _status(failure: Failure | None) -> int | None:
     return failure.status if failure else None
 
 
-def _rounded(seconds: float | None) -> float | None:
+def rounded(seconds: float | None) -> float | None:
+    """Return seconds to the microsecond."""
     return None if seconds is None else round(seconds, 6)
 
 
@@ -185,10 +89,11 @@ def _last_attempt(record: Record) -> float | None:
     """Seconds of the last HTTP attempt alone, where there were several."""
     if not record.retries or record.latency is None:
         return None
-    return _rounded(max(0.0, record.latency - record.exchange.last_attempt))
+    return rounded(max(0.0, record.latency - record.exchange.last_attempt))
 
 
-def _error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
+def error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
+    """Return what is told of how a call, or a step, failed."""
     failure = record.failure
     if record.outcome is not Outcome.ERROR:
         return {"$ai_is_error": False}
@@ -246,11 +151,12 @@ def _sound(record: Record) -> list[dict[str, Any]]:
 
 
 def _numbers(usage: Usage) -> dict[str, Any]:
-    told: dict[str, Any] = {name: getattr(usage, field) for name, field in _TOKENS.items()}
-    if usage.raw is not None:
+    told: dict[str, Any] = {name: getattr(usage, field) for name, field in TOKENS.items()}
+    if usage.raw is not None or usage.input_tokens is not None:
         # PostHog would go by the model's name: a Claude behind an OpenAI-style API has its
         # cached tokens inside the input nevertheless.
         told["$ai_cache_reporting_exclusive"] = usage.cached_apart
+    if usage.raw is not None:
         told["$ai_tokens_source"] = "sdk"
         told["posthog_llm_tokens_estimated"] = usage.estimated or None
         told["$ai_usage"] = Cleaner().plain(usage.raw)
@@ -262,28 +168,3 @@ def _numbers(usage: Usage) -> dict[str, Any]:
         told["$ai_output_cost_usd"] = usage.output_cost_usd
         told["$ai_cost_passthrough"] = True
     return told
-
-
-# -- what the caller adds ------------------------------------------------------------
-
-
-def _add_custom(
-    properties: dict[str, Any], who: Arguments, ambient: Ambient, cleaner: Cleaner
-) -> None:
-    """Add the caller's properties: tags of posthog's context below, arguments on top.
-
-    A value that cannot be told degrades by itself.
-    """
-    for name, value in ambient.tags.items():
-        properties.setdefault(str(name), _told(value, cleaner))
-    for name, value in (who.properties or {}).items():
-        if name in _TOKENS:
-            properties["$ai_tokens_source"] = "passthrough"
-        properties[str(name)] = _told(value, cleaner)
-
-
-def _told(value: Any, cleaner: Cleaner) -> Any:
-    try:
-        return cleaner.plain(value)
-    except Exception:  # an object whose own methods fail has only its type to tell
-        return f"[{type(value).__name__}]"

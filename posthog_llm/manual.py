@@ -1,0 +1,298 @@
+"""Calls to models that no wrapper sees, feedback and scores: told by hand.
+
+The same record, privacy and delivery as wrapped calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from . import sampling
+from .checks import checked, count, seconds, text, usd
+from .context import ambient, current
+from .exchange import Arguments, Exchange, Failure, Outcome, Scope
+from .observe.event_ids import new_id
+from .observe.outbox import outbox
+from .providers.hosts import bare_url
+from .record import Answered, Asked, Kind, Record, Usage
+
+_IDENTITY = {
+    **{name: name for name in ("distinct_id", "trace_id", "session_id", "span_id", "parent_id")},
+    **{name: name for name in ("span_name", "trace_name", "properties", "groups", "privacy_mode")},
+    "posthog_client": "client",
+}
+_TOKENS = {
+    **{name: name for name in ("input_tokens", "output_tokens", "total_tokens")},
+    **{name: name for name in ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens")},
+    **{name: name for name in ("cache_write_5m_tokens", "cache_write_1h_tokens")},
+    **{name: name for name in ("audio_input_tokens", "audio_output_tokens")},
+    **{name: name for name in ("image_input_tokens", "image_output_tokens")},
+    "web_searches": "web_searches",
+}
+_COSTS = {"cost_usd": "cost_usd", "input_cost_usd": "input_cost_usd"}
+_COSTS["output_cost_usd"] = "output_cost_usd"
+_TEXTS = ("model", "provider", "stop_reason", "service_tier", "response_id")
+_TIMES = ("latency", "time_to_first_token", "timestamp")
+_REST = ("input", "output", "tools", "parameters", "http_status", "base_url", "error", "stream")
+_KNOWN = frozenset((*_IDENTITY, *_TOKENS, *_COSTS, *_TEXTS, *_TIMES, *_REST, "cached_apart"))
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the user told of one call, until the worker reads it."""
+
+    kind: Kind
+    values: dict[str, Any]
+
+    def bare(self) -> None:
+        for name in ("input", "output", "tools", "parameters"):
+            self.values.pop(name, None)
+
+
+def capture_generation(**told: Any) -> str:
+    """Tell of one call to a model, and return the uuid of its event.
+
+        posthog_llm.capture_generation(
+            model="mixtral", provider="my-cluster", input=messages, output=reply,
+            input_tokens=120, output_tokens=40, latency=1.8, distinct_id="user-7",
+        )
+
+    - `model`, `provider`: names by which PostHog prices the call; `model` is required.
+    - `input`: messages, or a text. `output`: a text, a message, or a list of them. `tools`.
+    - `input_tokens`, `output_tokens`, `total_tokens`, `cache_read_tokens`, `cache_write_tokens`
+      (of these `cache_write_5m_tokens`, `cache_write_1h_tokens`), `reasoning_tokens`,
+      `audio_input_tokens`, `audio_output_tokens`, `image_input_tokens`, `image_output_tokens`,
+      `web_searches`: counts. Absent means unknown; 0 is priced as free.
+    - `cached_apart`: whether cached tokens are counted beside the input, as Anthropic does.
+    - `latency`, `time_to_first_token`: seconds. `timestamp`: start of the call, Unix seconds; by
+      default so long ago as `latency` says.
+    - `http_status`, `base_url`, `stream`, `stop_reason`, `service_tier`, `response_id`,
+      `parameters` (a mapping; what may leave of it is decided by an allow-list).
+    - `error`: an exception or a text; the event is then an error.
+    - `cost_usd`, or `input_cost_usd` and `output_cost_usd`: what it cost, USD; PostHog takes them
+      as they are.
+    - `distinct_id`, `trace_id`, `session_id`, `span_id`, `parent_id`, `span_name`, `trace_name`,
+      `properties`, `groups`, `privacy_mode`, `posthog_client`: as on a wrapped call; contexts,
+      traces and spans hold, too.
+
+    Raises `TypeError` or `ValueError` that names the argument.
+    """
+    return _capture("generation", _checked("capture_generation", told))
+
+
+def capture_embedding(**told: Any) -> str:
+    """Tell of one call to an embedding model, and return the uuid of its event.
+
+    Takes what `capture_generation` does; an embedding has no output.
+    """
+    return _capture("embedding", _checked("capture_embedding", told))
+
+
+class generation:
+    """Time a block that calls a model, and tell what was set on it.
+
+        with posthog_llm.generation(model="mixtral", provider="my-cluster", input=messages) as g:
+            reply = call_it(messages)
+            g.output, g.output_tokens = reply.text, reply.tokens
+
+    Takes the arguments of `capture_generation`, and has each of them as an attribute that may be
+    set until the end. `id` is the event's uuid. `with` and `async with`; an exception is recorded
+    and goes on unchanged. `first_token()` notes the time of the first token.
+
+    Raises `TypeError` or `ValueError` that names the argument.
+    """
+
+    def __init__(self, **told: Any) -> None:
+        self.__dict__["_told"] = _checked("generation", told)
+        self.__dict__["id"] = new_id()
+        self.__dict__["_clock"] = self.__dict__["_started_at"] = 0.0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._told.update(_checked("generation", {name: value}, whole=False))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _KNOWN:
+            return self.__dict__["_told"].get(name)
+        raise AttributeError(f"a generation has no {name!r}")
+
+    def first_token(self) -> None:
+        """Note that the first token came now."""
+        self._told.setdefault("time_to_first_token", time.perf_counter() - self._clock)
+
+    def __enter__(self) -> generation:
+        self.__dict__["_started_at"], self.__dict__["_clock"] = time.time(), time.perf_counter()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
+        told = self._told
+        told.setdefault("latency", time.perf_counter() - self._clock)
+        told.setdefault("timestamp", self._started_at)
+        if error is not None:
+            told.setdefault("error", error)
+        _capture("generation", told, self.id)
+
+    async def __aenter__(self) -> generation:
+        return self.__enter__()
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self.__exit__(*exc_info)
+
+
+def capture_feedback(trace_id: str, text: str, **given: Any) -> str:
+    """Tell what a user said of a trace, and return the uuid of the event.
+
+    Takes `distinct_id`, `session_id`, `properties`, `groups` and `posthog_client`, too; contexts
+    hold. Raises `TypeError` or `ValueError` that names the argument.
+    """
+    return _capture_about("feedback", trace_id, {"input": _words("text", text)}, given)
+
+
+def capture_metric(trace_id: str, name: str, value: float | str | bool, **given: Any) -> str:
+    """Tell a score of a trace, and return the uuid of the event.
+
+    `value` is a number, a text or a bool. The rest is as for `capture_feedback`.
+    """
+    if not isinstance(value, (int, float, str, bool)):
+        raise TypeError(f"value must be a number, a str or a bool, not {type(value).__name__}")
+    details = {"details": {"name": _words("name", name), "value": value}}
+    return _capture_about("metric", trace_id, details, given)
+
+
+def _words(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError(f"{name} must not be empty")
+    return value
+
+
+def _capture_about(kind: Kind, trace_id: str, told: dict[str, Any], given: dict[str, Any]) -> str:
+    for name in given.keys() - _IDENTITY.keys():
+        raise TypeError(f"capture_{kind}() got an unexpected argument {name!r}")
+    named = {name: checked(name, _IDENTITY[name], value) for name, value in given.items()}
+    return _capture(kind, {**named, **told, "trace_id": text("trace_id", trace_id)})
+
+
+# -- checks --------------------------------------------------------------------------
+
+
+def _checked(what: str, told: dict[str, Any], *, whole: bool = True) -> dict[str, Any]:
+    if unknown := told.keys() - _KNOWN:
+        raise TypeError(f"{what}() got an unexpected argument {min(unknown)!r}")
+    if whole and not told.get("model"):
+        raise TypeError(f"{what}() needs a model: the name by which PostHog prices the call")
+    return {name: _value(name, value) for name, value in told.items() if value is not None}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in _IDENTITY:
+        return checked(name, _IDENTITY[name], value)
+    if name in _TOKENS or name == "http_status":
+        return count(name, value)
+    if name in _COSTS:
+        return usd(name, value)
+    if name in _TEXTS or name == "base_url":
+        return text(name, value)
+    if name in _TIMES:
+        return seconds(name, value)
+    if name in ("stream", "cached_apart") and not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+    if name == "parameters" and not isinstance(value, Mapping):
+        raise TypeError(f"parameters must be a mapping, not {type(value).__name__}")
+    if name == "error" and not isinstance(value, (BaseException, str)):
+        raise TypeError(f"error must be an exception or a str, not {type(value).__name__}")
+    return list(value) if name in ("input", "output") and isinstance(value, list) else value
+
+
+# -- from what was told to a record --------------------------------------------------
+
+
+def _capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> str:
+    own = Arguments(**{f: told[name] for name, f in _IDENTITY.items() if name in told})
+    context = current()
+    exchange = Exchange("manual", event_id or new_id(), Scope(own, context, ambient()), 0.0)
+    sample = sampling.draw(False, own, context)
+    if context.capture is False or sample is None:
+        return exchange.id
+    latency = told.get("latency")
+    exchange.started_at = told.get("timestamp") or time.time() - (latency or 0.0)
+    exchange.streamed = told.get("stream", "time_to_first_token" in told)
+    exchange.status = told.get("http_status")
+    exchange.outcome, exchange.failure = _outcome(told.get("error"), exchange.status)
+    exchange.content, exchange.reader = _Told(kind, dict(told)), _record
+    sample.note(exchange)
+    named = own.client or context.client
+    if named is not None and outbox.on_client is not None:
+        outbox.on_client(named)
+    outbox.start()
+    outbox.put(exchange)
+    return exchange.id
+
+
+def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
+    if error is None:
+        return (Outcome.OK, None) if (status or 200) < 400 else (Outcome.ERROR, None)
+    if isinstance(error, str):
+        return Outcome.ERROR, Failure("Error", error, status=status)
+    if not isinstance(error, Exception):
+        return Outcome.CANCELLED, None
+    found = getattr(error, "status_code", None)
+    found = found if isinstance(found, int) else status
+    return Outcome.ERROR, Failure(type(error).__name__, str(error), status=found)
+
+
+def _record(exchange: Exchange) -> Record:
+    kind: Kind = exchange.content.kind
+    told: dict[str, Any] = exchange.content.values
+    asked, given = told.get("input"), told.get("output")
+    return Record(
+        kind=kind,
+        exchange=exchange,
+        asked=Asked(
+            model=told.get("model"),
+            input=asked if kind == "feedback" else _messages("user", asked),
+            tools=told.get("tools"),
+            parameters=told.get("parameters") or {},
+        ),
+        answered=Answered(
+            output=_messages("assistant", given),
+            usage=_usage(told),
+            stop_reason=told.get("stop_reason"),
+            service_tier=told.get("service_tier"),
+            response_id=told.get("response_id"),
+        ),
+        provider=told.get("provider") or "",
+        base_url=bare_url(told.get("base_url") or ""),
+        latency=told.get("latency"),
+        time_to_first_token=told.get("time_to_first_token"),
+        outcome=exchange.outcome,
+        failure=exchange.failure,
+        request_id=None,
+        retries=0,
+        content_cut=exchange.cut,
+        details=told.get("details") or {},
+    )
+
+
+def _messages(role: str, value: Any) -> Any:
+    """Show a bare text as a message; messages are as they are."""
+    if isinstance(value, list):
+        return [_message(role, item) for item in value]
+    return None if value is None else [_message(role, value)]
+
+
+def _message(role: str, value: Any) -> Any:
+    return {"role": role, "content": value} if isinstance(value, str) else value
+
+
+def _usage(told: dict[str, Any]) -> Usage:
+    names = {field.name for field in fields(Usage)}
+    usage = Usage(**{name: told[name] for name in names & told.keys()})
+    usage.cached_apart = told.get("cached_apart")
+    sides = usage.input_cost_usd, usage.output_cost_usd
+    if usage.cost_usd is None and None not in sides:
+        usage.cost_usd = sum(side or 0.0 for side in sides)
+    return usage
