@@ -14,6 +14,7 @@ from .delivery.lifecycle import flush, install_signal_flush, shutdown, stats
 from .delivery.project import Project
 from .delivery.stats import Stats
 from .event import VERSION as __version__
+from .instrumentation import instrument, uninstrument
 from .manual import (
     capture_embedding,
     capture_feedback,
@@ -46,8 +47,10 @@ __all__ = [
     "generation",
     "headers",
     "install_signal_flush",
+    "instrument",
     "shutdown",
     "span",
     "stats",
     "trace",
+    "uninstrument",
 ]

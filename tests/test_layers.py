@@ -15,7 +15,7 @@ ROOMS = [
     {"identity"},
     {"observe", "event"},
     {"delivery"},
-    {"manual", "propagation", "tracing"},
+    {"instrumentation", "manual", "propagation", "tracing"},
     {"openai", "anthropic", "litellm", "testing", "__init__"},
     {"demo"},
     {"cli"},

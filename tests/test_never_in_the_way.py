@@ -312,7 +312,7 @@ def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
     del event
     gc.collect()
     # The stream is still in hand. Caches grow with a first call, by nothing near a block a chunk.
-    assert sys.getallocatedblocks() - blocks < 10_000
+    assert sys.getallocatedblocks() - blocks < 20_000
 
 
 def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:

@@ -10,18 +10,10 @@ import functools
 import inspect
 from typing import Any
 
-from .. import sampling
-from ..context import NOTHING, ambient, current, merged
-from ..exchange import Arguments, Scope
-from ..faults import guarded
-from ..providers.batches import Batch
-from ..providers.endpoints import batch_of, endpoint_of
-from . import body, resources, stream_usage
-from .arguments import CARRIER, NAMES, peel, unload
-from .call import Call
-from .event_ids import remember
+from ..context import NOTHING, merged
+from . import resources, seam
+from .arguments import NAMES, peel
 from .outbox import outbox
-from .outer import HEADER, is_named_gateway, is_told_above
 
 _CLIENT_ONLY = {
     "posthog_stream_usage": True,
@@ -74,22 +66,11 @@ class ObservedClient:
     with_options = copy
 
     def _build_request(self, options: Any, **kwargs: Any) -> Any:
-        call = unload(options)
-        if not isinstance(call, Call):
-            return super()._build_request(options, **kwargs)  # type: ignore[misc]
-        if call.injector:
-            _add_usage(call.injector, options)
-        request = super()._build_request(options, **kwargs)  # type: ignore[misc]
-        request.extensions[CARRIER] = call
-        if is_named_gateway(request.url.host):
-            request.headers[HEADER] = call.exchange.id
-        call.sent(request, options)
-        return request
+        build = super()._build_request  # type: ignore[misc]
+        return seam.build_request(options, lambda: build(options, **kwargs))
 
     def _process_response(self, *, response: Any, **kwargs: Any) -> Any:
-        call = response.request.extensions.get(CARRIER)
-        if isinstance(call, Call):
-            _observe(call, response)
+        seam.see_response(response)
         return super()._process_response(response=response, **kwargs)  # type: ignore[misc]
 
 
@@ -97,32 +78,16 @@ class SyncClient(ObservedClient):
     """Mixin for a client whose `request` returns."""
 
     def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        call = _begin(self, options)
-        if call is None:
-            return super().request(cast_to, options, **kwargs)  # type: ignore[misc]
-        with call:
-            try:
-                return remember(super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
-            except Exception as error:
-                if not call.refused_usage(error):
-                    raise
-            return remember(super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
+        send = super().request  # type: ignore[misc]
+        return seam.request(self, options, lambda: send(cast_to, options, **kwargs))
 
 
 class AsyncClient(ObservedClient):
     """Mixin for a client whose `request` is awaited."""
 
     async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        call = _begin(self, options)
-        if call is None:
-            return await super().request(cast_to, options, **kwargs)  # type: ignore[misc]
-        with call:
-            try:
-                return remember(await super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
-            except Exception as error:
-                if not call.refused_usage(error):
-                    raise
-            return remember(await super().request(cast_to, options, **kwargs), call)  # type: ignore[misc]
+        send = super().request  # type: ignore[misc]
+        return await seam.arequest(self, options, lambda: send(cast_to, options, **kwargs))
 
 
 def _peel_own(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -169,84 +134,3 @@ def _signature(sdk: Any) -> inspect.Signature:
         for name, default in {**dict.fromkeys(NAMES), **_CLIENT_ONLY}.items()
     ]
     return signature.replace(parameters=[*signature.parameters.values(), *ours])
-
-
-def _begin(client: Any, options: Any) -> Call | None:
-    """Start observing a request, or return `None` where there is nothing to observe.
-
-    The carried arguments are taken out first and outside the guard: whatever happens to us,
-    they must not become a URL parameter.
-    """
-    carried = unload(options)
-    call = _started(client, options, carried)
-    if call is not None:
-        options.params = {**(options.params or {}), CARRIER: call}
-    return call
-
-
-@guarded
-def _started(client: Any, options: Any, carried: Any) -> Call | None:
-    endpoint = endpoint_of(options.method, options.url)
-    if endpoint is None or is_told_above():
-        return None
-    given = carried if isinstance(carried, Arguments) else NOTHING
-    outer, defaults = current(), client._posthog
-    if _is_off(given, outer, defaults):
-        return None
-    sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
-    if sample is None:
-        return None
-    outbox.start()
-    named = given.client or outer.client
-    if named is not None and outbox.on_client is not None:
-        outbox.on_client(named)
-    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
-    streamed = _streams(options)
-    injector = None
-    if streamed and endpoint.streams_usage and client._posthog_stream_usage:
-        injector = stream_usage.Injector(str(client.base_url))
-    call = Call(endpoint.name, scope, injector)
-    call.exchange.base_url = getattr(client, "_base_url", None) or client.base_url
-    call.exchange.client = client
-    call.exchange.model = _model(options)
-    call.exchange.streamed = streamed
-    if endpoint.name == "message_batch":
-        call.exchange.batch = Batch(batch_of(options.url))
-    sample.note(call.exchange)
-    return call
-
-
-def _is_off(*by_precedence: Arguments) -> bool:
-    for arguments in by_precedence:
-        if arguments.capture is not None:
-            return not arguments.capture
-    return False
-
-
-def _in_background(endpoint: str, options: Any) -> bool:
-    body = options.json_data
-    return endpoint == "response_poll" or (isinstance(body, dict) and bool(body.get("background")))
-
-
-def _model(options: Any) -> str | None:
-    body = options.json_data
-    model = body.get("model") if isinstance(body, dict) else None
-    return model if isinstance(model, str) else None
-
-
-def _streams(options: Any) -> bool:
-    body, params = options.json_data, options.params
-    return bool(
-        (isinstance(body, dict) and body.get("stream")) or (params and params.get("stream"))
-    )
-
-
-@guarded
-def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
-    injector.add(options)
-
-
-@guarded
-def _observe(call: Call, response: Any) -> None:
-    if call.answered(response):
-        body.wrap(response, call)

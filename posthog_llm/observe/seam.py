@@ -1,0 +1,153 @@
+"""The seam: an SDK client's own `request`, and the two hooks below it.
+
+The client classes of ours and `instrument` share it; sync and async share all but the `await`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .. import sampling
+from ..context import NOTHING, ambient, current
+from ..exchange import Arguments, Scope
+from ..faults import guarded
+from ..providers.batches import Batch
+from ..providers.endpoints import batch_of, endpoint_of
+from . import body, stream_usage
+from .arguments import CARRIER, unload
+from .call import Call
+from .event_ids import remember
+from .outbox import outbox
+from .outer import HEADER, is_named_gateway, is_told_above
+
+
+def request(client: Any, options: Any, send: Callable[[], Any]) -> Any:
+    """Send a request by the SDK, and observe it where it runs a model."""
+    call = _begin(client, options)
+    if call is None:
+        return send()
+    with call:
+        try:
+            return remember(send(), call)
+        except Exception as error:
+            if not call.refused_usage(error):
+                raise
+        return remember(send(), call)
+
+
+async def arequest(client: Any, options: Any, send: Callable[[], Awaitable[Any]]) -> Any:
+    """Do what `request` does, and await it."""
+    call = _begin(client, options)
+    if call is None:
+        return await send()
+    with call:
+        try:
+            return remember(await send(), call)
+        except Exception as error:
+            if not call.refused_usage(error):
+                raise
+        return remember(await send(), call)
+
+
+def build_request(options: Any, build: Callable[[], Any]) -> Any:
+    """Build one HTTP request by the SDK; the observed call goes from its options to it."""
+    call = unload(options)
+    if not isinstance(call, Call):
+        return build()
+    if call.injector:
+        _add_usage(call.injector, options)
+    made = build()
+    made.extensions[CARRIER] = call
+    if is_named_gateway(made.url.host):
+        made.headers[HEADER] = call.exchange.id
+    call.sent(made, options)
+    return made
+
+
+def see_response(response: Any) -> None:
+    """Note an answer's head, and put our wrapper around a body that is still to be read."""
+    call = response.request.extensions.get(CARRIER)
+    if isinstance(call, Call):
+        _observe(call, response)
+
+
+def _begin(client: Any, options: Any) -> Call | None:
+    """Start observing a request, or return `None` where there is nothing to observe.
+
+    The carried arguments are taken out first and outside the guard: whatever happens to us,
+    they must not become a URL parameter.
+    """
+    carried = unload(options)
+    call = _started(client, options, carried)
+    if call is not None:
+        options.params = {**(options.params or {}), CARRIER: call}
+    return call
+
+
+@guarded
+def _started(client: Any, options: Any, carried: Any) -> Call | None:
+    endpoint = endpoint_of(options.method, options.url)
+    if endpoint is None or is_told_above():
+        return None
+    given = carried if isinstance(carried, Arguments) else NOTHING
+    outer, defaults = current(), client._posthog
+    if _is_off(given, outer, defaults):
+        return None
+    sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
+    if sample is None:
+        return None
+    outbox.start()
+    named = given.client or outer.client
+    if named is not None and outbox.on_client is not None:
+        outbox.on_client(named)
+    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
+    streamed = _streams(options)
+    injector = None
+    if streamed and endpoint.streams_usage and client._posthog_stream_usage:
+        injector = stream_usage.Injector(str(client.base_url))
+    call = Call(endpoint.name, scope, injector)
+    call.exchange.base_url = getattr(client, "_base_url", None) or client.base_url
+    call.exchange.client = client
+    call.exchange.model = _model(options)
+    call.exchange.streamed = streamed
+    if endpoint.name == "message_batch":
+        call.exchange.batch = Batch(batch_of(options.url))
+    sample.note(call.exchange)
+    return call
+
+
+def _is_off(*by_precedence: Arguments) -> bool:
+    for arguments in by_precedence:
+        if arguments.capture is not None:
+            return not arguments.capture
+    return False
+
+
+def _in_background(endpoint: str, options: Any) -> bool:
+    body = options.json_data
+    return endpoint == "response_poll" or (isinstance(body, dict) and bool(body.get("background")))
+
+
+def _model(options: Any) -> str | None:
+    body = options.json_data
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else None
+
+
+def _streams(options: Any) -> bool:
+    body, params = options.json_data, options.params
+    return bool(
+        (isinstance(body, dict) and body.get("stream")) or (params and params.get("stream"))
+    )
+
+
+@guarded
+def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
+    injector.add(options)
+
+
+@guarded
+def _observe(call: Call, response: Any) -> None:
+    if call.answered(response):
+        body.wrap(response, call)
