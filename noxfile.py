@@ -49,6 +49,17 @@ def gateway(session: nox.Session, litellm: str) -> None:
     session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs)
 
 
+@nox.session(python="3.12")
+def frameworks(session: nox.Session) -> None:
+    """Test frameworks that are given our clients, or are watched by `instrument`."""
+    llama = [f"llama-index-llms-{name}" for name in ("openai", "anthropic")]
+    chains = ["langchain-openai", "langchain-anthropic", "openai-agents", "instructor", "dspy"]
+    # pydantic-ai does not work with anthropic 1.x and 2.x yet.
+    packages = ["pydantic-ai", "anthropic<1", "litellm", *chains, *llama]
+    session.install("-e", ".", *packages, *_groups("test"))
+    session.run("pytest", "tests/test_frameworks.py", *session.posargs)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure ours beside the bare SDK and posthog.ai; prints the table of docs/performance.md."""

@@ -25,7 +25,7 @@ _PROVIDERS = {
     "AnthropicAWS": "anthropic",
     "AnthropicGoogleCloud": "anthropic",
 }
-_SETTINGS = ("_posthog", "_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
+_SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
 _undo: dict[str, list[Callable[[], object]]] = {}
 """What takes our seam out of an SDK again, by its name; an SDK that is watched has an entry."""
 _hooked: set[str] = set()

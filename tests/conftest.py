@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import gc
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
+import certifi
 import pytest
 
 from posthog_llm import faults
@@ -16,6 +20,17 @@ for name in list(os.environ):
     if name.startswith(("POSTHOG_", "OPENAI_", "AZURE_OPENAI_", "AWS_", "ANTHROPIC_")):
         del os.environ[name]
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"  # else LiteLLM asks the network for prices
+
+
+# Nothing here speaks TLS, and every client would read some hundred authorities: one suffices.
+_end = "-----END CERTIFICATE-----\n"
+_authority = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 - as long as the tests
+_authority.write(Path(certifi.where()).read_text().partition(_end)[0] + _end)
+_authority.flush()
+os.environ["SSL_CERT_FILE"] = _authority.name
+# What is imported by now stays: the many collections of the tests need not look at it.
+gc.collect()
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)
