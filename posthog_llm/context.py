@@ -52,8 +52,8 @@ def bind(function: F) -> F:
 
         executor.submit(posthog_llm.bind(work), item)
 
-    Takes plain and async functions. The values of every context variable travel, `posthog`'s
-    and OpenTelemetry's included; an async function takes ours alone.
+    Takes plain and async functions, and generators. The values of every context variable
+    travel, `posthog`'s and OpenTelemetry's included; to all but plain functions ours alone.
     """
     made: F = bound(function, _current)
     return made

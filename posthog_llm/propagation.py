@@ -35,9 +35,9 @@ def headers() -> dict[str, str]:
 
     `x-posthog-llm-trace-id`, `x-posthog-llm-parent-id`, `x-posthog-llm-session-id`,
     `X-POSTHOG-DISTINCT-ID` and `X-POSTHOG-SESSION-ID` (of a session replay), each where it is
-    known and fits into a header, and `traceparent`, whose ids are the trace's and the parent's
-    where those are UUIDs, and derived from them otherwise. Send them to services of your own
-    only: they say who asks.
+    known and fits into a header, and `traceparent`: of the active OpenTelemetry span, else with
+    the trace's and the parent's ids where those are UUIDs, and ids derived from them otherwise.
+    Send them to services of your own only: they say who asks.
     """
     here, around = current(), ambient()
     replay = around.session_id or (here.properties or {}).get(_REPLAY_PROPERTY)
@@ -49,7 +49,9 @@ def headers() -> dict[str, str]:
         _REPLAY.upper(): replay,
     }
     told = {name: value for name, value in found.items() if value and not _UNFIT.search(value)}
-    if here.trace_id:
+    if around.otel:
+        told[_W3C] = "00-{}-{}-01".format(*around.otel)
+    elif here.trace_id:
         told[_W3C] = f"00-{_hex(here.trace_id, 32)}-{_hex(here.parent_id or here.trace_id, 16)}-01"
     return told
 

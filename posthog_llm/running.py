@@ -138,21 +138,30 @@ def _agenerated(open_block: OpenBlock, function: Any, values: ContextVar[Any]) -
     return generated
 
 
+class _Holding:
+    """A block in which a value holds."""
+
+    def __init__(self, values: ContextVar[Any], held: Any) -> None:
+        self._values, self._held, self._outer = values, held, None
+
+    def __enter__(self) -> None:
+        self._outer = self._values.get()
+        self._values.set(self._held)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._values.set(self._outer)
+
+
 def bound(function: Any, values: ContextVar[Any]) -> Any:
     """Return `function` with what holds here; see `posthog_llm.bind`."""
     held = values.get()
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
-            outer = values.get()
-            values.set(held)
-            try:
-                return await function(*args, **kwargs)
-            finally:
-                values.set(outer)
-
-        return awaited
+    runs_later = (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    )
+    if runs_later:
+        return inside(lambda args, kwargs: _Holding(values, held), function, values)
     context = contextvars.copy_context()
 
     @functools.wraps(function)

@@ -716,19 +716,34 @@ def test_our_client_inside_litellm(sink: MemorySink, provider: ScriptedProvider)
     lite.told(3)
 
 
-def test_our_client_inside_litellm_with_its_own_callback(
-    sink: MemorySink,
-    provider: ScriptedProvider,
-    receiver: PostHogReceiver,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def built_in(receiver: PostHogReceiver, monkeypatch: pytest.MonkeyPatch) -> PostHogReceiver:
+    """LiteLLM's own callback, made anew, for a project of its own."""
     monkeypatch.setenv("POSTHOG_API_KEY", "phc_own")
     monkeypatch.setenv("POSTHOG_API_URL", receiver.url)
+    monkeypatch.setattr(litellm.litellm_core_utils.litellm_logging, "_in_memory_loggers", [])
+    return receiver
+
+
+def test_built_in_callback_beside_ours(lite: Lite, built_in: PostHogReceiver) -> None:
+    lite.use(PostHogLogger(posthog_client=lite.sink), "posthog")
+    lite.chat()
+    lite.told(1)
+    lite.use(litellm.callbacks[0])
+    lite.chat(success_callback=["posthog"])  # as a team's settings do
+    lite.told(2)
+    time.sleep(0.2)
+    assert built_in.events == []
+
+
+def test_our_client_inside_litellm_with_its_own_callback(
+    sink: MemorySink, provider: ScriptedProvider, built_in: PostHogReceiver
+) -> None:
     lite = Lite(provider, sink, "")
     lite.use()
     litellm.success_callback = ["posthog"]
     client = OpenAI(base_url=provider.base_url, api_key="k", posthog_client=sink)
     lite.call("completion", "openai/gpt-4o", ASK, client=client)
-    receiver.wait_for(1)
+    built_in.wait_for(1)
     lite.told(0)
     lite.use()

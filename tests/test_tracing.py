@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm import bind, context, span, trace
+from posthog_llm import bind, context, headers, span, trace
 from posthog_llm.context import current
 from posthog_llm.testing import MemorySink
 
@@ -306,11 +306,17 @@ def test_bind_carries_into_threads(here: MemorySink) -> None:
     async def awork() -> Any:
         return current().trace_id
 
+    def pieces() -> Any:
+        yield current().trace_id
+        yield current().trace_id
+
     with ThreadPoolExecutor(4) as pool, trace("t", trace_id="t"):
         assert list(pool.map(bind(work), range(4))) == ["t"] * 4
         assert pool.submit(lambda: current().trace_id).result() is None
-        bound = bind(awork)
+        bound, bound_pieces = bind(awork), bind(pieces)
     assert asyncio.run(bound()) == "t"
+    assert list(bound_pieces()) == ["t", "t"]
+    assert current().trace_id is None
     events = by_name(here)
     assert {events[f"s{n}"].properties["$ai_parent_id"] for n in range(4)} == {"t"}
 
@@ -361,9 +367,11 @@ def test_ids_of_an_active_opentelemetry_span(drive: Driver, here: MemorySink) ->
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("outer") as outer, span("s"):
         drive.call(lambda: client.chat.completions.create(**ASK))
+        parent = headers()["traceparent"]
     drive.call(lambda: client.chat.completions.create(**ASK))
     inside, step, after = here.wait_for(3)
     ids = outer.get_span_context()
+    assert parent == f"00-{ids.trace_id:032x}-{ids.span_id:016x}-01"
     for event in (inside, step):
         assert event.properties["$trace_id"] == f"{ids.trace_id:032x}"
         assert event.properties["$span_id"] == f"{ids.span_id:016x}"

@@ -30,7 +30,7 @@ from ..faults import guarded
 from ..observe.arguments import peel
 from ..observe.outer import is_told_above
 from . import attempt as attempts
-from . import metadata, urls
+from . import built_in, metadata, urls
 from .attempt import Attempt
 
 __all__ = ["PostHogLogger"]
@@ -69,6 +69,7 @@ class PostHogLogger(_CustomLogger):
                 "POSTHOG_API_URL), or pass posthog_client=posthog.Posthog(...)"
             )
         urls.let_through()
+        built_in.silence()
         # Now, because a process that ends takes no new threads: its calls may be told then only.
         worker.attach(worker.destinations.find(self._defaults.client))
 
