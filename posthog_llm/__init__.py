@@ -14,14 +14,9 @@ from .delivery.lifecycle import flush, install_signal_flush, shutdown, stats
 from .delivery.project import Project
 from .delivery.stats import Stats
 from .event import VERSION as __version__
+from .feedback import capture_feedback, capture_metric
 from .instrumentation import instrument, uninstrument
-from .manual import (
-    capture_embedding,
-    capture_feedback,
-    capture_generation,
-    capture_metric,
-    generation,
-)
+from .manual import capture_embedding, capture_generation, generation
 from .observe.event_ids import event_id
 from .propagation import ASGIMiddleware, WSGIMiddleware, continue_trace, headers
 from .settings import Spool, configure

@@ -15,6 +15,7 @@ _HEAD, _TAIL = 4 << 10, 8 << 10
 """Bytes of an answer's beginning and end that name the model and the tokens."""
 _WEIGHT = 2048
 """Bytes that a call weighs beside its content."""
+_MOST_NODES = 2000
 
 
 class Outcome(str, Enum):
@@ -210,3 +211,21 @@ def _within(pieces: Iterable[bytes], most: int) -> int:
     """Return how many of the first pieces have `most` bytes together, and one more."""
     sizes = itertools.accumulate(map(len, pieces))
     return sum(1 for _ in itertools.takewhile(lambda size: size < most, sizes)) + 1
+
+
+def size_of(value: Any) -> int:
+    """Return about how many bytes a value holds; it is looked at in its first nodes only."""
+    total, waiting = 0, [value]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            break
+        item = waiting.pop()
+        if isinstance(item, (str, bytes)):
+            total += len(item)
+        elif isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        else:
+            total += 8
+    return total + 8 * len(waiting)

@@ -1,4 +1,4 @@
-"""Calls to models that no wrapper sees, feedback and scores: told by hand.
+"""Calls to models that no wrapper sees: told by hand.
 
 The same record, privacy and delivery as wrapped calls.
 """
@@ -13,13 +13,14 @@ from typing import Any
 from . import sampling
 from .checks import checked, count, seconds, text, usd
 from .context import ambient, current
-from .exchange import Arguments, Exchange, Failure, Outcome, Scope
+from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of
+from .faults import guarded
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
 from .providers.hosts import bare_url
 from .record import Answered, Asked, Kind, Record, Usage
 
-_IDENTITY = {
+IDENTITY = {
     **{name: name for name in ("distinct_id", "trace_id", "session_id", "span_id", "parent_id")},
     **{name: name for name in ("span_name", "trace_name", "properties", "groups", "privacy_mode")},
     "posthog_client": "client",
@@ -37,7 +38,7 @@ _COSTS["output_cost_usd"] = "output_cost_usd"
 _TEXTS = ("model", "provider", "stop_reason", "service_tier", "response_id")
 _TIMES = ("latency", "time_to_first_token", "timestamp")
 _REST = ("input", "output", "tools", "parameters", "http_status", "base_url", "error", "stream")
-_KNOWN = frozenset((*_IDENTITY, *_TOKENS, *_COSTS, *_TEXTS, *_TIMES, *_REST, "cached_apart"))
+_KNOWN = frozenset((*IDENTITY, *_TOKENS, *_COSTS, *_TEXTS, *_TIMES, *_REST, "cached_apart"))
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ def capture_generation(**told: Any) -> str:
 
     Raises `TypeError` or `ValueError` that names the argument.
     """
-    return _capture("generation", _checked("capture_generation", told))
+    return capture("generation", _checked("capture_generation", told))
 
 
 def capture_embedding(**told: Any) -> str:
@@ -88,7 +89,7 @@ def capture_embedding(**told: Any) -> str:
 
     Takes what `capture_generation` does; an embedding has no output.
     """
-    return _capture("embedding", _checked("capture_embedding", told))
+    return capture("embedding", _checked("capture_embedding", told))
 
 
 class generation:
@@ -132,48 +133,13 @@ class generation:
         told.setdefault("timestamp", self._started_at)
         if error is not None:
             told.setdefault("error", error)
-        _capture("generation", told, self.id)
+        capture("generation", told, self.id)
 
     async def __aenter__(self) -> generation:
         return self.__enter__()
 
     async def __aexit__(self, *exc_info: Any) -> None:
         self.__exit__(*exc_info)
-
-
-def capture_feedback(trace_id: str, text: str, **given: Any) -> str:
-    """Tell what a user said of a trace, and return the uuid of the event.
-
-    Takes `distinct_id`, `session_id`, `properties`, `groups` and `posthog_client`, too; contexts
-    hold. Raises `TypeError` or `ValueError` that names the argument.
-    """
-    return _capture_about("feedback", trace_id, {"input": _words("text", text)}, given)
-
-
-def capture_metric(trace_id: str, name: str, value: float | str | bool, **given: Any) -> str:
-    """Tell a score of a trace, and return the uuid of the event.
-
-    `value` is a number, a text or a bool. The rest is as for `capture_feedback`.
-    """
-    if not isinstance(value, (int, float, str, bool)):
-        raise TypeError(f"value must be a number, a str or a bool, not {type(value).__name__}")
-    details = {"details": {"name": _words("name", name), "value": value}}
-    return _capture_about("metric", trace_id, details, given)
-
-
-def _words(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{name} must not be empty")
-    return value
-
-
-def _capture_about(kind: Kind, trace_id: str, told: dict[str, Any], given: dict[str, Any]) -> str:
-    for name in given.keys() - _IDENTITY.keys():
-        raise TypeError(f"capture_{kind}() got an unexpected argument {name!r}")
-    named = {name: checked(name, _IDENTITY[name], value) for name, value in given.items()}
-    return _capture(kind, {**named, **told, "trace_id": text("trace_id", trace_id)})
 
 
 # -- checks --------------------------------------------------------------------------
@@ -188,8 +154,8 @@ def _checked(what: str, told: dict[str, Any], *, whole: bool = True) -> dict[str
 
 
 def _value(name: str, value: Any) -> Any:
-    if name in _IDENTITY:
-        return checked(name, _IDENTITY[name], value)
+    if name in IDENTITY:
+        return checked(name, IDENTITY[name], value)
     if name in _TOKENS or name == "http_status":
         return count(name, value)
     if name in _COSTS:
@@ -210,26 +176,34 @@ def _value(name: str, value: Any) -> Any:
 # -- from what was told to a record --------------------------------------------------
 
 
-def _capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> str:
-    own = Arguments(**{f: told[name] for name, f in _IDENTITY.items() if name in told})
+def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> str:
+    """Tell what was checked, and return the uuid of its event."""
+    event_id = event_id or new_id()
+    _put(kind, dict(told), event_id)
+    return event_id
+
+
+@guarded
+def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
+    own = Arguments(**{f: told[name] for name, f in IDENTITY.items() if name in told})
     context = current()
-    exchange = Exchange("manual", event_id or new_id(), Scope(own, context, ambient()), 0.0)
+    exchange = Exchange("manual", event_id, Scope(own, context, ambient()), 0.0)
     sample = sampling.draw(False, own, context)
     if context.capture is False or sample is None:
-        return exchange.id
+        return
     latency = told.get("latency")
     exchange.started_at = told.get("timestamp") or time.time() - (latency or 0.0)
     exchange.streamed = told.get("stream", "time_to_first_token" in told)
     exchange.status = told.get("http_status")
     exchange.outcome, exchange.failure = _outcome(told.get("error"), exchange.status)
-    exchange.content, exchange.reader = _Told(kind, dict(told)), _record
+    exchange.content, exchange.reader = _Told(kind, told), _record
+    exchange.received = size_of(told)
     sample.note(exchange)
     named = own.client or context.client
     if named is not None and outbox.on_client is not None:
         outbox.on_client(named)
     outbox.start()
     outbox.put(exchange)
-    return exchange.id
 
 
 def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:

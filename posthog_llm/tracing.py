@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from . import sampling
 from .checks import checked, text
 from .context import NOTHING, ambient, current, decorated, merged, set_current
-from .exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope
+from .exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
 from .faults import guarded
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
@@ -66,7 +66,7 @@ class _Step:
         if self._outer is not None:
             raise RuntimeError(f"{self._kind} {self.name!r} was entered before: make another")
         outer = current()
-        self._outer, self._ambient = outer, ambient()
+        self._outer, self._ambient = outer, _around() or Ambient()
         inner = self._begin(outer)
         self.input = _snapshot(self.input)
         self._started_at, self._clock = time(), perf_counter()
@@ -110,10 +110,6 @@ class _Step:
     def _tell(self, outer: Arguments, error: BaseException | None) -> None:
         if outer.capture is False:
             return
-        sample = sampling.draw(False, self._given, outer)
-        if sample is None:
-            return
-        properties = self.properties or None
         own = Arguments(
             distinct_id=self._given.distinct_id,
             trace_id=self.trace_id,
@@ -121,17 +117,22 @@ class _Step:
             span_id=self.id,
             parent_id=outer.parent_id if self._kind == "span" else None,
             span_name=self.name,
-            properties=properties,
+            properties=self.properties or None,
             groups=self._given.groups,
             privacy_mode=self._given.privacy_mode,
             client=self._given.client,
         )
         around = outer if self._kind == "span" else _without_parent(outer)
+        sample = sampling.draw(False, own, around)
+        if sample is None:
+            return
         exchange = Exchange(self._kind, new_id(), Scope(own, around, self._ambient), 0.0)
         exchange.started_at = self._started_at
         exchange.ended = perf_counter() - self._clock
         exchange.outcome, exchange.failure = _outcome(error)
-        exchange.content = _State(self.input, self.output, self._options.details())
+        output = _snapshot(self.output)
+        exchange.content = _State(self.input, output, self._options.details())
+        exchange.received = size_of((self.input, output))
         exchange.reader = _record
         sample.note(exchange)
         named = self._given.client or outer.client
@@ -250,6 +251,9 @@ def _arguments(what: str, given: dict[str, Any], known: Mapping[str, str]) -> Ar
 def _without_parent(outer: Arguments) -> Arguments:
     """Return what holds around a trace, for what begins anew inside it."""
     return replace(outer, parent_id=None, span_name=None, span_id=None)
+
+
+_around = guarded(ambient)
 
 
 def _snapshot(value: Any) -> Any:

@@ -16,7 +16,7 @@ ROOMS = [
     {"observe", "event"},
     {"delivery"},
     {"instrumentation", "manual", "propagation", "tracing"},
-    {"openai", "anthropic", "litellm", "testing", "__init__"},
+    {"openai", "anthropic", "feedback", "litellm", "testing", "__init__"},
     {"demo"},
     {"cli"},
 ]

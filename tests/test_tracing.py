@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -145,6 +146,21 @@ def test_not_told(here: MemorySink, what: str) -> None:
     finally:
         posthog_llm.configure(sample_rate=1.0)
     here.wait_for(0)
+
+
+def test_a_trace_is_sampled_as_a_whole(drive: Driver, here: MemorySink) -> None:
+    client = drive.ours()
+    posthog_llm.configure(sample_rate=0.5)
+    try:
+        for _ in range(30):
+            with trace("t"), span("s"):
+                drive.call(lambda: client.chat.completions.create(**ASK))
+                posthog_llm.capture_generation(model="m")
+    finally:
+        posthog_llm.configure(sample_rate=1.0)
+    by_trace = Counter(event.properties["$ai_trace_id"] for event in here.events)
+    assert 0 < len(by_trace) < 30
+    assert set(by_trace.values()) == {4}
 
 
 # -- decorators ------------------------------------------------------------------------

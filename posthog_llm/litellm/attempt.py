@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import sampling
 from ..context import NOTHING, ambient, current
-from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope
+from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
 from ..faults import guarded
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
@@ -32,7 +32,6 @@ from .told import Told, endpoint_of, is_told_outside, payload_of
 log = logging.getLogger("posthog_llm")
 _KEY = "posthog_llm_attempt"
 """Where an attempt lies in LiteLLM's own record of its call."""
-_MOST_NODES = 2000
 _MOST_TOLD = 10_000
 """Ids of calls that are remembered."""
 _told: OrderedDict[str, None] = OrderedDict()
@@ -209,21 +208,3 @@ def _failure(error: BaseException | None, kwargs: Mapping[str, Any]) -> Failure:
         status=status if isinstance(status, int) else None,
         stack=stack,
     )
-
-
-def size_of(value: Any) -> int:
-    """Return about how many bytes a value holds; it is looked at in its first nodes only."""
-    total, waiting = 0, [value]
-    for _ in range(_MOST_NODES):
-        if not waiting:
-            break
-        item = waiting.pop()
-        if isinstance(item, (str, bytes)):
-            total += len(item)
-        elif isinstance(item, Mapping):
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
-        else:
-            total += 8
-    return total + 8 * len(waiting)

@@ -1,0 +1,45 @@
+"""What users say of a trace, and scores of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .checks import checked
+from .checks import text as checked_text
+from .manual import IDENTITY, capture
+from .record import Kind
+
+
+def capture_feedback(trace_id: str, text: str, **given: Any) -> str:
+    """Tell what a user said of a trace, and return the uuid of the event.
+
+    Takes `distinct_id`, `session_id`, `properties`, `groups` and `posthog_client`, too; contexts
+    hold. Raises `TypeError` or `ValueError` that names the argument.
+    """
+    return _capture_about("feedback", trace_id, {"input": _words("text", text)}, given)
+
+
+def capture_metric(trace_id: str, name: str, value: float | str | bool, **given: Any) -> str:
+    """Tell a score of a trace, and return the uuid of the event.
+
+    `value` is a number, a text or a bool. The rest is as for `capture_feedback`.
+    """
+    if not isinstance(value, (int, float, str, bool)):
+        raise TypeError(f"value must be a number, a str or a bool, not {type(value).__name__}")
+    details = {"details": {"name": _words("name", name), "value": value}}
+    return _capture_about("metric", trace_id, details, given)
+
+
+def _words(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError(f"{name} must not be empty")
+    return value
+
+
+def _capture_about(kind: Kind, trace_id: str, told: dict[str, Any], given: dict[str, Any]) -> str:
+    for name in given.keys() - IDENTITY.keys():
+        raise TypeError(f"capture_{kind}() got an unexpected argument {name!r}")
+    named = {name: checked(name, IDENTITY[name], value) for name, value in given.items()}
+    return capture(kind, {**named, **told, "trace_id": checked_text("trace_id", trace_id)})
