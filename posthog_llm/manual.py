@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from . import sampling
@@ -25,16 +25,16 @@ IDENTITY = {
     **{name: name for name in ("span_name", "trace_name", "properties", "groups", "privacy_mode")},
     "posthog_client": "client",
 }
-_TOKENS = {
-    **{name: name for name in ("input_tokens", "output_tokens", "total_tokens")},
-    **{name: name for name in ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens")},
-    **{name: name for name in ("cache_write_5m_tokens", "cache_write_1h_tokens")},
-    **{name: name for name in ("audio_input_tokens", "audio_output_tokens")},
-    **{name: name for name in ("image_input_tokens", "image_output_tokens")},
-    "web_searches": "web_searches",
+_TOKENS = frozenset(
+    {"input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens"}
+    | {"cache_write_5m_tokens", "cache_write_1h_tokens", "reasoning_tokens", "web_searches"}
+    | {"audio_input_tokens", "audio_output_tokens", "image_input_tokens", "image_output_tokens"}
+)
+_COSTS = {
+    "total_cost_usd": "cost_usd",
+    "input_cost_usd": "input_cost_usd",
+    "output_cost_usd": "output_cost_usd",
 }
-_COSTS = {"cost_usd": "cost_usd", "input_cost_usd": "input_cost_usd"}
-_COSTS["output_cost_usd"] = "output_cost_usd"
 _TEXTS = ("model", "provider", "stop_reason", "service_tier", "response_id")
 _TIMES = ("latency", "time_to_first_token", "timestamp")
 _REST = ("input", "output", "tools", "parameters", "http_status", "base_url", "error", "stream")
@@ -73,8 +73,8 @@ def capture_generation(**told: Any) -> str:
     - `http_status`, `base_url`, `stream`, `stop_reason`, `service_tier`, `response_id`,
       `parameters` (a mapping; what may leave of it is decided by an allow-list).
     - `error`: an exception or a text; the event is then an error.
-    - `cost_usd`, or `input_cost_usd` and `output_cost_usd`: what it cost, USD; PostHog takes them
-      as they are.
+    - `total_cost_usd`, or `input_cost_usd` and `output_cost_usd`: what it cost, USD; PostHog takes
+      them as they are.
     - `distinct_id`, `trace_id`, `session_id`, `span_id`, `parent_id`, `span_name`, `trace_name`,
       `properties`, `groups`, `privacy_mode`, `posthog_client`: as on a wrapped call; contexts,
       traces and spans hold, too.
@@ -263,9 +263,9 @@ def _message(role: str, value: Any) -> Any:
 
 
 def _usage(told: dict[str, Any]) -> Usage:
-    names = {field.name for field in fields(Usage)}
-    usage = Usage(**{name: told[name] for name in names & told.keys()})
-    usage.cached_apart = told.get("cached_apart")
+    counts = {name: told[name] for name in _TOKENS & told.keys()}
+    costs = {field: told[name] for name, field in _COSTS.items() if name in told}
+    usage = Usage(**counts, **costs, cached_apart=told.get("cached_apart"))
     sides = usage.input_cost_usd, usage.output_cost_usd
     if usage.cost_usd is None and None not in sides:
         usage.cost_usd = sum(side or 0.0 for side in sides)

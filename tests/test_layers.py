@@ -16,7 +16,8 @@ ROOMS = [
     {"observe", "event"},
     {"delivery"},
     {"instrumentation", "manual", "propagation", "tracing"},
-    {"openai", "anthropic", "feedback", "litellm", "testing", "__init__"},
+    {"feedback"},
+    {"openai", "anthropic", "litellm", "testing", "__init__"},
     {"demo"},
     {"cli"},
 ]

@@ -195,7 +195,11 @@ def test_feedback_and_metric(here: MemorySink) -> None:
         (lambda: capture_generation(model="m", output_tokens=-1), ValueError, "output_tokens"),
         (lambda: capture_generation(model="m", latency="1"), TypeError, "latency.*seconds"),
         (lambda: capture_generation(model="m", latency=float("nan")), ValueError, "latency"),
-        (lambda: capture_generation(model="m", cost_usd=-0.1), ValueError, "cost_usd.*USD"),
+        (
+            lambda: capture_generation(model="m", total_cost_usd=-0.1),
+            ValueError,
+            "total_cost_usd.*USD",
+        ),
         (lambda: capture_generation(model="m", stream="yes"), TypeError, "stream"),
         (lambda: capture_generation(model="m", error=500), TypeError, "error"),
         (lambda: capture_generation(model="m", parameters=[1]), TypeError, "parameters"),

@@ -61,8 +61,6 @@ def send(project: Project, event: str, properties: Mapping[str, Any], timeout: f
         client.capture(event, distinct_id="posthog-llm-check", properties=dict(properties))
     except Exception as error:
         raise Unreachable(_reason(error, project)) from error
-    finally:
-        client.shutdown()
     _ask_for_key(project, timeout)
 
 
