@@ -220,11 +220,12 @@ def size_of(value: Any) -> int:
         if not waiting:
             break
         item = waiting.pop()
-        if isinstance(item, (str, bytes)):
+        kind = type(item)
+        if kind is str or kind is bytes:
             total += len(item)
-        elif isinstance(item, Mapping):
+        elif kind is dict:
             waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
+        elif kind is list or kind is tuple:
             waiting.extend(item)
         else:
             total += 8

@@ -62,7 +62,7 @@ def metadata_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """Return `value` where it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if type(value) is dict or isinstance(value, Mapping) else {}
 
 
 def request_headers(kwargs: Mapping[str, Any]) -> dict[str, str]:
