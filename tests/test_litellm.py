@@ -417,6 +417,20 @@ def test_each_hook_may_come_often(lite: Lite) -> None:
     lite.told(1)
 
 
+def test_a_request_that_is_announced_twice(lite: Lite) -> None:
+    logger = litellm.callbacks[0]
+
+    class Again(litellm.integrations.custom_logger.CustomLogger):  # type: ignore[misc,name-defined]
+        def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+            logger.log_pre_api_call(model, messages, kwargs)
+
+    lite.use(logger, Again())
+    lite.chat()
+    assert lite.properties()["$ai_is_error"] is False
+    gc.collect()
+    lite.told(1)
+
+
 def test_hooks_with_records_of_their_own(sink: MemorySink) -> None:
     logger = PostHogLogger(posthog_client=sink)
 

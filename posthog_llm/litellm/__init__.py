@@ -79,7 +79,8 @@ class PostHogLogger(_CustomLogger):
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: dict[str, Any]) -> None:
         if _NOTHING_SENT in kwargs:
             return  # the gateway refused the request itself
-        attempts.begin(kwargs, self._attempt(kwargs, messages))
+        if not attempts.is_running(kwargs):
+            attempts.begin(kwargs, self._attempt(kwargs, messages))
 
     @guarded
     def _note_result(self, kwargs: Mapping[str, Any], response: Any) -> None:
@@ -173,6 +174,7 @@ class PostHogLogger(_CustomLogger):
             self._redact,
             input=noted,
             fields=frozenset(metadata.metadata_of(kwargs)),
+            number=metadata.number(kwargs),
             quiet=_is_internal() or is_told_above(within_litellm=False),
         )
 

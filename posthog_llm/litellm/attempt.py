@@ -52,6 +52,8 @@ class Attempt:
     input: Any = None
     fields: frozenset[str] | None = None
     """Names in the call's metadata when it was sent; LiteLLM adds its own later."""
+    number: tuple[int, ...] = ()
+    """Which retry and which fallback of its request this is."""
     quiet: bool = False
     """Whether a layer above tells this call."""
     response: Any = None
@@ -148,10 +150,22 @@ def _warn(refusal: str) -> None:
     log.warning("posthog_llm: %s. Events that are meant for it are not sent", refusal)
 
 
+def is_running(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the attempt in LiteLLM's record is still the one at hand.
+
+    Some providers' code announces a request twice, or sends it again by itself; the Router and
+    the gateway count theirs.
+    """
+    found = of(kwargs)
+    if found is None or not found._open or found.response is not None:
+        return False
+    return found.number == metadata.number(kwargs)
+
+
 def begin(kwargs: dict[str, Any], attempt: Attempt) -> None:
     """Put an attempt into LiteLLM's record of its call; the one before it has ended."""
-    before = kwargs.get(_KEY)
-    if isinstance(before, Attempt) and before._open:
+    before = of(kwargs)
+    if before is not None and before._open:
         before.end(Outcome.ERROR if before.response is None else Outcome.OK)
     kwargs[_KEY] = attempt
     outbox.unended.add(attempt)

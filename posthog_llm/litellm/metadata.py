@@ -60,6 +60,13 @@ def metadata_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {**mapping(params.get(SLOTS[1])), **mapping(params.get(SLOTS[0]))}
 
 
+def number(kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return which retry and which fallback of its request a call is."""
+    found = metadata_of(kwargs)
+    counts = (found.get(name) for name in ("attempted_retries", "attempted_fallbacks"))
+    return tuple(count if isinstance(count, int) else 0 for count in counts)
+
+
 def mapping(value: Any) -> Mapping[str, Any]:
     """Return `value` where it is a mapping, else an empty one."""
     return value if type(value) is dict or isinstance(value, Mapping) else {}
