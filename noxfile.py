@@ -14,6 +14,13 @@ SDKS = {
     "middle": ["openai==2.54.0", "anthropic==0.125.0", "posthog<8"],
     "oldest": ["openai==1.109.1", "anthropic==0.49.0", "posthog==7.0.0"],
 }
+# The versions of docs/frameworks.md. pydantic-ai does not work with anthropic 1.x and 2.x yet.
+FRAMEWORKS = [
+    *("openai==2.54.0", "anthropic==0.125.0", "litellm==1.106.2", "dspy==3.4.1"),
+    *("pydantic-ai-slim[openai,anthropic]==2.31.1", "openai-agents==0.20.0", "instructor==1.17.0"),
+    *("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
+    *("llama-index-llms-openai==0.8.3", "llama-index-llms-anthropic==0.12.3"),
+]
 
 
 def _groups(*names: str) -> list[str]:
@@ -52,11 +59,7 @@ def gateway(session: nox.Session, litellm: str) -> None:
 @nox.session(python="3.12")
 def frameworks(session: nox.Session) -> None:
     """Test frameworks that are given our clients, or are watched by `instrument`."""
-    llama = [f"llama-index-llms-{name}" for name in ("openai", "anthropic")]
-    chains = ["langchain-openai", "langchain-anthropic", "openai-agents", "instructor", "dspy"]
-    # pydantic-ai does not work with anthropic 1.x and 2.x yet.
-    packages = ["pydantic-ai", "anthropic<1", "litellm", *chains, *llama]
-    session.install("-e", ".", *packages, *_groups("test"))
+    session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
     session.run("pytest", "tests/test_frameworks.py", *session.posargs)
 
 
