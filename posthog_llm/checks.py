@@ -40,6 +40,13 @@ def checked(name: str, field: str, value: Any) -> Any:
     return value
 
 
+def redactor(value: Any) -> Any:
+    """Return a `posthog_redact`. Raises `TypeError` unless it is `None` or can be called."""
+    if value is not None and not callable(value):
+        raise TypeError("posthog_redact must be a callable that takes and returns a str")
+    return value
+
+
 def count(name: str, value: Any) -> int:
     """Return a count of tokens and the like. Raises `TypeError` or `ValueError`."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -49,8 +49,8 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     global _defaults
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
-    if client is not None and outbox.on_client is not None:
-        outbox.on_client(client)
+    if client is not None:
+        outbox.attach(client)
     for name, wanted in (("openai", openai), ("anthropic", anthropic)):
         if wanted and name not in _undo:
             _undo[name] = []

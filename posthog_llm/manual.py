@@ -189,7 +189,7 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     context = current()
     exchange = Exchange("manual", event_id, Scope(own, context, ambient()), 0.0)
     sample = sampling.draw(False, own, context)
-    if context.capture is False or sample is None:
+    if sample is None:
         return
     latency = told.get("latency")
     exchange.started_at = told.get("timestamp") or time.time() - (latency or 0.0)
@@ -200,8 +200,8 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     exchange.received = size_of(told)
     sample.note(exchange)
     named = own.client or context.client
-    if named is not None and outbox.on_client is not None:
-        outbox.on_client(named)
+    if named is not None:
+        outbox.attach(named)
     outbox.start()
     outbox.put(exchange)
 

@@ -30,9 +30,15 @@ _ALL = Sample(1.0)
 def draw(background: bool, *by_precedence: Arguments) -> Sample | None:
     """Decide about a call, by its session, else by its trace; `None`: it is left out.
 
+    So is a call for which the first that says anything of `capture` says no.
     A background response is told by a later call, so it is decided by its own id when that is
     known.
     """
+    for arguments in by_precedence:
+        if arguments.capture is not None:
+            if not arguments.capture:
+                return None
+            break
     rate = settings().sample_rate
     if rate >= 1:
         return _ALL

@@ -108,8 +108,6 @@ class _Step:
 
     @guarded
     def _tell(self, outer: Arguments, error: BaseException | None) -> None:
-        if outer.capture is False:
-            return
         own = Arguments(
             distinct_id=self._given.distinct_id,
             trace_id=self.trace_id,
@@ -131,13 +129,13 @@ class _Step:
         exchange.ended = perf_counter() - self._clock
         exchange.outcome, exchange.failure = _outcome(error)
         output = _snapshot(self.output)
-        exchange.content = _State(self.input, output, self._options.details())
+        exchange.content = _State(self.input, output, {"type": self._options.type})
         exchange.received = size_of((self.input, output))
         exchange.reader = _record
         sample.note(exchange)
         named = self._given.client or outer.client
-        if named is not None and outbox.on_client is not None:
-            outbox.on_client(named)
+        if named is not None:
+            outbox.attach(named)
         outbox.start()
         outbox.put(exchange)
 
@@ -147,9 +145,6 @@ class _Options:
     type: str | None = None
     arguments: bool = False
     result: bool = False
-
-    def details(self) -> dict[str, Any]:
-        return {"type": self.type}
 
 
 class trace(_Step):
@@ -185,7 +180,7 @@ class trace(_Step):
         **given: Any,
     ) -> None:
         options = _Options(arguments=record_arguments, result=record_result)
-        super().__init__(name, _arguments("trace", given, _TRACE), input, options)
+        super().__init__(name, _arguments(given), input, options)
 
     def _begin(self, outer: Arguments) -> Arguments:
         self.trace_id = self.id = self._given.trace_id or str(uuid.uuid4())
@@ -225,7 +220,7 @@ class span(_Step):
         record_result: bool = False,
     ) -> None:
         kind = None if type is None else text("type", type)
-        given = _arguments("span", {"properties": properties}, _SPAN)
+        given = Arguments(properties=checked("properties", "properties", properties))
         super().__init__(name, given, input, _Options(kind, record_arguments, record_result))
 
     def _begin(self, outer: Arguments) -> Arguments:
@@ -234,7 +229,6 @@ class span(_Step):
         return merged(outer, Arguments(trace_id=self.trace_id, parent_id=self.id))
 
 
-_SPAN = {"properties": "properties"}
 _TRACE = {
     **{name: name for name in ("distinct_id", "session_id", "trace_id", "properties", "groups")},
     "privacy_mode": "privacy_mode",
@@ -242,10 +236,10 @@ _TRACE = {
 }
 
 
-def _arguments(what: str, given: dict[str, Any], known: Mapping[str, str]) -> Arguments:
-    if unknown := given.keys() - known.keys():
-        raise TypeError(f"{what}() got an unexpected argument {min(unknown)!r}")
-    return Arguments(**{known[k]: checked(k, known[k], v) for k, v in given.items()})
+def _arguments(given: dict[str, Any]) -> Arguments:
+    if unknown := given.keys() - _TRACE.keys():
+        raise TypeError(f"trace() got an unexpected argument {min(unknown)!r}")
+    return Arguments(**{_TRACE[k]: checked(k, _TRACE[k], v) for k, v in given.items()})
 
 
 def _without_parent(outer: Arguments) -> Arguments:

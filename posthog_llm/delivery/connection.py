@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from .project import Project
+from .project import Project, is_url
 
 _WRONG_KINDS = {
     "phx_": "a personal API key",
@@ -34,8 +34,7 @@ def check_project(project: Project) -> None:
                 f"POSTHOG_API_KEY is {kind} ({start}...). Events need the project API key, which "
                 "begins with phc_."
             )
-    parts = urlsplit(project.host)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_url(project.host):
         raise Unreachable(
             f"{project.host!r} is no URL of a PostHog. Set POSTHOG_HOST to one such as "
             "https://us.i.posthog.com or https://eu.i.posthog.com."

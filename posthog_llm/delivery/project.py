@@ -5,10 +5,17 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 DEFAULT_HOST = "https://us.i.posthog.com"
 _MOST = 1024
 """Clients that are kept ready; the one that was not used for longest is let go of first."""
+
+
+def is_url(host: str) -> bool:
+    """Whether a PostHog can be reached at `host`: a http(s) URL that names one."""
+    parts = urlsplit(host)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 @dataclass(frozen=True, slots=True)

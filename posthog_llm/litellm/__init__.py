@@ -22,6 +22,7 @@ except ImportError as error:
         "posthog_llm.litellm needs the litellm package: pip install 'posthog-llm[litellm]'"
     ) from error
 
+from ..checks import redactor
 from ..context import NOTHING
 from ..delivery.destinations import environment, is_mock
 from ..delivery.worker import worker
@@ -55,9 +56,7 @@ class PostHogLogger(_CustomLogger):
 
     def __init__(self, *, posthog_redact: Any = None, **kwargs: Any) -> None:
         self._defaults = peel(kwargs) or NOTHING
-        if posthog_redact is not None and not callable(posthog_redact):
-            raise TypeError("posthog_redact must be a callable that takes and returns a str")
-        self._redact = posthog_redact
+        self._redact = redactor(posthog_redact)
         super().__init__(**kwargs)
         if self.turn_off_message_logging or not self.message_logging:
             self._defaults = replace(self._defaults, privacy_mode=True)

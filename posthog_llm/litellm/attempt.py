@@ -123,11 +123,6 @@ class Attempt:
         except ValueError as refusal:
             _warn(str(refusal))
             return None
-        for arguments in (self.context, self.defaults):
-            if arguments.capture is not None:
-                if not arguments.capture:
-                    return None
-                break
         sample = sampling.draw(False, given, self.context, self.defaults)
         if sample is None:
             return None

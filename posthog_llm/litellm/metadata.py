@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..context import NOTHING, merged
 from ..delivery.destinations import environment
-from ..delivery.project import Project
+from ..delivery.project import Project, is_url
 from ..exchange import Arguments
 from ..providers import openrouter
 
@@ -36,13 +35,7 @@ _INTERNAL = frozenset(
     | {"previous_models", "request_retry_count", "queue_time_seconds", "raw_request"}
     | {"caller_tags", "inherited_tags", "user_agent", "used_client_oauth_token", "usage_object"}
     | {"global_max_parallel_requests", "applied_guardrails", "guardrails", "routing_decision"}
-    | {
-        "file_checksum",
-        "agent_id",
-        "cold_storage_object_key",
-        "previous_response_id",
-        "queue_time_seconds",
-    }
+    | {"file_checksum", "agent_id", "cold_storage_object_key", "previous_response_id"}
     | {"specific_deployment", "team_alias", "team_id", "auth_metadata", "prompt_integration"}
     | {"mcp_tool_call_metadata", "vector_store_request_metadata", "prompt_management_metadata"}
     | {"saved_cache_cost", "batch_models", "fallback_depth", "model_id", "error_information"}
@@ -72,9 +65,14 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if type(value) is dict or isinstance(value, Mapping) else {}
 
 
+def _of_gateway(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the request that the gateway's client sent; empty outside the gateway."""
+    return mapping(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
+
+
 def request_headers(kwargs: Mapping[str, Any]) -> dict[str, str]:
     """Return the headers that the gateway's client sent, in lower case."""
-    request = mapping(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
+    request = _of_gateway(kwargs)
     return {str(k).lower(): str(v) for k, v in mapping(request.get("headers")).items()}
 
 
@@ -117,8 +115,7 @@ def request_names(kwargs: Mapping[str, Any], end_user: Any) -> Arguments:
 
 def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the caller's own fields: of the gateway, only what its client sent."""
-    is_gateway = bool(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
-    sent = mapping(found.get("requester_metadata")) if is_gateway else found
+    sent = mapping(found.get("requester_metadata")) if _of_gateway(kwargs) else found
     for name, value in sent.items():
         is_internal = name in _INTERNAL or str(name).startswith(_INTERNAL_STARTS)
         if name not in _TAKEN and not is_internal and _is_plain(value):
@@ -143,8 +140,7 @@ def project(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Project | No
     places = (vetted, kwargs, found)
     key = _first(places, "posthog_api_key")
     host = _first(places, "posthog_api_url", "posthog_host")
-    is_gateway = bool(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
-    if key is None and (host is None or is_gateway):
+    if key is None and (host is None or _of_gateway(kwargs)):
         # The gateway lets nobody but its owner name a key; a host alone could take the owner's.
         return None
     own = environment()
@@ -158,8 +154,7 @@ def _first(places: tuple[Mapping[str, Any], ...], *names: str) -> str | None:
 
 def checked_host(host: str) -> str:
     """Return a PostHog URL. Raises `ValueError` unless it is a http(s) URL with a host."""
-    parts = urlsplit(host)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_url(host):
         raise ValueError(
             f"the PostHog URL {host!r} must begin with http:// or https:// and name a host: "
             "mend POSTHOG_API_URL, POSTHOG_HOST or posthog_api_url"

@@ -113,8 +113,8 @@ def payload_of(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def endpoint_of(kwargs: Mapping[str, Any]) -> str | None:
     """Return the endpoint of a call; `None` where it runs no model."""
-    call_type = str(kwargs.get("call_type") or "")
-    call_type = getattr(kwargs.get("call_type"), "value", call_type)
+    found = kwargs.get("call_type")
+    call_type = str(getattr(found, "value", found) or "")
     return _ENDPOINTS.get(call_type) or _ENDPOINTS.get(call_type.removeprefix("a"))
 
 

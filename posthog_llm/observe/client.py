@@ -10,6 +10,7 @@ import functools
 import inspect
 from typing import Any
 
+from ..checks import redactor
 from ..context import NOTHING, merged
 from . import resources, seam
 from .arguments import NAMES, peel
@@ -47,8 +48,7 @@ class ObservedClient:
         resources.observe_attributes(self)
         self._posthog = defaults
         self._set_own(own)
-        if outbox.on_client is not None:
-            outbox.on_client(defaults.client)
+        outbox.attach(defaults.client)
 
     def _set_own(self, own: dict[str, Any]) -> None:
         for name, value in own.items():
@@ -99,9 +99,7 @@ def _peel_own(kwargs: dict[str, Any]) -> dict[str, Any]:
     for name in ("posthog_stream_usage", "posthog_request_user", "posthog_openrouter"):
         if not isinstance(own.get(name, True), bool):
             raise TypeError(f"{name} must be True or False")
-    redact = own.get("posthog_redact")
-    if redact is not None and not callable(redact):
-        raise TypeError("posthog_redact must be a callable that takes and returns a str")
+    redactor(own.get("posthog_redact"))
     return own
 
 

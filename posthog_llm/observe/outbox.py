@@ -57,6 +57,11 @@ class Outbox:
             if self.on_first is not None:
                 self.on_first()
 
+    def attach(self, client: Any) -> None:
+        """Tell the reader of a destination: its own `flush` is to wait for what comes here."""
+        if self.on_client is not None:
+            self.on_client(client)
+
     def put(self, item: Any) -> None:
         """Append a finished call, or whatever else the reader is to see in its turn."""
         if isinstance(item, Exchange):

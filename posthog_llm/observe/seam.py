@@ -92,15 +92,13 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
         return None
     given = carried if isinstance(carried, Arguments) else NOTHING
     outer, defaults = current(), client._posthog
-    if _is_off(given, outer, defaults):
-        return None
     sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
     if sample is None:
         return None
     outbox.start()
     named = given.client or outer.client
-    if named is not None and outbox.on_client is not None:
-        outbox.on_client(named)
+    if named is not None:
+        outbox.attach(named)
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
     streamed = _streams(options)
     injector = None
@@ -115,13 +113,6 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
         call.exchange.batch = Batch(batch_of(options.url))
     sample.note(call.exchange)
     return call
-
-
-def _is_off(*by_precedence: Arguments) -> bool:
-    for arguments in by_precedence:
-        if arguments.capture is not None:
-            return not arguments.capture
-    return False
 
 
 def _in_background(endpoint: str, options: Any) -> bool:
