@@ -30,56 +30,55 @@ class AsyncAnthropic(_AsyncClient, _sdk.AsyncAnthropic):
 
 
 class AnthropicBedrock(_SyncClient, _sdk.AnthropicBedrock):
-    _posthog_provider = "bedrock"
+    pass
 
 
 class AsyncAnthropicBedrock(_AsyncClient, _sdk.AsyncAnthropicBedrock):
-    _posthog_provider = "bedrock"
+    pass
 
 
 class AnthropicVertex(_SyncClient, _sdk.AnthropicVertex):
-    _posthog_provider = "vertex"
+    pass
 
 
 class AsyncAnthropicVertex(_AsyncClient, _sdk.AsyncAnthropicVertex):
-    _posthog_provider = "vertex"
+    pass
 
 
 if hasattr(_sdk, "AnthropicBedrockMantle"):
 
     class AnthropicBedrockMantle(_SyncClient, _sdk.AnthropicBedrockMantle):
-        _posthog_provider = "bedrock"
+        pass
 
     class AsyncAnthropicBedrockMantle(_AsyncClient, _sdk.AsyncAnthropicBedrockMantle):
-        _posthog_provider = "bedrock"
+        pass
 
 
 if hasattr(_sdk, "AnthropicFoundry"):
 
     class AnthropicFoundry(_SyncClient, _sdk.AnthropicFoundry):
-        _posthog_provider = "azure"
+        pass
 
     class AsyncAnthropicFoundry(_AsyncClient, _sdk.AsyncAnthropicFoundry):
-        _posthog_provider = "azure"
+        pass
 
 
-# Anthropic's own API, under its own model names and prices, sold through a cloud.
 if hasattr(_sdk, "AnthropicAWS"):
 
     class AnthropicAWS(_SyncClient, _sdk.AnthropicAWS):
-        _posthog_provider = "anthropic"
+        pass
 
     class AsyncAnthropicAWS(_AsyncClient, _sdk.AsyncAnthropicAWS):
-        _posthog_provider = "anthropic"
+        pass
 
 
 if hasattr(_sdk, "AnthropicGoogleCloud"):
 
     class AnthropicGoogleCloud(_SyncClient, _sdk.AnthropicGoogleCloud):
-        _posthog_provider = "anthropic"
+        pass
 
     class AsyncAnthropicGoogleCloud(_AsyncClient, _sdk.AsyncAnthropicGoogleCloud):
-        _posthog_provider = "anthropic"
+        pass
 
 
 Client = Anthropic

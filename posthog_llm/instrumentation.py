@@ -15,16 +15,6 @@ from .observe import seam
 from .observe.client import ObservedClient
 from .observe.outbox import outbox
 
-_PROVIDERS = {
-    "AzureOpenAI": "azure",
-    "BedrockOpenAI": "bedrock",
-    "AnthropicBedrock": "bedrock",
-    "AnthropicBedrockMantle": "bedrock",
-    "AnthropicVertex": "vertex",
-    "AnthropicFoundry": "azure",
-    "AnthropicAWS": "anthropic",
-    "AnthropicGoogleCloud": "anthropic",
-}
 _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
 _undo: dict[str, list[Callable[[], object]]] = {}
 """What takes our seam out of an SDK again, by its name; an SDK that is watched has an entry."""
@@ -81,10 +71,6 @@ def _put_in(sdk: Any) -> None:
         for name in _SETTINGS:
             _set(steps, cls, name, getattr(ObservedClient, name))
         _set(steps, cls, "_posthog", _Settings())
-    for name, provider in _PROVIDERS.items():
-        for found in (getattr(sdk, prefix + name, None) for prefix in ("", "Async")):
-            if found is not None:
-                _set(steps, found, "_posthog_provider", provider)
 
 
 class _Settings:

@@ -30,20 +30,20 @@ class AsyncOpenAI(_AsyncClient, _sdk.AsyncOpenAI):
 
 
 class AzureOpenAI(_SyncClient, _sdk.AzureOpenAI):
-    _posthog_provider = "azure"
+    pass
 
 
 class AsyncAzureOpenAI(_AsyncClient, _sdk.AsyncAzureOpenAI):
-    _posthog_provider = "azure"
+    pass
 
 
 if hasattr(_sdk, "BedrockOpenAI"):
 
     class BedrockOpenAI(_SyncClient, _sdk.BedrockOpenAI):
-        _posthog_provider = "bedrock"
+        pass
 
     class AsyncBedrockOpenAI(_AsyncClient, _sdk.AsyncBedrockOpenAI):
-        _posthog_provider = "bedrock"
+        pass
 
 
 Client = OpenAI

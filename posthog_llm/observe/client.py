@@ -32,8 +32,6 @@ class ObservedClient:
     _posthog_redact: Any = None
     _posthog_request_user: bool = False
     _posthog_openrouter: bool = False
-    _posthog_provider: str | None = None
-    """Provider that the class stands for, where that is not told by the host."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 _DOMAINS = {
@@ -53,6 +54,18 @@ _DOMAINS = {
     "ollama.com": "ollama",
 }
 _VERTEX = re.compile(r"[\w-]+-aiplatform\.googleapis\.com|aiplatform\.[\w-]+\.rep\.googleapis\.com")
+_CLASSES = {
+    "AzureOpenAI": "azure",
+    "BedrockOpenAI": "bedrock",
+    "AnthropicBedrock": "bedrock",
+    "AnthropicBedrockMantle": "bedrock",
+    "AnthropicVertex": "vertex",
+    "AnthropicFoundry": "azure",
+    # Anthropic's own API, under its own model names and prices, sold through a cloud.
+    "AnthropicAWS": "anthropic",
+    "AnthropicGoogleCloud": "anthropic",
+}
+"""Classes of clients, less the `Async` of some, that stand for a provider whatever the host."""
 _AREAS = {"us": "us", "eu": "europe", "global": "global"}
 _LOCAL_PORTS = {11434: "ollama", 1234: "lmstudio"}
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"})
@@ -74,6 +87,12 @@ def provider_of(base_url: str, unknown: str = "openai") -> str:
     if host in _LOCAL:
         return _LOCAL_PORTS.get(_port(parts.netloc), unknown)
     return unknown
+
+
+def provider_of_class(client: Any) -> str | None:
+    """Return the provider that a client's class stands for; `None`: its host tells."""
+    names = (cls.__name__.removeprefix("Async") for cls in type(client).__mro__)
+    return next((_CLASSES[name] for name in names if name in _CLASSES), None)
 
 
 _NAMES = {

@@ -18,7 +18,7 @@ from ..media import without_blobs
 from ..record import Answered, Asked, Record
 from . import aws_event_stream, chat, messages, openrouter, others, responses, sse
 from .endpoints import ENDPOINTS
-from .hosts import bare_url, provider_of, regional
+from .hosts import bare_url, provider_of, provider_of_class, regional
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
@@ -83,7 +83,7 @@ def provider_behind(exchange: Exchange) -> tuple[str, str | None]:
     """Return the provider that an exchange was with, and its base URL."""
     client, url = exchange.client, str(exchange.base_url or "")
     unknown = "anthropic" if exchange.endpoint.startswith("message") else "openai"
-    provider = getattr(client, "_posthog_provider", None) or provider_of(url, unknown)
+    provider = provider_of_class(client) or provider_of(url, unknown)
     if getattr(client, "_posthog_openrouter", False):
         provider = openrouter.PROVIDER
     region = getattr(client, "region", None)
