@@ -14,6 +14,8 @@ SDKS = {
     "middle": ["openai==2.54.0", "anthropic==0.125.0", "posthog<8"],
     "oldest": ["openai==1.109.1", "anthropic==0.49.0", "posthog==7.0.0"],
 }
+# What the type stubs are written from.
+WRITTEN_FROM = ["openai==3.52.0", "anthropic[bedrock,vertex]==2.12.0"]
 # The versions of docs/frameworks.md. pydantic-ai does not work with anthropic 1.x and 2.x yet.
 FRAMEWORKS = [
     *("openai==2.54.0", "anthropic==0.125.0", "litellm==1.106.2", "dspy==3.4.1"),
@@ -34,10 +36,34 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session
+@nox.session(python=["3.13"])
 def types(session: nox.Session) -> None:
-    session.install("-e", ".", *_groups("types"))
+    """Check the package, its stubs against the SDKs, and what checkers make of samples."""
+    session.install("-e", ".[demo]", *WRITTEN_FROM, *_groups("types", "test"))
+    session.run("python", "tests/typing/generate.py", _oldest(session), "--check")
     session.run("mypy")
+    session.run("pytest", "tests/typing")
+
+
+@nox.session(python=["3.10"])
+def types_oldest(session: nox.Session) -> None:
+    """Check the samples beside the oldest SDKs."""
+    session.install("-e", ".[demo]", *SDKS["oldest"], *_groups("types", "test"))
+    session.run("pytest", "tests/typing", "-k", "mypy or pyright or editor")
+
+
+@nox.session(python=["3.13"])
+def stubs(session: nox.Session) -> None:
+    """Write the stubs anew, after WRITTEN_FROM has moved to newer SDKs."""
+    session.install("-e", ".", *WRITTEN_FROM, *_groups("types"))
+    session.run("python", "tests/typing/generate.py", _oldest(session))
+
+
+def _oldest(session: nox.Session) -> str:
+    """Return a directory with the oldest SDKs in it, which nothing imports."""
+    directory = str(session.cache_dir / "oldest")
+    session.install("--no-deps", "--quiet", "--upgrade", "--target", directory, *SDKS["oldest"][:2])
+    return directory
 
 
 @nox.session(python=PYTHONS)

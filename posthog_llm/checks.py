@@ -40,6 +40,22 @@ def checked(name: str, field: str, value: Any) -> Any:
     return value
 
 
+def named(function: str, given: Mapping[str, Any], known: type) -> dict[str, Any]:
+    """Return what was given by name as fields of `Arguments`.
+
+    `known` is one of the classes of `arguments.py`. Raises `TypeError` for a name that it has
+    not, and for a value of the wrong type.
+    """
+    if unknown := given.keys() - known.__annotations__.keys():
+        raise TypeError(f"{function}() got an unexpected argument {min(unknown)!r}")
+    return {field_of(name): checked(name, field_of(name), value) for name, value in given.items()}
+
+
+def field_of(name: str) -> str:
+    """Return the field of `Arguments` that an argument without the prefix stands for."""
+    return "client" if name == "posthog_client" else name
+
+
 def redactor(value: Any) -> Any:
     """Return a `posthog_redact`. Raises `TypeError` unless it is `None` or can be called."""
     if value is not None and not callable(value):

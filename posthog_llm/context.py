@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from .checks import checked
+from .arguments import ContextArguments
+from .checks import named
 from .exchange import Ambient, Arguments
 from .running import OpenBlock, bound, inside
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 F = TypeVar("F")
 NOTHING = Arguments()
 _current: ContextVar[Arguments] = ContextVar("posthog_llm_context", default=NOTHING)
 _NO_AMBIENT = Ambient()
-_NAMES = frozenset(field.name for field in fields(Arguments))
 
 
 def current() -> Arguments:
@@ -62,11 +65,10 @@ def bind(function: F) -> F:
 class context:
     """Give values to every call inside the block; the call's own arguments win.
 
-    Takes the per-call names without their prefix: `distinct_id`, `trace_id`, `session_id`,
-    `parent_id`, `properties`, `groups`, `privacy_mode`, `provider_override`, and
-    `posthog_client`. Works with `with` and `async with`, and as a decorator of functions, sync
-    and async, and of generators; nested blocks merge. A stream keeps the values that held when
-    it was opened, also after the block.
+    Takes the per-call names without their prefix, and `posthog_client`: see
+    `arguments.ContextArguments`. Works with `with` and `async with`, and as a decorator of
+    functions, sync and async, and of generators; nested blocks merge. A stream keeps the values
+    that held when it was opened, also after the block.
 
         with posthog_llm.context(distinct_id="user-7", session_id="chat-1"):
             client.chat.completions.create(...)
@@ -74,12 +76,8 @@ class context:
     Raises `TypeError` for an unknown name, or a value of the wrong type.
     """
 
-    def __init__(self, **values: Any) -> None:
-        if "posthog_client" in values:
-            values["client"] = values.pop("posthog_client")
-        if unknown := values.keys() - _NAMES:
-            raise TypeError(f"context() got an unexpected argument {min(unknown)!r}")
-        self._values = Arguments(**{k: checked(k, k, v) for k, v in values.items()})
+    def __init__(self, **values: Unpack[ContextArguments]) -> None:
+        self._values = Arguments(**named("context", values, ContextArguments))
         self._outer: list[Arguments] = []
 
     def __enter__(self) -> None:

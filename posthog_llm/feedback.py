@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from .checks import checked
+from .arguments import WhoArguments
+from .checks import named
 from .checks import text as checked_text
-from .manual import IDENTITY, capture
+from .manual import capture
 from .record import Kind
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def capture_feedback(trace_id: str, text: str, **given: Any) -> str:
+
+def capture_feedback(trace_id: str, text: str, **given: Unpack[WhoArguments]) -> str:
     """Tell what a user said of a trace, and return the uuid of the event.
 
-    Takes `distinct_id`, `session_id`, `properties`, `groups` and `posthog_client`, too; contexts
-    hold. Raises `TypeError` or `ValueError` that names the argument.
+    Contexts hold. Raises `TypeError` or `ValueError` that names the argument.
     """
     return _capture_about("feedback", trace_id, {"input": _words("text", text)}, given)
 
 
-def capture_metric(trace_id: str, name: str, value: float | str | bool, **given: Any) -> str:
+def capture_metric(
+    trace_id: str, name: str, value: float | str | bool, **given: Unpack[WhoArguments]
+) -> str:
     """Tell a score of a trace, and return the uuid of the event.
 
     `value` is a number, a text or a bool. The rest is as for `capture_feedback`.
@@ -38,8 +44,8 @@ def _words(name: str, value: Any) -> str:
     return value
 
 
-def _capture_about(kind: Kind, trace_id: str, told: dict[str, Any], given: dict[str, Any]) -> str:
-    for name in given.keys() - IDENTITY.keys():
-        raise TypeError(f"capture_{kind}() got an unexpected argument {name!r}")
-    named = {name: checked(name, IDENTITY[name], value) for name, value in given.items()}
-    return capture(kind, {**named, **told, "trace_id": checked_text("trace_id", trace_id)})
+def _capture_about(
+    kind: Kind, trace_id: str, told: dict[str, Any], given: Mapping[str, Any]
+) -> str:
+    who = named(f"capture_{kind}", given, WhoArguments)
+    return capture(kind, {**who, **told, "trace_id": checked_text("trace_id", trace_id)})

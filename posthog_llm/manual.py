@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import sampling
-from .checks import checked, count, seconds, text, usd
+from .arguments import GenerationArguments, StepArguments
+from .checks import checked, count, field_of, seconds, text, usd
 from .context import ambient, current
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of
 from .faults import guarded
@@ -20,11 +21,11 @@ from .observe.outbox import outbox
 from .providers.hosts import bare_url
 from .record import Answered, Asked, Kind, Record, Usage
 
-IDENTITY = {
-    **{name: name for name in ("distinct_id", "trace_id", "session_id", "span_id", "parent_id")},
-    **{name: name for name in ("span_name", "trace_name", "properties", "groups", "privacy_mode")},
-    "posthog_client": "client",
-}
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_WHO = frozenset(map(field_of, StepArguments.__annotations__))
+"""Fields of `Arguments` among what is told."""
 _TOKENS = frozenset(
     {"input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens"}
     | {"cache_write_5m_tokens", "cache_write_1h_tokens", "reasoning_tokens", "web_searches"}
@@ -37,8 +38,7 @@ _COSTS = {
 }
 _TEXTS = ("model", "provider", "stop_reason", "service_tier", "response_id")
 _TIMES = ("latency", "time_to_first_token", "timestamp")
-_REST = ("input", "output", "tools", "parameters", "http_status", "base_url", "error", "stream")
-_KNOWN = frozenset((*IDENTITY, *_TOKENS, *_COSTS, *_TEXTS, *_TIMES, *_REST, "cached_apart"))
+_KNOWN = frozenset(GenerationArguments.__annotations__)
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class _Told:
             self.values.pop(name, None)
 
 
-def capture_generation(**told: Any) -> str:
+def capture_generation(**told: Unpack[GenerationArguments]) -> str:
     """Tell of one call to a model, and return the uuid of its event.
 
         posthog_llm.capture_generation(
@@ -61,30 +61,15 @@ def capture_generation(**told: Any) -> str:
             input_tokens=120, output_tokens=40, latency=1.8, distinct_id="user-7",
         )
 
-    - `model`, `provider`: names by which PostHog prices the call; `model` is required.
-    - `input`: messages, or a text. `output`: a text, a message, or a list of them. `tools`.
-    - `input_tokens`, `output_tokens`, `total_tokens`, `cache_read_tokens`, `cache_write_tokens`
-      (of these `cache_write_5m_tokens`, `cache_write_1h_tokens`), `reasoning_tokens`,
-      `audio_input_tokens`, `audio_output_tokens`, `image_input_tokens`, `image_output_tokens`,
-      `web_searches`: counts. Absent means unknown; 0 is priced as free.
-    - `cached_apart`: whether cached tokens are counted beside the input, as Anthropic does.
-    - `latency`, `time_to_first_token`: seconds. `timestamp`: start of the call, Unix seconds; by
-      default so long ago as `latency` says.
-    - `http_status`, `base_url`, `stream`, `stop_reason`, `service_tier`, `response_id`,
-      `parameters` (a mapping; what may leave of it is decided by an allow-list).
-    - `error`: an exception or a text; the event is then an error.
-    - `total_cost_usd`, or `input_cost_usd` and `output_cost_usd`: what it cost, USD; PostHog takes
-      them as they are.
-    - `distinct_id`, `trace_id`, `session_id`, `span_id`, `parent_id`, `span_name`, `trace_name`,
-      `properties`, `groups`, `privacy_mode`, `posthog_client`: as on a wrapped call; contexts,
-      traces and spans hold, too.
+    `model` is needed; `arguments.GenerationArguments` says what each argument is. Contexts,
+    traces and spans hold, as for a wrapped call.
 
     Raises `TypeError` or `ValueError` that names the argument.
     """
     return capture("generation", _checked("capture_generation", told))
 
 
-def capture_embedding(**told: Any) -> str:
+def capture_embedding(**told: Unpack[GenerationArguments]) -> str:
     """Tell of one call to an embedding model, and return the uuid of its event.
 
     Takes what `capture_generation` does; an embedding has no output.
@@ -106,7 +91,7 @@ class generation:
     Raises `TypeError` or `ValueError` that names the argument.
     """
 
-    def __init__(self, **told: Any) -> None:
+    def __init__(self, **told: Unpack[GenerationArguments]) -> None:
         self.__dict__["_told"] = _checked("generation", told)
         self.__dict__["id"] = new_id()
         self.__dict__["_clock"] = self.__dict__["_started_at"] = 0.0
@@ -116,7 +101,7 @@ class generation:
 
     def __getattr__(self, name: str) -> Any:
         if name in _KNOWN:
-            return self.__dict__["_told"].get(name)
+            return self.__dict__["_told"].get(field_of(name))
         raise AttributeError(f"a generation has no {name!r}")
 
     def first_token(self) -> None:
@@ -145,17 +130,17 @@ class generation:
 # -- checks --------------------------------------------------------------------------
 
 
-def _checked(what: str, told: dict[str, Any], *, whole: bool = True) -> dict[str, Any]:
+def _checked(what: str, told: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
     if unknown := told.keys() - _KNOWN:
         raise TypeError(f"{what}() got an unexpected argument {min(unknown)!r}")
     if whole and not told.get("model"):
         raise TypeError(f"{what}() needs a model: the name by which PostHog prices the call")
-    return {name: _value(name, value) for name, value in told.items() if value is not None}
+    return {field_of(n): _value(n, value) for n, value in told.items() if value is not None}
 
 
 def _value(name: str, value: Any) -> Any:
-    if name in IDENTITY:
-        return checked(name, IDENTITY[name], value)
+    if field_of(name) in _WHO:
+        return checked(name, field_of(name), value)
     if name in _TOKENS or name == "http_status":
         return count(name, value)
     if name in _COSTS:
@@ -185,7 +170,7 @@ def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> st
 
 @guarded
 def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
-    own = Arguments(**{f: told[name] for name, f in IDENTITY.items() if name in told})
+    own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
     context = current()
     exchange = Exchange("manual", event_id, Scope(own, context, ambient()), 0.0)
     sample = sampling.draw(False, own, context)

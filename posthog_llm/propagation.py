@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .arguments import ContextArguments
 from .context import ambient, context, current
 
 _TRACE = "x-posthog-llm-trace-id"
@@ -75,7 +76,7 @@ def continue_trace(headers: Mapping[str, str] | Iterable[tuple[Any, Any]]) -> co
     of a request without our own headers W3C's `traceparent`. What is no id is as good as absent.
     """
     found = _lowered(headers)
-    values = {
+    values: ContextArguments = {
         "trace_id": found.get(_TRACE),
         "parent_id": found.get(_PARENT),
         "session_id": found.get(_SESSION),

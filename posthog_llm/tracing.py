@@ -9,16 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter, time
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import sampling
-from .checks import checked, text
+from .arguments import TraceArguments
+from .checks import checked, named, text
 from .context import NOTHING, ambient, current, decorated, merged, set_current
 from .exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
 from .faults import guarded
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
 from .record import Answered, Asked, Kind, Record
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 F = TypeVar("F")
 _CLOSED = (GeneratorExit, KeyboardInterrupt, SystemExit, asyncio.CancelledError)
@@ -177,10 +181,11 @@ class trace(_Step):
         input: Any = None,
         record_arguments: bool = False,
         record_result: bool = False,
-        **given: Any,
+        **given: Unpack[TraceArguments],
     ) -> None:
         options = _Options(arguments=record_arguments, result=record_result)
-        super().__init__(name, _arguments(given), input, options)
+        arguments = Arguments(**named("trace", given, TraceArguments))
+        super().__init__(name, arguments, input, options)
 
     def _begin(self, outer: Arguments) -> Arguments:
         self.trace_id = self.id = self._given.trace_id or str(uuid.uuid4())
@@ -227,19 +232,6 @@ class span(_Step):
         self.id = str(uuid.uuid4())
         self.trace_id = outer.trace_id or str(uuid.uuid4())
         return merged(outer, Arguments(trace_id=self.trace_id, parent_id=self.id))
-
-
-_TRACE = {
-    **{name: name for name in ("distinct_id", "session_id", "trace_id", "properties", "groups")},
-    "privacy_mode": "privacy_mode",
-    "posthog_client": "client",
-}
-
-
-def _arguments(given: dict[str, Any]) -> Arguments:
-    if unknown := given.keys() - _TRACE.keys():
-        raise TypeError(f"trace() got an unexpected argument {min(unknown)!r}")
-    return Arguments(**{_TRACE[k]: checked(k, _TRACE[k], v) for k, v in given.items()})
 
 
 def _without_parent(outer: Arguments) -> Arguments:

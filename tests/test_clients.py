@@ -18,8 +18,12 @@ import posthog
 import pytest
 
 import posthog_llm
+from posthog_llm import arguments
 from posthog_llm import openai as ours
+from posthog_llm.checks import field_of
 from posthog_llm.delivery.worker import worker
+from posthog_llm.observe.arguments import NAMES
+from posthog_llm.observe.client import _CLIENT_ONLY
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import ANTHROPIC, OPENAI, Driver, Vendor, every_provider
@@ -152,6 +156,14 @@ def test_every_sending_method_takes_our_arguments(
         assert "posthog" not in f"{request.path}{request.headers}{request.body!r}".replace(
             "posthog_test", ""
         )
+
+
+def test_the_classes_of_arguments_name_what_is_taken() -> None:
+    assert arguments.CallArguments.__annotations__.keys() == NAMES.keys()
+    own = arguments.ClientArguments.__annotations__.keys() - NAMES.keys()
+    assert own == _CLIENT_ONLY.keys()
+    fields = {field_of(name) for name in arguments.ContextArguments.__annotations__}
+    assert fields == set(NAMES.values())
 
 
 def _value(name: str) -> Any:

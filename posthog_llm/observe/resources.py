@@ -68,24 +68,30 @@ def _observed_class(cls: Any) -> Any:
     override_properties(cls, namespace)
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
-        if not name.startswith("_") and inspect.isfunction(found):
+        if not name.startswith("_") and inspect.isfunction(found) and _carries(found):
             namespace[name] = _peeling(found)
     return type(cls.__name__, (cls,), namespace)
 
 
-def _peeling(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an SDK method so that it takes our arguments."""
-    # A method without query options sends nothing itself (it calls others that do), and
-    # `connect` puts its query into a websocket's address.
+def _carries(method: Callable[..., Any]) -> bool:
+    """Tell whether a method can hand our arguments on.
+
+    One without query options sends nothing itself, and `connect` puts its query into the
+    address of a websocket.
+    """
     code = inspect.unwrap(method).__code__
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    carries = "extra_query" in named and method.__name__ != "connect"
+    return "extra_query" in named and method.__name__ != "connect"
+
+
+def _peeling(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an SDK method so that it takes our arguments."""
 
     def take(resource: Any, kwargs: dict[str, Any]) -> None:
         arguments = peel(kwargs)
         if method.__name__ == "tool_runner":
             arguments = _in_one_trace(resource, arguments or NOTHING)
-        if arguments is not None and carries:
+        if arguments is not None:
             carry(kwargs, arguments)
 
     if inspect.iscoroutinefunction(method):

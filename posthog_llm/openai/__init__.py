@@ -1,0 +1,63 @@
+"""`openai`, with every call to a model told to PostHog.
+
+    from posthog_llm.openai import OpenAI
+
+The client classes are subclasses of the SDK's. Every other public name of the `openai`
+package is the SDK's own object, so this module stands in for `import openai`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    import openai as _sdk
+except ImportError as error:
+    raise ImportError(
+        "posthog_llm.openai needs the openai package: pip install 'posthog-llm[openai]'"
+    ) from error
+
+from ..observe.client import AsyncClient as _AsyncClient
+from ..observe.client import SyncClient as _SyncClient
+
+
+class OpenAI(_SyncClient, _sdk.OpenAI):
+    pass
+
+
+class AsyncOpenAI(_AsyncClient, _sdk.AsyncOpenAI):
+    pass
+
+
+class AzureOpenAI(_SyncClient, _sdk.AzureOpenAI):
+    pass
+
+
+class AsyncAzureOpenAI(_AsyncClient, _sdk.AsyncAzureOpenAI):
+    pass
+
+
+if hasattr(_sdk, "BedrockOpenAI"):
+
+    class BedrockOpenAI(_SyncClient, _sdk.BedrockOpenAI):
+        pass
+
+    class AsyncBedrockOpenAI(_AsyncClient, _sdk.AsyncBedrockOpenAI):
+        pass
+
+
+Client = OpenAI
+AsyncClient = AsyncOpenAI
+
+
+__all__ = _sdk.__all__  # pyright: ignore
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__") and name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_sdk, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*dir(_sdk), *globals()})

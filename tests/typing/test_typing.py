@@ -1,0 +1,216 @@
+"""What type checkers and editors make of our clients, beside whichever SDKs are installed."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import posthog_llm
+from posthog_llm.anthropic import Anthropic
+from posthog_llm.openai import OpenAI
+
+from ..test_clients import resources
+
+HERE = Path(__file__).parent
+PACKAGE = Path(posthog_llm.__file__).parent
+SAMPLES = ("good.py", "bad.py")
+EDITED = """\
+from posthog_llm.openai import OpenAI
+
+client = OpenAI()
+client.chat.completions.create(model="m", messages=[], posthog_session_id="s")
+client.embeddings.create(model="m", input="x")
+"""
+
+pytest.importorskip("pyright", reason="the types session has it")
+
+
+def marked() -> set[tuple[str, int]]:
+    """Return file and line of what is wrong in the samples."""
+    lines = enumerate((HERE / "bad.py").read_text().splitlines(), 1)
+    return {("bad.py", number) for number, line in lines if line.endswith("  # wrong")}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Make a user's project of the samples."""
+    settings = {"typeCheckingMode": "strict", "pythonVersion": "3.10"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    for name in SAMPLES:
+        (tmp_path / name).write_text((HERE / name).read_text())
+    return tmp_path
+
+
+def run(*command: str, directory: Path) -> str:
+    made = subprocess.run(
+        [sys.executable, "-m", *command], cwd=directory, capture_output=True, text=True, timeout=110
+    )
+    assert made.returncode == 1, made.stdout + made.stderr  # it ran, and found errors
+    return made.stdout
+
+
+def test_mypy(project: Path) -> None:
+    strict = ("mypy", "--strict", "--config-file=", "--output=json", *SAMPLES)
+    told = [json.loads(line) for line in run(*strict, directory=project).splitlines()]
+    wrong = {(m["file"], m["line"]): m["message"] for m in told if m["severity"] == "error"}
+    assert wrong.keys() == marked(), wrong
+
+
+def test_pyright(project: Path) -> None:
+    command = ("pyright", "--outputjson", "--pythonpath", sys.executable)
+    told = json.loads(run(*command, directory=project))["generalDiagnostics"]
+    wrong = {
+        (Path(m["file"]).name, m["range"]["start"]["line"] + 1): m["message"]
+        for m in told
+        if m["severity"] == "error"
+    }
+    assert wrong.keys() == marked(), wrong
+
+
+def test_the_samples_are_many() -> None:
+    assert len(marked()) > 20
+    assert (HERE / "good.py").read_text().count("assert_type(") > 20
+
+
+class Editor:
+    """A language server, asked as an editor asks: https://microsoft.github.io/language-server-protocol"""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "edited.py"
+        self._file.write_text(EDITED)
+        there = {"venvPath": str(Path(sys.prefix).parent), "venv": Path(sys.prefix).name}
+        (directory / "pyrightconfig.json").write_text(json.dumps(there))
+        self._numbers = itertools.count()
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "pyright.langserver", "--stdio"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        capabilities = {
+            "textDocument": {"hover": {"contentFormat": ["plaintext"]}, "declaration": {}}
+        }
+        folder = {"uri": directory.as_uri(), "name": "edited"}
+        self.ask(
+            "initialize",
+            processId=None,
+            rootUri=directory.as_uri(),
+            capabilities=capabilities,
+            workspaceFolders=[folder],
+        )
+        self._send({"method": "initialized", "params": {}})
+        document = {
+            "uri": self._file.as_uri(),
+            "languageId": "python",
+            "version": 1,
+            "text": EDITED,
+        }
+        self._send({"method": "textDocument/didOpen", "params": {"textDocument": document}})
+
+    def at(self, word: str, method: str) -> Any:
+        """Ask about the first place of a word."""
+        before = EDITED[: EDITED.index(word)]
+        position = {"line": before.count("\n"), "character": len(before.rpartition("\n")[2]) + 1}
+        document = {"uri": self._file.as_uri()}
+        return self.ask(f"textDocument/{method}", textDocument=document, position=position)
+
+    def ask(self, method: str, **params: Any) -> Any:
+        number = next(self._numbers)
+        self._send({"id": number, "method": method, "params": params})
+        while True:
+            told = self._receive()
+            if told.get("id") == number and "method" not in told:
+                return told["result"]
+            if "id" in told:
+                self._send({"id": told["id"], "result": None})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        assert self._server.stdin is not None
+        self._server.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self._server.stdin.flush()
+
+    def _receive(self) -> dict[str, Any]:
+        assert self._server.stdout is not None
+        head = list(iter(lambda: self._server.stdout.readline().strip(), b""))  # type: ignore[union-attr]
+        length = next(int(line.split(b":")[1]) for line in head if b"Length" in line)
+        found: dict[str, Any] = json.loads(self._server.stdout.read(length))
+        return found
+
+    def close(self) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+
+@pytest.fixture
+def editor(tmp_path: Path) -> Iterator[Editor]:
+    editor = Editor(tmp_path)
+    yield editor
+    editor.close()
+
+
+def test_hovering_an_argument_shows_a_line_of_help(editor: Editor) -> None:
+    shown = editor.at("posthog_session_id", "hover")["contents"]["value"]
+    assert "posthog_session_id: str | int | UUID | None" in shown
+    assert "Session that the trace belongs to, such as a conversation." in shown
+
+
+@pytest.mark.parametrize(
+    ("word", "ends"),
+    [
+        ("create(model", "openai/resources/chat/completions/completions.py"),
+        ('create(model="m", input', "openai/resources/embeddings.py"),
+    ],
+)
+def test_going_to_the_definition_ends_at_the_sdks_method(
+    editor: Editor, word: str, ends: str
+) -> None:
+    found = editor.at(word, "definition")
+    assert found
+    for place in found:
+        assert place["uri"].endswith(ends)
+        assert "posthog_llm" not in place["uri"]
+
+
+def test_every_method_that_takes_our_arguments_is_in_a_stub() -> None:
+    """For the SDKs that the stubs are written from; beside older ones there are more."""
+    found = 0
+    for client in (OpenAI(api_key="k", webhook_secret="k"), Anthropic(api_key="k")):
+        for path, resource in resources(client):
+            sdk = type(resource).__mro__[1]
+            for method in vars(type(resource)).keys() & peeled(sdk):
+                stub = PACKAGE / Path(*sdk.__module__.split("."))
+                stub = stub / "__init__.pyi" if stub.is_dir() else stub.with_suffix(".pyi")
+                assert takes_ours(stub, sdk.__name__, method), f"{path}.{method}"
+                found += 1
+    assert found > 400
+
+
+def peeled(sdk: type) -> set[str]:
+    return {
+        name
+        for name, function in inspect.getmembers(sdk, inspect.isfunction)
+        if name[0] != "_" and name != "connect"
+        if "extra_query" in inspect.signature(function).parameters
+    }
+
+
+@functools.cache
+def classes(stub: Path) -> dict[str, ast.ClassDef]:
+    return {n.name: n for n in ast.parse(stub.read_text()).body if isinstance(n, ast.ClassDef)}
+
+
+def takes_ours(stub: Path, name: str, method: str) -> bool:
+    for node in classes(stub)[name].body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == method:
+            return node.args.kwarg is not None and "Arguments" in ast.unparse(node.args.kwarg)
+    return False
