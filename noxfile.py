@@ -42,6 +42,7 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[demo]", *WRITTEN_FROM, *_groups("types", "test"))
     session.run("python", "tests/typing/generate.py", _oldest(session), "--check")
     session.run("mypy")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
     session.run("pytest", "tests/typing")
 
 

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from .narrowing import is_mapping
+
 _TEXTS = frozenset(
     {"distinct_id", "trace_id", "session_id", "span_id", "parent_id", "span_name", "trace_name"}
     | {"provider_override"}
@@ -29,7 +31,7 @@ def checked(name: str, field: str, value: Any) -> Any:
             return value
         raise TypeError(f"{name} must be True, False or None, not {type(value).__name__}")
     if field in _MAPPINGS:
-        if isinstance(value, Mapping):
+        if is_mapping(value):
             return dict(value)
         raise TypeError(f"{name} must be a mapping, not {type(value).__name__}")
     if not callable(getattr(value, "capture", None)):

@@ -12,6 +12,7 @@ from typing import Any
 
 from .delivery.connection import Unreachable, app_url, check_project, send
 from .delivery.destinations import environment, is_mock
+from .narrowing import is_list
 
 _NEEDED = ("OPENAI_API_KEY", "POSTHOG_API_KEY")
 
@@ -120,9 +121,10 @@ def _output(properties: Mapping[str, Any]) -> str:
         return f"error: {properties['$ai_error'].get('code')}"
     if "$ai_input" not in properties:
         return "(withheld)"
-    message = (properties.get("$ai_output_choices") or [{}])[0]
+    messages: list[dict[str, Any]] = properties.get("$ai_output_choices") or [{}]
+    message = messages[0]
     content = message.get("content")
-    if isinstance(content, list):
+    if is_list(content):
         content = content[0].get("text")
     if calls := message.get("tool_calls"):
         content = f"{calls[0]['function']['name']}({calls[0]['function']['arguments']})"

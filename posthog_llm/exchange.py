@@ -77,7 +77,7 @@ class Ambient:
     distinct_id: str | None = None
     session_id: str | None = None
     """Session-replay id (`$session_id`), not the id of an AI session."""
-    tags: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, Any] = field(default_factory=dict[str, Any])
     privacy_mode: bool = False
     otel: tuple[str, str] | None = None
     """Trace id and span id of the active OpenTelemetry span, hexadecimal."""
@@ -220,7 +220,7 @@ def size_of(value: Any) -> int:
         if not waiting:
             break
         item = waiting.pop()
-        kind = type(item)
+        kind: object = item.__class__
         if kind is str or kind is bytes:
             total += len(item)
         elif kind is dict:

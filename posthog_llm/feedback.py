@@ -30,10 +30,14 @@ def capture_metric(
 
     `value` is a number, a text or a bool. The rest is as for `capture_feedback`.
     """
-    if not isinstance(value, (int, float, str, bool)):
-        raise TypeError(f"value must be a number, a str or a bool, not {type(value).__name__}")
-    details = {"details": {"name": _words("name", name), "value": value}}
+    details = {"details": {"name": _words("name", name), "value": _score(value)}}
     return _capture_about("metric", trace_id, details, given)
+
+
+def _score(value: Any) -> Any:
+    if not isinstance(value, (int, float, str)):
+        raise TypeError(f"value must be a number, a str or a bool, not {type(value).__name__}")
+    return value
 
 
 def _words(name: str, value: Any) -> str:

@@ -16,6 +16,7 @@ from .checks import checked, count, field_of, seconds, text, usd
 from .context import ambient, current
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of
 from .faults import guarded
+from .narrowing import is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
 from .providers.hosts import bare_url
@@ -151,11 +152,11 @@ def _value(name: str, value: Any) -> Any:
         return seconds(name, value)
     if name in ("stream", "cached_apart") and not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
-    if name == "parameters" and not isinstance(value, Mapping):
+    if name == "parameters" and not is_mapping(value):
         raise TypeError(f"parameters must be a mapping, not {type(value).__name__}")
     if name == "error" and not isinstance(value, (BaseException, str)):
         raise TypeError(f"error must be an exception or a str, not {type(value).__name__}")
-    return list(value) if name in ("input", "output") and isinstance(value, list) else value
+    return list(value) if name in ("input", "output") and is_list(value) else value
 
 
 # -- from what was told to a record --------------------------------------------------
@@ -238,7 +239,7 @@ def _record(exchange: Exchange) -> Record:
 
 def _messages(role: str, value: Any) -> Any:
     """Show a bare text as a message; messages are as they are."""
-    if isinstance(value, list):
+    if is_list(value):
         return [_message(role, item) for item in value]
     return None if value is None else [_message(role, value)]
 

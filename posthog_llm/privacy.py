@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 from .media import described, described_field
+from .narrowing import is_collection, is_mapping, is_sequence
 
 WITHHELD = "[withheld]"
 _DEPTH = 64
@@ -83,7 +84,7 @@ def parameters(asked: Mapping[str, Any], private: bool) -> dict[str, Any]:
             continue
         if not private and (name in _OPEN or name in CLOSED):
             kept[name] = value
-        elif isinstance(value, Mapping) and name in _PARTLY_OPEN:
+        elif is_mapping(value) and name in _PARTLY_OPEN:
             part = {k: value[k] for k in _PARTLY_OPEN[name] if _is_plain_word(value.get(k))}
             kept.update({name: part} if part else {})
         elif name in _OPEN and _is_plain_word(value):
@@ -92,8 +93,8 @@ def parameters(asked: Mapping[str, Any], private: bool) -> dict[str, Any]:
 
 
 def _is_plain_word(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain_word(item) for item in value)
+    if is_sequence(value):
+        return all(map(_is_plain_word, value))
     if isinstance(value, str):
         return _WORD.fullmatch(value) is not None
     return isinstance(value, (bool, int, float))
@@ -153,7 +154,7 @@ class Cleaner:
         return _redacted(self.text(text), self._redact)
 
     def _clean(self, value: Any, key: str, owner: Any, depth: int, redact: Any) -> Any:
-        kind = type(value)
+        kind: object = value.__class__
         if kind is str:
             return self._string(value, key, owner, redact)
         if value is None or kind is int or kind is bool:
@@ -166,9 +167,9 @@ class Cleaner:
             return "[circular]"
         self._around.add(id(value))
         try:
-            if kind is dict or isinstance(value, Mapping):
+            if kind is dict or is_mapping(value):
                 return self._mapping(value, depth - 1, redact)
-            if isinstance(value, (list, tuple, set, frozenset)):
+            if is_collection(value):
                 return [self._clean(item, key, owner, depth - 1, redact) for item in value]
             return self._clean(_as_plain(value), key, owner, depth - 1, redact)
         finally:
@@ -230,6 +231,9 @@ def _as_key(name: Any) -> Any:
     return name.value if isinstance(name, Enum) else name
 
 
+_BINARY: Any = (bytes, bytearray, memoryview)
+
+
 def _as_plain(value: Any) -> Any:
     """Turn an object into JSON types, one step; by its name where nothing better is known."""
     if isinstance(value, Enum):
@@ -243,12 +247,11 @@ def _as_plain(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, Decimal):
         return float(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, _BINARY):
         return f"[binary, {len(value)} bytes]"
-    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
+    cls: Any = value.__class__
+    if callable(dump := getattr(value, "model_dump", None)) and not issubclass(cls, type):
         return dump()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if "__str__" in {name for cls in type(value).__mro__[:-1] for name in vars(cls)}:
-        return str(value)
-    return f"[{type(value).__name__}]"
+    if dataclasses.is_dataclass(cls):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(cls)}
+    return f"[{cls.__name__}]" if cls.__str__ is object.__str__ else str(value)

@@ -56,7 +56,7 @@ class Asked:
     model: str | None = None
     input: Any = None
     tools: Any = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The request's fields; privacy decides which may leave."""
     user: str | None = None
     """The end user that the request names to the provider."""
@@ -116,7 +116,7 @@ class Record:
     """Bytes of content that were too much to keep."""
     private: bool = False
     """Whether the library that told of the call was asked to keep content to itself."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further properties of ours, by their names."""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """A span's `type`; a metric's `name` and `value`."""

@@ -298,7 +298,7 @@ def test_destination_of_call_context_and_client(
 
     client = ours.OpenAI(base_url=provider.base_url, api_key="k", posthog_client=tenant("client"))
     client.chat.completions.create(**ASK)
-    with posthog_llm.context(client=tenant("context")):
+    with posthog_llm.context(posthog_client=tenant("context")):
         client.chat.completions.create(**ASK)
         client.chat.completions.create(**ASK, posthog_client=tenant("call"))
     assert posthog_llm.flush(10)

@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "posthog_llm"
 ROOMS = [
-    {"arguments", "exchange", "faults", "checks", "encoding", "media", "running", "settings"},
+    {"arguments", "narrowing"},
+    {"exchange", "faults", "checks", "encoding", "media", "running", "settings"},
     {"record"},
     {"context", "privacy", "providers", "sampling"},
     {"identity"},

@@ -6,6 +6,9 @@ The client classes are subclasses of the SDK's. Every other public name of the `
 package is the SDK's own object, so this module stands in for `import anthropic`.
 """
 
+# pyright: reportPrivateImportUsage=false
+# Some classes the SDK names in `__all__` alone.
+
 from __future__ import annotations
 
 from typing import Any

@@ -65,7 +65,10 @@ def send(project: Project, event: str, properties: Mapping[str, Any], timeout: f
 
 def _ask_for_key(project: Project, timeout: float) -> None:
     """PostHog takes events with any well-formed key; its flags are told to known ones only."""
-    from posthog.request import APIError, flags
+    from posthog.request import (
+        APIError,
+        flags,  # pyright: ignore[reportUnknownVariableType]
+    )
 
     try:
         flags(project.api_key, project.host, timeout=timeout, distinct_id="posthog-llm-check")

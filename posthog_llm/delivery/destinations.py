@@ -164,7 +164,8 @@ def flush(client: Any, timeout: float) -> None:
 def wait_no_longer(client: Any) -> None:
     """Keep a client of the first 7.x from holding up interpreter exit: it waits without limit."""
     if not hasattr(client, "_atexit"):
-        atexit.unregister(type(client).join.__get__(client))
+        cls: Any = client.__class__
+        atexit.unregister(cls.join.__get__(client))
 
 
 def official_client(client: Any) -> Any:

@@ -141,7 +141,7 @@ class Dispatcher:
 
     def _send(self, lane: Lane, entries: list[tuple[Entry, Event | None]]) -> None:
         """Hand events to a destination that may block, on a thread that may wait."""
-        results = {}
+        results: dict[str, Receipt] = {}
         for entry, event in entries:
             results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
             if receipt.error is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from ..event import Event
 from ..faults import report
+from ..narrowing import is_mapping
 from ..settings import settings
 
 
@@ -37,7 +37,7 @@ def filtered(event: Event) -> Event:
         )
         if answer is None:
             raise Refused("before_capture", wanted=True)
-        if not isinstance(answer, Mapping):
+        if not is_mapping(answer):
             raise TypeError(f"before_capture returned {type(answer).__name__}")
         return replace(
             event,

@@ -55,7 +55,7 @@ def _taken(lane: Lane, entry: Entry, answer: Any) -> Receipt:
 
 def _arguments(capture: Any, event: Event) -> dict[str, Any]:
     """Return the arguments for `capture`, less those that a caller's own object lacks."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "event": event.name,
         "distinct_id": event.distinct_id,
         "properties": event.properties,

@@ -94,8 +94,9 @@ def _tell(batch: Iterable[Any], error: Exception | None, path: str) -> None:
 
 def _one(uuid: str, error: Any, path: str) -> Receipt:
     """Return one event's receipt: the newer wire format answers for each event by itself."""
-    refused = {uuid for uuid, _ in getattr(error, "drops", ())}
-    unsent = set(getattr(error, "retry_exhausted", ()))
+    drops: Iterable[tuple[str, Any]] = getattr(error, "drops", ())
+    exhausted: Iterable[str] = getattr(error, "retry_exhausted", ())
+    refused, unsent = {uuid for uuid, _ in drops}, set(exhausted)
     if not (refused or unsent):
         return Receipt(error, path)
     if uuid in unsent:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -127,7 +127,7 @@ class SpoolFile:
 
     def rows(self, damaged: Callable[[str], None]) -> list[Row]:
         """Return what is in the file, the oldest first; tells `damaged` what cannot be read."""
-        found = []
+        found: list[Row] = []
         query = "select uuid, created, address, length(body) from events order by created"
         for name, created, address, size in self._db.execute(query).fetchall():
             self._count(name, size)
@@ -147,7 +147,7 @@ class SpoolFile:
                 os.unlink(self.path)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Generator[None]:
         self._db.execute("begin immediate")
         try:
             yield

@@ -26,7 +26,7 @@ class Stats:
     """Events that PostHog accepted, or that an object of yours with `capture` took."""
     trimmed: int = 0
     """Events that were made smaller than they came: too large, or too much was waiting."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     """Events that were lost, by reason; docs/delivery.md names the reasons."""
     spooled: int = 0
     """Events that are in the spool now, what earlier processes left included."""

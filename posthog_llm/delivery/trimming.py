@@ -14,6 +14,7 @@ from typing import Any
 
 from ..event import CONTENT, CUT_MARK, Event
 from ..media import described_field
+from ..narrowing import is_dict, is_list
 
 _SHORTEST = 200
 """Bytes below which no text is cut."""
@@ -58,7 +59,7 @@ def _marked(event: Event, properties: dict[str, Any], cut: int) -> Event:
 
 def _cut_media(properties: dict[str, Any], excess: int) -> None:
     for owner, key in list(_texts(properties, CONTENT)):
-        if isinstance(owner, dict):
+        if is_dict(owner):
             owner[key] = described_field(owner, key, owner[key])
 
 
@@ -69,7 +70,7 @@ def _cut_texts(properties: dict[str, Any], excess: int) -> None:
 def _cut_messages(properties: dict[str, Any], excess: int) -> None:
     """Take messages out of the middle of the longest lists."""
     lists = [properties[name] for name in CONTENT & properties.keys()]
-    for messages in sorted((v for v in lists if isinstance(v, list)), key=weigh, reverse=True):
+    for messages in sorted((v for v in lists if is_list(v)), key=weigh, reverse=True):
         start = end = len(messages) // 2
         while excess > 0 and end - start < len(messages) - 2 * _ENDS:
             if start > len(messages) - end:
@@ -105,7 +106,7 @@ def _texts(properties: dict[str, Any], names: Collection[str]) -> Iterator[tuple
             containers.append(item)
     while containers:
         container = containers.pop()
-        pairs = container.items() if isinstance(container, dict) else enumerate(container)
+        pairs = container.items() if is_dict(container) else enumerate(container)
         for key, item in pairs:
             if isinstance(item, str):
                 yield container, key

@@ -73,7 +73,7 @@ class Worker:
         self._lock = threading.Lock()
         self._turning = threading.RLock()
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
         """Stand still while a process forks.
 
         The child of a fork amid our work would keep every lock held then, ours or others', for
@@ -81,11 +81,11 @@ class Worker:
         """
         self._turning.acquire(timeout=_AT_FORK)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         with contextlib.suppress(RuntimeError):  # it was not acquired in time
             self._turning.release()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Start anew in a forked child, where the thread does not exist."""
         self.dispatcher.shelf.leave()
         self.destinations.forget()
@@ -286,7 +286,7 @@ outbox.on_client = worker.attach
 on_change.append(worker.look_for_spooled)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=worker._pause,
-        after_in_parent=worker._resume,
-        after_in_child=worker._forget,
+        before=worker.pause,
+        after_in_parent=worker.resume,
+        after_in_child=worker.forget,
     )

@@ -19,10 +19,16 @@ from ..record import Record
 from . import call, step
 
 LIBRARY = "posthog-llm"
-try:
-    VERSION = version(LIBRARY)
-except PackageNotFoundError:  # run from a source tree that was never installed
-    VERSION = "0"
+
+
+def _version() -> str:
+    try:
+        return version(LIBRARY)
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0"
+
+
+VERSION = _version()
 
 _NAMES = {"generation": "$ai_generation", "embedding": "$ai_embedding", **step.NAMES}
 CONTENT = frozenset(

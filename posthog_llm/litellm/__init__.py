@@ -28,6 +28,7 @@ from ..delivery.destinations import environment, is_mock
 from ..delivery.worker import worker
 from ..exchange import Outcome
 from ..faults import guarded
+from ..narrowing import is_list
 from ..observe.arguments import peel
 from ..observe.outer import is_told_above
 from . import attempt as attempts
@@ -166,7 +167,7 @@ class PostHogLogger(_CustomLogger):
         return found
 
     def _attempt(self, kwargs: dict[str, Any], messages: Any) -> Attempt:
-        noted = list(messages) if isinstance(messages, list) else messages
+        noted = list(messages) if is_list(messages) else messages
         return Attempt(
             kwargs,
             self._defaults,

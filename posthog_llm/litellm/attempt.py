@@ -23,6 +23,7 @@ from .. import sampling
 from ..context import NOTHING, ambient, current
 from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
 from ..faults import guarded
+from ..narrowing import mapping
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
 from ..observe.outbox import outbox
@@ -61,6 +62,11 @@ class Attempt:
     ended_at: float | None = None
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been told yet."""
+        return bool(self._open)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attempt:
         return self  # LiteLLM copies its record of a call
@@ -152,7 +158,7 @@ def is_running(kwargs: Mapping[str, Any]) -> bool:
     the gateway count theirs.
     """
     found = of(kwargs)
-    if found is None or not found._open or found.response is not None:
+    if found is None or not found.is_open or found.response is not None:
         return False
     return found.number == metadata.number(kwargs)
 
@@ -160,7 +166,7 @@ def is_running(kwargs: Mapping[str, Any]) -> bool:
 def begin(kwargs: dict[str, Any], attempt: Attempt) -> None:
     """Put an attempt into LiteLLM's record of its call; the one before it has ended."""
     before = of(kwargs)
-    if before is not None and before._open:
+    if before is not None and before.is_open:
         before.end(Outcome.ERROR if before.response is None else Outcome.OK)
     kwargs[_KEY] = attempt
     outbox.unended.add(attempt)
@@ -205,7 +211,7 @@ def _failure(error: BaseException | None, kwargs: Mapping[str, Any]) -> Failure:
     """Describe an exception now: keeping it would keep the caller's frames alive."""
     error = error or kwargs.get("exception")
     payload = payload_of(kwargs)
-    said = metadata.mapping(payload.get("error_information"))
+    said = mapping(payload.get("error_information"))
     if error is None:
         return Failure(type=str(said.get("error_class") or "unknown"))
     status, code = getattr(error, "status_code", None), getattr(error, "code", None)

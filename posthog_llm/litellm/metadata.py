@@ -12,6 +12,7 @@ from ..context import NOTHING, merged
 from ..delivery.destinations import environment
 from ..delivery.project import Project, is_url
 from ..exchange import Arguments
+from ..narrowing import is_mapping, is_sequence, mapping
 from ..providers import openrouter
 
 SLOTS = ("metadata", "litellm_metadata")
@@ -60,11 +61,6 @@ def number(kwargs: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(count if isinstance(count, int) else 0 for count in counts)
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
-    """Return `value` where it is a mapping, else an empty one."""
-    return value if type(value) is dict or isinstance(value, Mapping) else {}
-
-
 def _of_gateway(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the request that the gateway's client sent; empty outside the gateway."""
     return mapping(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
@@ -89,7 +85,7 @@ def arguments(kwargs: Mapping[str, Any], fields: frozenset[str] | None = None) -
         for name, field in _ARGUMENTS.items()
         if isinstance(found.get(name), (str, int)) and found[name] != ""
     }
-    groups = next((found[name] for name in _GROUPS if isinstance(found.get(name), Mapping)), None)
+    groups = next((found[name] for name in _GROUPS if is_mapping(found.get(name))), None)
     return Arguments(
         **named,
         groups=dict(groups) if groups else None,
@@ -124,10 +120,11 @@ def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tup
 
 def _is_plain(value: Any) -> bool:
     """Whether a value is what JSON holds: LiteLLM's own objects lie beside the caller's."""
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
+    if is_mapping(value):
+        names: list[Any] = list(value)
+        return all(isinstance(name, str) for name in names) and all(map(_is_plain, value.values()))
+    if is_sequence(value):
+        return all(map(_is_plain, value))
     return isinstance(value, (str, int, float, bool))
 
 

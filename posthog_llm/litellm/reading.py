@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exchange import Exchange, Outcome
+from ..narrowing import is_list, is_mapping, mapping
 from ..providers import chat, others, responses, usage
 from ..providers.hosts import bare_url
 from ..record import Answered, Asked, Record, Usage
-from .metadata import mapping
 from .told import Told, numbers, plain
 
 _ANSWERED = {
@@ -119,10 +119,10 @@ def _body(endpoint: str, told: Told) -> Mapping[str, Any]:
 
 def _said(value: Any) -> Any:
     """Leave out what says nothing: LiteLLM's answers hold every field that there could be."""
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         said = {name: _said(item) for name, item in value.items() if item is not None}
         return {k: v for k, v in said.items() if v != {} or value[k] == {}}
-    return [_said(item) for item in value] if isinstance(value, list) else value
+    return [_said(item) for item in value] if is_list(value) else value
 
 
 def _doubt(answered: Answered, told: Told) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from ..context import NOTHING
 from ..exchange import Arguments, Upload
+from ..narrowing import is_mapping, mapping
 from ..observe.call import uploads
 from ..observe.outer import HEADER
 from ..providers.hosts import provider_named, regional
-from .metadata import mapping, metadata_of, request_headers, request_names
+from .metadata import metadata_of, request_headers, request_names
 
 _ENDPOINTS = {
     "completion": "chat",
@@ -62,7 +63,7 @@ class Told:
     streamed: bool
     first_at: float | None
     """Unix time of a stream's first piece, seconds."""
-    routing: Mapping[str, Any] = field(default_factory=dict)
+    routing: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Which attempt of a request this is, as properties of ours."""
     names: Arguments = NOTHING
     """What the request itself names."""
@@ -189,7 +190,7 @@ def _routing(found: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[t
 
 def numbers(response: Any) -> dict[str, Any]:
     """Return what is known of an answer beside its content."""
-    get = response.get if isinstance(response, Mapping) else partial(getattr, response)
+    get = response.get if is_mapping(response) else partial(getattr, response)
     return {name: plain(get(name, None)) for name in ("id", "model", "usage")}
 
 

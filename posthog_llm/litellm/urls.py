@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..faults import guarded
+from ..narrowing import is_list
 
 _URLS = ("posthog_api_url", "posthog_host")
 
@@ -23,5 +24,5 @@ def let_through() -> None:
         missing = tuple(name for name in _URLS if name not in known)
         dynamic._supported_callback_params = (*known, *missing)
     owned: Any = getattr(utils, "all_litellm_params", None)
-    if isinstance(owned, list):
+    if is_list(owned):
         owned.extend(name for name in _URLS if name not in owned)

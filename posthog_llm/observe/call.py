@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from time import perf_counter, time
 from types import TracebackType
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload
 from ..faults import guarded
 from ..media import without_blobs
+from ..narrowing import is_mapping, is_sequence
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox
@@ -55,7 +56,7 @@ class Call:
         files = options.files
         if files:
             fields = options.json_data
-            exchange.form = dict(fields) if isinstance(fields, Mapping) else None
+            exchange.form = dict(fields) if is_mapping(fields) else None
             exchange.uploads = list(uploads(files))
         else:
             exchange.keep_media = wants_media(exchange.scope)
@@ -158,7 +159,7 @@ def _described(error: Exception) -> Failure:
 
 def _code(body: Any) -> Any:
     """Return the type in an Anthropic error's body: `{"type": "error", "error": {"type": …}}`."""
-    if isinstance(body, Mapping) and isinstance(error := body.get("error"), Mapping):
+    if is_mapping(body) and is_mapping(error := body.get("error")):
         return error.get("type")
     return None
 
@@ -191,11 +192,15 @@ def uploads(files: Any) -> Iterable[Upload]:
 
     A file is its content, or `(name, content[, media type[, headers]])`.
     """
-    for field, file in files.items() if isinstance(files, Mapping) else files:
-        parts = file if isinstance(file, tuple) else (getattr(file, "name", None), file)
+    for field, file in files.items() if is_mapping(files) else files:
+        parts = _parts(file)
         name = parts[0] if isinstance(parts[0], str) else None
         media_type = parts[2] if len(parts) > 2 else None
         yield Upload(field, name, media_type, _size(parts[1]))
+
+
+def _parts(file: Any) -> Sequence[Any]:
+    return file if is_sequence(file) else (getattr(file, "name", None), file)
 
 
 def _size(content: Any) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checks import redactor
 from ..context import NOTHING, merged
@@ -24,7 +24,21 @@ _CLIENT_ONLY = {
 }
 
 
-class ObservedClient:
+if TYPE_CHECKING:
+
+    class _SdkClient:
+        """What is asked of the SDK's client, which comes behind the mixin."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def copy(self, **kwargs: Any) -> Any: ...
+        def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any: ...
+        def _build_request(self, options: Any, **kwargs: Any) -> Any: ...
+        def _process_response(self, *, response: Any, **kwargs: Any) -> Any: ...
+else:
+    _SdkClient = object
+
+
+class ObservedClient(_SdkClient):
     """What the sync and the async client share: everything but the `await`."""
 
     _posthog = NOTHING
@@ -35,7 +49,8 @@ class ObservedClient:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        sdk = next((base for base in cls.__bases__ if not issubclass(base, ObservedClient)), None)
+        bases: tuple[Any, ...] = cls.__bases__
+        sdk = next((base for base in bases if not issubclass(base, ObservedClient)), None)
         if sdk is not None:
             _adopt(cls, sdk)
 
@@ -55,7 +70,7 @@ class ObservedClient:
     def copy(self, **kwargs: Any) -> Any:
         changed = peel(kwargs)
         own = _peel_own(kwargs)
-        new = super().copy(**kwargs)  # type: ignore[misc]
+        new = super().copy(**kwargs)
         # Set afterwards, so that a subclass's own constructor need not know our arguments.
         new._posthog = merged(self._posthog, changed) if changed else self._posthog
         new._set_own({name: own.get(name, getattr(self, f"_{name}")) for name in _CLIENT_ONLY})
@@ -64,19 +79,19 @@ class ObservedClient:
     with_options = copy
 
     def _build_request(self, options: Any, **kwargs: Any) -> Any:
-        build = super()._build_request  # type: ignore[misc]
+        build = super()._build_request
         return seam.build_request(options, lambda: build(options, **kwargs))
 
     def _process_response(self, *, response: Any, **kwargs: Any) -> Any:
         seam.see_response(response)
-        return super()._process_response(response=response, **kwargs)  # type: ignore[misc]
+        return super()._process_response(response=response, **kwargs)
 
 
 class SyncClient(ObservedClient):
     """Mixin for a client whose `request` returns."""
 
     def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        send = super().request  # type: ignore[misc]
+        send = super().request
         return seam.request(self, options, lambda: send(cast_to, options, **kwargs))
 
 
@@ -84,7 +99,7 @@ class AsyncClient(ObservedClient):
     """Mixin for a client whose `request` is awaited."""
 
     async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        send = super().request  # type: ignore[misc]
+        send = super().request
         return await seam.arequest(self, options, lambda: send(cast_to, options, **kwargs))
 
 

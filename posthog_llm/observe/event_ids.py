@@ -9,6 +9,7 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..narrowing import is_dict
 from .arguments import CARRIER
 
 if TYPE_CHECKING:
@@ -81,6 +82,6 @@ def _call_behind(answer: Any) -> Any:
     for name in ("response", "http_response", "_response"):
         held = getattr(answer, name, None)
         extensions = getattr(getattr(held, "request", None), "extensions", None)
-        if isinstance(extensions, dict) and CARRIER in extensions:
+        if is_dict(extensions) and CARRIER in extensions:
             return extensions[CARRIER]
     return None

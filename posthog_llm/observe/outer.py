@@ -47,7 +47,7 @@ def is_told_above(*, within_litellm: bool = True) -> bool:
     by_langchain = _langchain_handler()
     if not by_litellm and by_langchain is None:
         return False
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - as in the standard library
     for _ in range(_DEPTH):
         package = _package(frame)
         if frame is None or package not in _PASSED:

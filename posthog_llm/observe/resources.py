@@ -12,7 +12,7 @@ import inspect
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from ..context import NOTHING, current
 from ..exchange import Arguments
@@ -32,20 +32,25 @@ def observed(resource: T) -> T:
 
 def observe_attributes(client: Any) -> None:
     """Upgrade the resources that some clients make in their constructors."""
-    for name, value in list(vars(client).items()):
+    attributes: dict[str, Any] = client.__dict__
+    for name, value in list(attributes.items()):
         if not name.startswith("with_"):
             setattr(client, name, observed(value))
     for name in ("with_raw_response", "with_streaming_response"):
-        if name in vars(client):  # it holds the resources' methods as they were
-            setattr(client, name, type(vars(client)[name])(client))
+        if name in attributes:  # it holds the resources' methods as they were
+            setattr(client, name, type(attributes[name])(client))
 
 
 def override_properties(cls: type, namespace: dict[str, Any]) -> None:
     """Make the resource properties that `cls` inherits hand out observed resources."""
     for name in dir(cls):
-        found = inspect.getattr_static(cls, name)
-        if not name.startswith(("_", "with_")) and isinstance(found, functools.cached_property):
+        found: Any = inspect.getattr_static(cls, name)
+        if not name.startswith(("_", "with_")) and _is_made_once(found):
             namespace[name] = _observed_property(name, found)
+
+
+def _is_made_once(found: object) -> TypeGuard[functools.cached_property[Any]]:
+    return isinstance(found, functools.cached_property)
 
 
 def _observed_property(

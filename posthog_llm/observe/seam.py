@@ -12,6 +12,7 @@ from .. import sampling
 from ..context import NOTHING, ambient, current
 from ..exchange import Arguments, Scope
 from ..faults import guarded
+from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
 from . import body, stream_usage
@@ -117,20 +118,18 @@ def _started(client: Any, options: Any, carried: Any) -> Call | None:
 
 def _in_background(endpoint: str, options: Any) -> bool:
     body = options.json_data
-    return endpoint == "response_poll" or (isinstance(body, dict) and bool(body.get("background")))
+    return endpoint == "response_poll" or (is_dict(body) and bool(body.get("background")))
 
 
 def _model(options: Any) -> str | None:
     body = options.json_data
-    model = body.get("model") if isinstance(body, dict) else None
+    model = body.get("model") if is_dict(body) else None
     return model if isinstance(model, str) else None
 
 
 def _streams(options: Any) -> bool:
     body, params = options.json_data, options.params
-    return bool(
-        (isinstance(body, dict) and body.get("stream")) or (params and params.get("stream"))
-    )
+    return bool((is_dict(body) and body.get("stream")) or (params and params.get("stream")))
 
 
 @guarded

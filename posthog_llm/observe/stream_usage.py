@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from ..encoding import Transcoder
+from ..narrowing import is_dict, is_mapping
 
 _support: dict[str, bool] = {}
 """Base URL → whether it takes the option. Absent: not known yet."""
@@ -47,16 +47,16 @@ class Injector:
         """Add the option to a copy of the body in `options`, if the caller left it open."""
         body, extra = options.json_data, options.extra_json
         self.added = False
-        if _support.get(self._base_url) is False or not isinstance(body, Mapping):
+        if _support.get(self._base_url) is False or not is_mapping(body):
             return
-        sent = {**body, **extra} if isinstance(extra, Mapping) else body
+        sent = {**body, **extra} if is_mapping(extra) else body
         asked = sent.get("stream_options")
-        if sent.get("stream") is not True or not (asked is None or isinstance(asked, Mapping)):
+        if sent.get("stream") is not True or not (asked is None or is_mapping(asked)):
             return
         if asked and "include_usage" in asked:
             return
         wanted = {**(asked or {}), "include_usage": True}
-        if isinstance(extra, Mapping) and "stream_options" in extra:
+        if is_mapping(extra) and "stream_options" in extra:
             options.extra_json = {**extra, "stream_options": wanted}
         else:
             options.json_data = {**body, "stream_options": wanted}
@@ -153,8 +153,4 @@ def _only_usage(event: bytes) -> bool:
         chunk = json.loads(data)
     except (ValueError, RecursionError):
         return False
-    return (
-        isinstance(chunk, dict)
-        and isinstance(chunk.get("usage"), dict)
-        and chunk.get("choices") == []
-    )
+    return is_dict(chunk) and is_dict(chunk.get("usage")) and chunk.get("choices") == []

@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 
+from ..narrowing import is_dict
 from .sse import Event, parse
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
@@ -37,7 +38,7 @@ def events(body: bytes) -> Iterator[Event]:
 
 def _data(headers: Mapping[str, str], payload: bytes) -> bytes | None:
     found = parse(payload)
-    found = found if isinstance(found, dict) else {}
+    found = found if is_dict(found) else {}
     if headers.get(":message-type") in ("exception", "error"):
         kind = headers.get(":exception-type") or headers.get(":error-code")
         message = found.get("message") or headers.get(":error-message")
@@ -50,7 +51,8 @@ def _data(headers: Mapping[str, str], payload: bytes) -> bytes | None:
 
 def _headers(data: bytes) -> dict[str, str]:
     """Read the headers whose values are strings."""
-    found, at = {}, 0
+    found: dict[str, str] = {}
+    at = 0
     try:
         while at < len(data):
             name_end = at + 1 + data[at]

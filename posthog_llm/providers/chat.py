@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..exchange import Exchange, Failure
+from ..narrowing import is_dict, is_list, is_mapping
 from ..record import Answered, Asked
 from . import usage
 from .sse import Event, Folded, parse
@@ -39,7 +40,7 @@ def text_or_none(value: Any) -> str | None:
 
 
 def answered(body: Mapping[str, Any], provider: str) -> Answered:
-    choices = [c for c in _list(body.get("choices")) if isinstance(c, Mapping)]
+    choices = [c for c in _list(body.get("choices")) if is_mapping(c)]
     output = [message for choice in choices if (message := _message(choice))]
     model = text_or_none(body.get("model"))
     counted = usage.read(_usage(body, choices), provider, model)
@@ -59,10 +60,10 @@ def answered(body: Mapping[str, Any], provider: str) -> Answered:
 
 def _usage(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Any:
     found = body.get("usage")
-    if found is None and isinstance(groq := body.get("x_groq"), Mapping):
+    if found is None and is_mapping(groq := body.get("x_groq")):
         found = groq.get("usage")
     if found is None:  # Moonshot reports it on the choice
-        found = next((c["usage"] for c in choices if isinstance(c.get("usage"), Mapping)), None)
+        found = next((c["usage"] for c in choices if is_mapping(c.get("usage"))), None)
     return found
 
 
@@ -70,7 +71,7 @@ def failure(error: Any) -> Failure | None:
     """Read the error object that some providers answer with status 200, or in a stream."""
     if not error:
         return None
-    if not isinstance(error, Mapping):
+    if not is_mapping(error):
         return Failure(type="APIError", message=str(error))
     code = error.get("code")
     kind = text_or_none(error.get("type"))
@@ -86,7 +87,7 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any] | None:
     source = choice.get("message")
     if isinstance(text := choice.get("text"), str):
         source = {"content": text}
-    if not isinstance(source, Mapping):
+    if not is_mapping(source):
         return None
     said = {k: v for k, v in source.items() if v not in (None, "", []) and k != "role"}
     said.pop("parsed", None)
@@ -94,12 +95,12 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _searched(message: Mapping[str, Any]) -> bool:
-    notes = [note for note in _list(message.get("annotations")) if isinstance(note, Mapping)]
+    notes = [note for note in _list(message.get("annotations")) if is_mapping(note)]
     return any(note.get("type") == "url_citation" for note in notes)
 
 
 def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return value if is_list(value) else []
 
 
 # -- streams -------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class _Folding:
             self.ended = True
             return
         chunk = parse(data)
-        if not isinstance(chunk, dict):
+        if not is_dict(chunk):
             return
         said = self._merge(chunk)
         if said and self.first is None:
@@ -164,7 +165,7 @@ class _Folding:
         if len(choices) != 1 or choices[0].get("finish_reason") is not None:
             return False
         index, delta = choices[0].get("index"), choices[0].get("delta")
-        if not isinstance(index, int) or not isinstance(delta, dict):
+        if not isinstance(index, int) or not is_dict(delta):
             return False
         self._target = self.choices[index]["message"]
         return set(delta) <= {"content", "role"} and parse(b'"%b"' % text) == delta["content"]
@@ -184,7 +185,7 @@ class _Folding:
                 self.body[key] = value
         said = False
         for position, choice in enumerate(_list(chunk.get("choices"))):
-            if isinstance(choice, dict):
+            if is_dict(choice):
                 said = self._merge_choice(choice, position) or said
         return said
 
@@ -200,7 +201,7 @@ class _Folding:
             append(merged, "text", text)
             return bool(text)
         delta = choice.get("delta")
-        return isinstance(delta, dict) and _merge_delta(merged["message"], delta)
+        return is_dict(delta) and _merge_delta(merged["message"], delta)
 
     def done(self) -> Folded:
         self._end_run()
@@ -236,14 +237,14 @@ def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
         if key == "tool_calls":
             calls = _held(message, key, list)
             for part in _list(value):
-                said = (isinstance(part, dict) and _merge_call(calls, part)) or said
-        elif key in ("function_call", "audio") and isinstance(value, dict):
+                said = (is_dict(part) and _merge_call(calls, part)) or said
+        elif key in ("function_call", "audio") and is_dict(value):
             _merge_parts(_held(message, key, dict), value)
             said = said or any(isinstance(v, str) and v for v in value.values())
         elif key in _TEXTS and isinstance(value, str):
             append(message, key, value)
             said = said or bool(value)
-        elif isinstance(value, list) and isinstance(message.get(key), list):
+        elif is_list(value) and is_list(message.get(key)):
             message[key] = message[key] + value
         else:
             message[key] = value
@@ -265,7 +266,7 @@ def _merge_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> bool:
         call = {"index": index}
         calls.append(call)
     for key, value in part.items():
-        if isinstance(value, dict):
+        if is_dict(value):
             _merge_parts(_held(call, key, dict), value)
         elif value is not None and key != "index":
             call[key] = value

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..exchange import Exchange, Failure
+from ..narrowing import is_dict, is_list, is_mapping, mapping
 from ..record import Answered, Asked, Usage
 from . import usage
 from .chat import append, as_prompt, text_or_none
@@ -25,7 +26,7 @@ _STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
 
 def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     prompt = body.get("messages", as_prompt(body.get("prompt")))
-    if (system := body.get("system")) and isinstance(prompt, list):
+    if (system := body.get("system")) and is_list(prompt):
         prompt = [{"role": "system", "content": system}, *prompt]
     user = body.get("metadata")
     return Asked(
@@ -33,13 +34,13 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
         input=_said(prompt),
         tools=body.get("tools"),
         parameters={k: v for k, v in body.items() if k not in _CONTENT},
-        user=text_or_none(user.get("user_id")) if isinstance(user, Mapping) else None,
+        user=text_or_none(user.get("user_id")) if is_mapping(user) else None,
     )
 
 
 def answered(body: Mapping[str, Any], provider: str) -> Answered:
     counted, found = read_usage(body.get("usage")), body.get("usage")
-    details = found if isinstance(found, Mapping) else {}
+    details = mapping(found)
     blocks = body.get("content", body.get("completion"))
     model = text_or_none(body.get("model"))
     return Answered(
@@ -59,7 +60,7 @@ def read_usage(raw: Any) -> Usage:
 
     https://platform.claude.com/docs/en/build-with-claude/prompt-caching
     """
-    if not isinstance(raw, Mapping):
+    if not is_mapping(raw):
         return Usage()
     written = usage.details(raw, "cache_creation")
     return Usage(
@@ -80,9 +81,9 @@ def read_usage(raw: Any) -> Usage:
 
 def failure(error: Any) -> Failure | None:
     """Read an error object: of a stream's `error` event, or of a batch's result."""
-    if not isinstance(error, Mapping):
+    if not is_mapping(error):
         return None
-    if isinstance(inner := error.get("error"), Mapping):
+    if is_mapping(inner := error.get("error")):
         error = inner
     kind = text_or_none(error.get("type")) or "APIError"
     return Failure(type=kind, message=text_or_none(error.get("message")), code=kind)
@@ -90,9 +91,9 @@ def failure(error: Any) -> Failure | None:
 
 def _said(value: Any) -> Any:
     """Return content without what is empty, and without what only the provider can read."""
-    if isinstance(value, list):
+    if is_list(value):
         return [_said(item) for item in value]
-    if not isinstance(value, Mapping):
+    if not is_mapping(value):
         return value
     kept = {k: v for k, v in value.items() if v is not None and k not in _UNSAID}
     if kept.get("type") == "redacted_thinking":
@@ -118,7 +119,7 @@ def fold(source: Iterable[Event]) -> Folded:
                 folding.run.append(text)
                 continue
         event = parse(data)
-        if isinstance(event, dict):
+        if is_dict(event):
             folding.end_run()
             folding.add(offset, event)
             folding.begin_run(event, data)
@@ -151,7 +152,7 @@ class _Folding:
         delta, index = event.get("delta"), event.get("index")
         if event.get("type") != "content_block_delta" or not isinstance(index, int):
             return
-        if not isinstance(delta, dict) or delta.keys() != {"type", "text"}:
+        if not is_dict(delta) or delta.keys() != {"type", "text"}:
             return
         before, _, rest = data.partition(_TEXT)
         text, _, behind = rest.partition(b'"')
@@ -188,23 +189,23 @@ class _Folding:
 
     def _merge(self, part: Any) -> None:
         """Take over fields that say something; usage is cumulative, field by field."""
-        for key, value in part.items() if isinstance(part, dict) else ():
-            if key == "usage" and isinstance(value, dict):
+        for key, value in part.items() if is_dict(part) else ():
+            if key == "usage" and is_dict(value):
                 known = self.body.get("usage")
                 news = {k: v for k, v in value.items() if v is not None}
-                self.body["usage"] = {**known, **news} if isinstance(known, dict) else news
+                self.body["usage"] = {**known, **news} if is_dict(known) else news
             elif value is not None:
                 self.body[key] = value
 
     def _start(self, offset: int, index: Any, block: Any) -> None:
-        if not isinstance(index, int) or not isinstance(block, dict):
+        if not isinstance(index, int) or not is_dict(block):
             return
         self.blocks[index] = dict(block)
         if block.get("type") in _STEPS or any(block.get(k) for k in _DELTAS.values()):
             self._note(offset)
 
     def _grow(self, offset: int, index: Any, delta: Any) -> None:
-        if not isinstance(index, int) or not isinstance(delta, dict):
+        if not isinstance(index, int) or not is_dict(delta):
             return
         block = self.blocks.setdefault(index, {"type": "text"})
         kind = str(delta.get("type"))
@@ -217,7 +218,7 @@ class _Folding:
             self._note(offset)
         elif kind == "citations_delta" and delta.get("citation"):
             known = block.get("citations")
-            block["citations"] = [*(known if isinstance(known, list) else ()), delta["citation"]]
+            block["citations"] = [*(known if is_list(known) else ()), delta["citation"]]
 
     def _complete(self, offset: int, event: dict[str, Any]) -> None:
         """Take a chunk of the legacy text completions."""
@@ -240,7 +241,7 @@ class _Folding:
         if self.blocks:
             self.body["content"] = [self.blocks[index] for index in sorted(self.blocks)]
         usage = self.body.get("usage")
-        if not self._counted and isinstance(usage, dict):
+        if not self._counted and is_dict(usage):
             # What the beginning says of the output is no count of what came.
             self.body["usage"] = {k: v for k, v in usage.items() if k != "output_tokens"}
         return Folded(self.body, self.first, self.ended)
@@ -256,11 +257,11 @@ def results(body: bytes) -> Iterator[tuple[str, Mapping[str, Any], int]]:
     """
     for line in body.split(b"\n"):
         entry = parse(line) if line else None
-        result = entry.get("result") if isinstance(entry, dict) else None
-        if not isinstance(entry, dict) or not isinstance(result, dict):
+        result = entry.get("result") if is_dict(entry) else None
+        if not is_dict(entry) or not is_dict(result):
             continue
         name = str(entry.get("custom_id"))
-        if result.get("type") == "succeeded" and isinstance(result.get("message"), dict):
+        if result.get("type") == "succeeded" and is_dict(result.get("message")):
             yield name, result["message"], len(line)
         elif result.get("type") == "errored":
             yield name, {"error": result.get("error")}, len(line)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exchange import Arguments
+from ..narrowing import mapping
 
 PROVIDER = "openrouter"
 SESSION_HEADER = "x-session-id"
@@ -29,8 +30,7 @@ def names(body: Mapping[str, Any], session_header: str | None = None) -> Argumen
     `user` is the distinct id; `session_id`, in the body or in the header, the session; the
     fields of `trace` are the trace's, and those without a meaning are custom properties.
     """
-    trace = body.get("trace")
-    trace = trace if isinstance(trace, Mapping) else {}
+    trace = mapping(body.get("trace"))
     given: dict[str, Any] = {
         _TRACE[name]: text for name in _TRACE if (text := _text(trace.get(name)))
     }

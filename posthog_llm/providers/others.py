@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..exchange import Exchange
+from ..narrowing import is_list, is_mapping
 from ..record import Answered, Asked, Usage
 from . import usage
 from .chat import as_prompt, failure, text_or_none
@@ -69,19 +70,19 @@ def rank_asked(body: Mapping[str, Any]) -> Asked:
 
 def ranked(body: Mapping[str, Any], provider: str) -> Answered:
     results = body.get("results")
-    said = [{"role": "assistant", "content": results}] if isinstance(results, list) else None
+    said = [{"role": "assistant", "content": results}] if is_list(results) else None
     return _answered(body, provider, said)
 
 
 def decided(body: Mapping[str, Any], provider: str) -> Answered:
     answers = body.get("answers")
-    said = [{"role": "assistant", "content": answers}] if isinstance(answers, list) else None
+    said = [{"role": "assistant", "content": answers}] if is_list(answers) else None
     return _answered(body, provider, said)
 
 
 def drawn(body: Mapping[str, Any], provider: str) -> Answered:
     data = body.get("data")
-    images = [i for i in data if isinstance(i, Mapping)] if isinstance(data, list) else []
+    images = [i for i in data if is_mapping(i)] if is_list(data) else []
     kind = f"image/{text_or_none(body.get('output_format')) or 'png'}"
     output = [
         {"role": "assistant", "content": [{**_picture(image, kind), **_revised(image)}]}
@@ -127,7 +128,7 @@ def _answered(
     return Answered(
         model=model,
         output=output,
-        usage=counted if isinstance(body.get("usage"), Mapping) else Usage(),
+        usage=counted if is_mapping(body.get("usage")) else Usage(),
         response_id=text_or_none(body.get("id")),
         failure=failure(body.get("error")),
     )

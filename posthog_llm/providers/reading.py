@@ -15,6 +15,7 @@ from ..encoding import decoders
 from ..exchange import Exchange, Failure, Outcome, Scope
 from ..faults import guarded
 from ..media import without_blobs
+from ..narrowing import is_mapping
 from ..record import Answered, Asked, Record
 from . import aws_event_stream, chat, messages, openrouter, others, responses, sse
 from .endpoints import ENDPOINTS
@@ -131,7 +132,7 @@ def _asked(adapter: Adapter, exchange: Exchange, provider: str) -> Asked:
     body: Any = exchange.form
     if exchange.request is not None:
         body = sse.parse(_lean(exchange, exchange.request))
-    body = body if isinstance(body, Mapping) else {}
+    body = body if is_mapping(body) else {}
     asked = adapter.asked(body, exchange)
     asked.user = asked.user or _user(body)
     if provider == openrouter.PROVIDER:
@@ -183,7 +184,7 @@ def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
     """Parse a plain answer; a bare text (transcriptions have it) is its own answer."""
     exchange.received = exchange.received or len(body)
     parsed = sse.parse(_lean(exchange, body))
-    if isinstance(parsed, Mapping):
+    if is_mapping(parsed):
         return parsed
     if exchange.endpoint == "transcription" and body:
         return {"text": body.decode(errors="replace").rstrip("\n")}
@@ -201,7 +202,7 @@ def _decoded(exchange: Exchange) -> list[bytes]:
     if not exchange.encoding:
         return pieces
     codecs = decoders(exchange.encoding)
-    plain = []
+    plain: list[bytes] = []
     for piece in pieces:
         try:
             for codec in codecs:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..exchange import Exchange, Failure
+from ..narrowing import is_dict, is_list, is_mapping
 from ..record import Answered, Asked
 from . import usage
 from .chat import append, as_prompt, failure, text_or_none
@@ -30,7 +31,7 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     prompt = as_prompt(body.get("input"))
     instructions = body.get("instructions")
     if instructions:
-        items = prompt if isinstance(prompt, list) else []
+        items = prompt if is_list(prompt) else []
         prompt = [{"role": "system", "content": instructions}, *items]
     return Asked(
         model=text_or_none(body.get("model")),
@@ -43,7 +44,7 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
 def answered(body: Mapping[str, Any], provider: str) -> Answered:
     status = body.get("status")
     raw = body.get("output")
-    output = [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
+    output = [item for item in raw if is_mapping(item)] if is_list(raw) else []
     model = text_or_none(body.get("model"))
     counted = usage.read(body.get("usage"), provider, model)
     searches = sum(_is_search(item) for item in output)
@@ -66,7 +67,7 @@ def answered(body: Mapping[str, Any], provider: str) -> Answered:
 
 def _stop_reason(body: Mapping[str, Any]) -> str | None:
     details = body.get("incomplete_details")
-    reason = details.get("reason") if isinstance(details, Mapping) else None
+    reason = details.get("reason") if is_mapping(details) else None
     return text_or_none(reason) or text_or_none(body.get("status"))
 
 
@@ -89,7 +90,7 @@ def _is_search(item: Mapping[str, Any]) -> bool:
     if item.get("type") != "web_search_call":
         return False
     action = item.get("action")
-    return not isinstance(action, Mapping) or action.get("type") in (None, "search")
+    return not is_mapping(action) or action.get("type") in (None, "search")
 
 
 def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,11 +107,11 @@ def fold(source: Iterable[Event]) -> Folded:
     first = next((at for at, data in events if any(mark in data for mark in _CONTENT)), None)
     for _, data in reversed(events):
         event = parse(data) if b'"response' in data or b'"error"' in data else None
-        if not isinstance(event, dict):
+        if not is_dict(event):
             continue
-        if event.get("type") in _TERMINAL and isinstance(event.get("response"), dict):
+        if event.get("type") in _TERMINAL and is_dict(event.get("response")):
             return Folded(event["response"], first, complete=True)
-        if event.get("type") == "error" or isinstance(event.get("error"), Mapping):
+        if event.get("type") == "error" or is_mapping(event.get("error")):
             broken = _partial(events)
             broken["error"] = event.get("error") or event
             return Folded(broken, first, complete=True)
@@ -124,12 +125,12 @@ def _partial(events: list[Event]) -> dict[str, Any]:
     items: dict[str, dict[str, Any]] = {}
     for _, data in events:
         event = parse(data)
-        if not isinstance(event, dict):
+        if not is_dict(event):
             continue
-        if isinstance(response := event.get("response"), dict):
+        if is_dict(response := event.get("response")):
             body.update({k: v for k, v in response.items() if v is not None})
         index, item = str(event.get("output_index")), event.get("item")
-        if isinstance(item, dict):
+        if is_dict(item):
             items[index] = {**item}
         elif isinstance(text := event.get("delta"), str) and index in items:
             _append(items[index], event, text)
@@ -146,7 +147,7 @@ def _append(item: dict[str, Any], event: dict[str, Any], text: str) -> None:
         return
     field = "summary" if "reasoning_summary" in kind else "content"
     parts = item.get(field)
-    parts = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
+    parts = [p for p in parts if is_dict(p)] if is_list(parts) else []
     given = event.get(f"{field}_index")
     place = given if isinstance(given, int) and 0 <= given < _MOST_PARTS else 0
     while len(parts) <= place:

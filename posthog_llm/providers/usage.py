@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..narrowing import is_mapping
 from ..record import Usage
 
 _TICKS_A_DOLLAR = 10**10
@@ -21,7 +22,7 @@ _GEMINI_THOUGHTS = re.compile(r"(?:^|/)gemini-(?:2\.5|3)")
 
 def read(raw: Any, provider: str, model: str | None) -> Usage:
     """Read a usage object. What it does not say stays `None`."""
-    if not isinstance(raw, Mapping):
+    if not is_mapping(raw):
         return Usage()
     into = details(raw, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     out = details(raw, "completion_tokens_details", "output_tokens_details")
@@ -84,7 +85,7 @@ def _cost(raw: Mapping[str, Any], provider: str) -> float | None:
     if ticks is not None:
         return ticks / _TICKS_A_DOLLAR
     cost = raw.get("cost", raw.get("estimated_cost"))  # the latter: DeepInfra
-    if isinstance(cost, Mapping):  # Perplexity
+    if is_mapping(cost):  # Perplexity
         return number(cost.get("total_cost"))
     total = number(cost)
     if total is None:
@@ -98,7 +99,7 @@ def _cost(raw: Mapping[str, Any], provider: str) -> float | None:
 def details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """Return the first of `names` that is an object, else an empty one."""
     for name in names:
-        if isinstance(found := raw.get(name), Mapping):
+        if is_mapping(found := raw.get(name)):
             return found
     return {}
 

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..narrowing import is_list, mapping
 from . import echo_messages as messages
 from .echo_words import Kind, example, pieces, words
 
@@ -18,7 +19,7 @@ CREATED = 1_700_000_000
 
 def answer(path: str, content_type: str, body: bytes) -> tuple[Kind, Any]:
     """Return how a request is answered, and with what."""
-    asked = json.loads(body) if body and "json" in content_type else {}
+    asked: dict[str, Any] = json.loads(body) if body and "json" in content_type else {}
     if found := messages.answer(path, asked):
         return found
     if asked.get("model") == "no-such-model":
@@ -77,7 +78,7 @@ def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
             "function": {"name": function["name"], "arguments": arguments},
         }
         return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
-    schema = (asked.get("response_format") or {}).get("json_schema", {}).get("schema")
+    schema = mapping(mapping(asked.get("response_format")).get("json_schema")).get("schema")
     said = json.dumps(example(schema, heard)) if schema else f"You said: {heard}"
     return {"role": "assistant", "content": said, "refusal": None, "annotations": []}
 
@@ -96,7 +97,7 @@ def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chat_chunks(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     whole = _chat(asked)
-    wanted = (asked.get("stream_options") or {}).get("include_usage")
+    wanted = mapping(asked.get("stream_options")).get("include_usage")
     head = {**whole, "object": "chat.completion.chunk", **({"usage": None} if wanted else {})}
     if not wanted:
         del head["usage"]
@@ -146,14 +147,14 @@ def _texts(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         **whole,
         "choices": [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}],
     }
-    if (asked.get("stream_options") or {}).get("include_usage"):
+    if mapping(asked.get("stream_options")).get("include_usage"):
         yield {**whole, "choices": [], "usage": usage}
 
 
 def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
     said = f"You said: {words(asked.get('input'))}"
-    text = {"type": "output_text", "text": said, "annotations": []}
-    item = {
+    text: dict[str, Any] = {"type": "output_text", "text": said, "annotations": []}
+    item: dict[str, Any] = {
         "type": "message",
         "id": "msg_1",
         "status": "completed",
@@ -188,7 +189,7 @@ def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _response_events(response: dict[str, Any]) -> Iterator[bytes]:
     (item,) = response["output"]
     (part,) = item["content"]
-    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    begun: dict[str, Any] = {**response, "status": "in_progress", "output": [], "usage": None}
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
@@ -215,7 +216,7 @@ def _response_events(response: dict[str, Any]) -> Iterator[bytes]:
 
 def _embeddings(asked: Mapping[str, Any]) -> dict[str, Any]:
     texts = asked.get("input")
-    texts = texts if isinstance(texts, list) else [texts]
+    texts = texts if is_list(texts) else [texts]
     vector: Any = [0.25, -0.5, 0.75]
     if asked.get("encoding_format") == "base64":
         vector = base64.b64encode(struct.pack("<3f", *vector)).decode()

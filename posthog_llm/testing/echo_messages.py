@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..narrowing import mapping
 from .echo_words import Kind, example, pieces, words
 
 _numbers = itertools.count(1)
@@ -47,7 +48,7 @@ def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
         given = example(tools[0]["input_schema"], heard)
         block = {"type": "tool_use", "id": "toolu_1", "name": tools[0]["name"], "input": given}
     else:
-        schema = ((asked.get("output_config") or {}).get("format") or {}).get("schema")
+        schema = mapping(mapping(asked.get("output_config")).get("format")).get("schema")
         said = json.dumps(example(schema, heard)) if schema else f"You said: {heard}"
         block = {"type": "text", "text": said}
     said = block.get("text") or json.dumps(block["input"])
@@ -73,7 +74,7 @@ def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
 def events(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the events that stream a message, a word at a time."""
     usage = {**message["usage"], "output_tokens": 1}
-    begun = {**message, "content": [], "stop_reason": None, "usage": usage}
+    begun: dict[str, Any] = {**message, "content": [], "stop_reason": None, "usage": usage}
     yield {"type": "message_start", "message": begun}
     for index, block in enumerate(message["content"]):
         yield from _block_events(index, block)
@@ -86,7 +87,7 @@ def events(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _block_events(index: int, block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     is_text = block["type"] == "text"
-    empty = {**block, "text": ""} if is_text else {**block, "input": {}}
+    empty: dict[str, Any] = {**block, **({"text": ""} if is_text else {"input": {}})}
     yield {"type": "content_block_start", "index": index, "content_block": empty}
     yield {"type": "ping"}
     for piece in pieces(block["text"] if is_text else json.dumps(block["input"])):

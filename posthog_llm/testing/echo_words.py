@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ..narrowing import is_list, is_mapping
+
 Kind = Literal["json", "stream", "aws", "sound", "missing"]
 """How an answer is sent."""
 
 
 def words(value: Any) -> str:
     """Return the last text in messages, parts or a plain string."""
-    if isinstance(value, list) and value:
+    if is_list(value) and value:
         return words(value[-1])
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return words(value.get("content") or value.get("text") or "")
     return str(value or "")
 
@@ -23,7 +25,8 @@ def example(schema: Mapping[str, Any], text: str) -> Any:
     kind = schema.get("type")
     if kind == "object":
         return {name: example(part, text) for name, part in schema.get("properties", {}).items()}
-    return {"integer": 7, "number": 0.5, "boolean": True, "array": []}.get(str(kind), text)
+    examples: dict[str, Any] = {"integer": 7, "number": 0.5, "boolean": True, "array": []}
+    return examples.get(str(kind), text)
 
 
 def pieces(text: str) -> list[str]:

@@ -23,7 +23,7 @@ class Reply:
 
     body: Sequence[bytes] = (b"",)
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     delay: float = 0.0
     """Seconds before the answer, and between its pieces."""
     cut: bool = False

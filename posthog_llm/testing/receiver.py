@@ -89,7 +89,7 @@ class PostHogReceiver(LoopbackServer):
 
     def take(self, path: str, body: bytes) -> int:
         """Keep the events of one request; returns the status to answer with."""
-        batch = json.loads(body).get("batch", []) if body else []
+        batch: list[dict[str, Any]] = json.loads(body).get("batch", []) if body else []
         with self._changed:
             self.paths.append(path)
             status = self._status(path, batch)

@@ -18,7 +18,7 @@ class CapturedEvent:
     timestamp: datetime | None
     """When the call started, UTC."""
     uuid: str | None
-    groups: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class MemorySink:

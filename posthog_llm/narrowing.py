@@ -1,0 +1,32 @@
+"""What parsed JSON is, told to type checkers, too: `isinstance` leaves its items unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypeGuard
+
+
+def is_dict(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, (list, tuple))
+
+
+def is_collection(value: object) -> TypeGuard[Collection[Any]]:
+    """Tell a list, a tuple or a set."""
+    return isinstance(value, (list, tuple, set, frozenset))
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return `value` where it is a mapping, else an empty one."""
+    return value if is_mapping(value) else {}
