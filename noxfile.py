@@ -36,7 +36,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(python=["3.13"])
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the package, its stubs against the SDKs, and what checkers make of samples."""
     session.install("-e", ".[demo]", *WRITTEN_FROM, *_groups("types", "test"))
@@ -46,14 +46,14 @@ def types(session: nox.Session) -> None:
     session.run("pytest", "tests/typing")
 
 
-@nox.session(python=["3.10"])
+@nox.session
 def types_oldest(session: nox.Session) -> None:
     """Check the samples beside the oldest SDKs."""
     session.install("-e", ".[demo]", *SDKS["oldest"], *_groups("types", "test"))
     session.run("pytest", "tests/typing", "-k", "mypy or pyright or editor")
 
 
-@nox.session(python=["3.13"])
+@nox.session
 def stubs(session: nox.Session) -> None:
     """Write the stubs anew, after WRITTEN_FROM has moved to newer SDKs."""
     session.install("-e", ".", *WRITTEN_FROM, *_groups("types"))
