@@ -30,6 +30,9 @@ def silence() -> None:
         async def async_log_failure_event(self, *args: Any, **kwargs: Any) -> None:
             """Say nothing."""
 
+        async def flush_queue(self, *args: Any, **kwargs: Any) -> None:
+            """There is nothing to send."""
+
     known: Any = litellm_logging._in_memory_loggers
     if not any(type(one).__name__ == "Silent" for one in known):
         known.insert(0, Silent())
