@@ -99,8 +99,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run every code block of the documentation."""
-    session.install("-e", ".[demo]", *_groups("test"))
+    """Build the documentation into `site/`, and run every code block of it."""
+    session.install("-e", ".[demo]", *_groups("docs", "test"))
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
     session.run("pytest", "tests/test_docs.py", *session.posargs)
 
 

@@ -8,8 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 _DAY = 86_400.0
-_KEEP: Any = object()
-"""Stands for an argument that was not given."""
+
+
+class _Keep:
+    """Stands for an argument that was not given."""
+
+    def __repr__(self) -> str:
+        return "<unchanged>"
+
+
+_KEEP: Any = _Keep()
 
 
 @dataclass(frozen=True, slots=True)
