@@ -66,6 +66,17 @@ class ClientArguments(CallArguments, total=False):
     """Whether the client speaks to OpenRouter through a proxy of yours; `False` by default."""
 
 
+class LoggerArguments(CallArguments, total=False):
+    """What LiteLLM's callback takes: defaults of all calls, and its settings."""
+
+    posthog_redact: Callable[[str], str | None] | None
+    """Sees each text of the content before it leaves; returns what is to leave."""
+    turn_off_message_logging: bool
+    """LiteLLM's own: `True` withholds content, as `posthog_privacy_mode` does."""
+    message_logging: bool
+    """LiteLLM's own: `False` withholds content, as `posthog_privacy_mode` does."""
+
+
 class WhoArguments(TypedDict, total=False):
     """Who asked, and what holds of them."""
 

@@ -220,7 +220,7 @@ def size_of(value: Any) -> int:
         if not waiting:
             break
         item = waiting.pop()
-        kind: object = item.__class__
+        kind = type(item)  # pyright: ignore[reportUnknownVariableType]
         if kind is str or kind is bytes:
             total += len(item)
         elif kind is dict:

@@ -154,7 +154,7 @@ class Cleaner:
         return _redacted(self.text(text), self._redact)
 
     def _clean(self, value: Any, key: str, owner: Any, depth: int, redact: Any) -> Any:
-        kind: object = value.__class__
+        kind = type(value)  # pyright: ignore[reportUnknownVariableType]
         if kind is str:
             return self._string(value, key, owner, redact)
         if value is None or kind is int or kind is bool:
@@ -249,7 +249,7 @@ def _as_plain(value: Any) -> Any:
         return float(value)
     if isinstance(value, _BINARY):
         return f"[binary, {len(value)} bytes]"
-    cls: Any = value.__class__
+    cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
     if callable(dump := getattr(value, "model_dump", None)) and not issubclass(cls, type):
         return dump()
     if dataclasses.is_dataclass(cls):

@@ -698,6 +698,8 @@ def test_misuse(monkeypatch: pytest.MonkeyPatch) -> None:
         PostHogLogger(posthog_privacy_mode="yes")
     with pytest.raises(TypeError, match="posthog_redact"):
         PostHogLogger(posthog_redact=1)
+    with pytest.raises(TypeError, match="posthog_distinctid"):
+        PostHogLogger(posthog_distinctid="user-7")
 
 
 def test_project_of_the_environment(

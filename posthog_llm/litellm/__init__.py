@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     from litellm.integrations.custom_logger import CustomLogger as _CustomLogger
@@ -22,6 +22,7 @@ except ImportError as error:
         "posthog_llm.litellm needs the litellm package: pip install 'posthog-llm[litellm]'"
     ) from error
 
+from ..arguments import LoggerArguments
 from ..checks import redactor
 from ..context import NOTHING
 from ..delivery.destinations import environment, is_mock
@@ -37,6 +38,9 @@ from .attempt import Attempt
 
 __all__ = ["PostHogLogger"]
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _NOTHING_SENT = "litellm_no_upstream_llm_call"
 """What LiteLLM writes into its record of a request that its gateway refused itself."""
 
@@ -44,8 +48,8 @@ _NOTHING_SENT = "litellm_no_upstream_llm_call"
 class PostHogLogger(_CustomLogger):
     """A LiteLLM callback that tells each request to a provider as one PostHog event.
 
-    Takes the `posthog_*` arguments of our clients as defaults for every call, `posthog_redact`
-    (a callable from text to text), and the arguments of LiteLLM's `CustomLogger`.
+    Takes the `posthog_*` arguments of our clients as defaults for every call; see
+    `arguments.LoggerArguments`.
 
     The project is `posthog_client`, else that of `POSTHOG_API_KEY` and `POSTHOG_API_URL` or
     `POSTHOG_HOST` (`https://us.i.posthog.com` by default). With `POSTHOG_MOCK=true` nothing
@@ -55,9 +59,12 @@ class PostHogLogger(_CustomLogger):
     argument of the wrong type.
     """
 
-    def __init__(self, *, posthog_redact: Any = None, **kwargs: Any) -> None:
+    def __init__(self, **given: Unpack[LoggerArguments]) -> None:
+        kwargs: dict[str, Any] = {**given}
+        if unknown := kwargs.keys() - LoggerArguments.__annotations__.keys():
+            raise TypeError(f"PostHogLogger() got an unexpected argument {min(unknown)!r}")
         self._defaults = peel(kwargs) or NOTHING
-        self._redact = redactor(posthog_redact)
+        self._redact = redactor(kwargs.pop("posthog_redact", None))
         super().__init__(**kwargs)
         if self.turn_off_message_logging or not self.message_logging:
             self._defaults = replace(self._defaults, privacy_mode=True)

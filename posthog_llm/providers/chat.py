@@ -12,7 +12,7 @@ from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping
 from ..record import Answered, Asked
 from . import usage
-from .sse import Event, Folded, parse
+from .sse import Event, Folded, Run, parse
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 _NOT_PARAMETERS = frozenset({"messages", "model", "tools", "functions", "prompt"})
@@ -109,37 +109,21 @@ def _list(value: Any) -> list[Any]:
 def fold(source: Iterable[Event]) -> Folded:
     """Fold a stream's chunks into the completion that a plain call would have answered."""
     folding = _Folding()
-    run, mark = folding.run, _Folding.MARK
     for offset, data in source:
-        before, _, rest = data.partition(mark)
-        if before == folding.before:
-            text, _, behind = rest.partition(b'"')
-            if behind == folding.behind and text[-1:] != b"\\":
-                run.append(text)
-                continue
-        folding.add(offset, data)
+        if not folding.run.takes(data):
+            folding.add(offset, data)
     return folding.done()
 
 
 class _Folding:
-    """Most chunks differ from the last one only in the text of one string.
-
-    Such a chunk needs no parser: what stands before and behind that string is compared with
-    the last parsed chunk. It is the difference between 0.6 and 3.8 µs a chunk.
-    """
-
-    MARK = b'"content":"'
+    """Puts choices together, each from its deltas."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
         self.choices: dict[Any, dict[str, Any]] = {}
         self.first: int | None = None
         self.ended = False
-        self.before: bytes | None = None
-        """What stood before and behind the text of the last parsed chunk, if another may follow."""
-        self.behind = b""
-        self.run: list[bytes] = []
-        """Texts of the chunks since, as they stood in the JSON."""
+        self.run = Run(b'"content":"')
         self._target: dict[str, Any] = {}
 
     def add(self, offset: int, data: bytes) -> None:
@@ -154,29 +138,22 @@ class _Folding:
         said = self._merge(chunk)
         if said and self.first is None:
             self.first = offset
-        before, mark, rest = data.partition(self.MARK)
-        text, _, behind = rest.partition(b'"')
-        if said and mark and self._repeats(chunk, text):
-            self.before, self.behind = before, behind
+        if said:
+            self._begin_run(chunk, data)
 
-    def _repeats(self, chunk: dict[str, Any], text: bytes) -> bool:
-        """Whether a chunk like this one, with another text, may be taken without parsing."""
+    def _begin_run(self, chunk: dict[str, Any], data: bytes) -> None:
+        """Let chunks of one choice with nothing but content go on from this one."""
         choices = chunk["choices"]
         if len(choices) != 1 or choices[0].get("finish_reason") is not None:
-            return False
+            return
         index, delta = choices[0].get("index"), choices[0].get("delta")
-        if not isinstance(index, int) or not is_dict(delta):
-            return False
-        self._target = self.choices[index]["message"]
-        return set(delta) <= {"content", "role"} and parse(b'"%b"' % text) == delta["content"]
+        if isinstance(index, int) and is_dict(delta) and set(delta) <= {"content", "role"}:
+            self._target = self.choices[index]["message"]
+            self.run.begin(data, delta.get("content"))
 
     def _end_run(self) -> None:
-        if self.run:
-            text = parse(b'"' + b"".join(self.run) + b'"')
-            if isinstance(text, str):
-                append(self._target, "content", text)
-            self.run.clear()
-        self.before = None
+        if text := self.run.end():
+            append(self._target, "content", text)
 
     def _merge(self, chunk: dict[str, Any]) -> bool:
         """Merge one chunk; true when it holds content."""

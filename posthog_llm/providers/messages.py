@@ -13,14 +13,13 @@ from ..narrowing import is_dict, is_list, is_mapping, mapping
 from ..record import Answered, Asked, Usage
 from . import usage
 from .chat import append, as_prompt, text_or_none
-from .sse import Event, Folded, parse
+from .sse import Event, Folded, Run, parse
 
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
 _UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})
 """Fields of a block that only the provider can read."""
 _PARTS = {"content", "citations"}
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
-_TEXT = b'"text":"'
 _STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
 
 
@@ -112,12 +111,8 @@ def fold(source: Iterable[Event]) -> Folded:
     """Fold a stream's events into the message that a plain call would have answered."""
     folding = _Folding()
     for offset, data in source:
-        before, _, rest = data.partition(_TEXT)
-        if before == folding.before:
-            text, _, behind = rest.partition(b'"')
-            if behind == folding.behind and text[-1:] != b"\\":
-                folding.run.append(text)
-                continue
+        if folding.run.takes(data):
+            continue
         event = parse(data)
         if is_dict(event):
             folding.end_run()
@@ -127,11 +122,7 @@ def fold(source: Iterable[Event]) -> Folded:
 
 
 class _Folding:
-    """Puts content blocks together, each from its start and its deltas.
-
-    As with chat completions, a text delta that differs from the last one in its text alone is
-    taken without a parser.
-    """
+    """Puts content blocks together, each from its start and its deltas."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
@@ -140,33 +131,23 @@ class _Folding:
         """Pieces of each tool call's input."""
         self.first: int | None = None
         self.ended = self._counted = False
-        self.before: bytes | None = None
-        """What stood before and behind the text of the last event, if another may follow."""
-        self.behind = b""
-        self.run: list[bytes] = []
-        """Texts of the events since, as they stood in the JSON."""
+        self.run = Run(b'"text":"')
         self._target: dict[str, Any] = {}
 
     def begin_run(self, event: dict[str, Any], data: bytes) -> None:
-        """Note an event that others like it may follow."""
+        """Let deltas of a block's text go on from this one."""
         delta, index = event.get("delta"), event.get("index")
         if event.get("type") != "content_block_delta" or not isinstance(index, int):
             return
         if not is_dict(delta) or delta.keys() != {"type", "text"}:
             return
-        before, _, rest = data.partition(_TEXT)
-        text, _, behind = rest.partition(b'"')
-        if delta["type"] == "text_delta" and text and parse(b'"%b"' % text) == delta["text"]:
+        if delta["type"] == "text_delta" and delta["text"]:
             self._target = self.blocks[index]
-            self.before, self.behind = before, behind
+            self.run.begin(data, delta["text"])
 
     def end_run(self) -> None:
-        if self.run:
-            text = parse(b'"' + b"".join(self.run) + b'"')
-            if isinstance(text, str):
-                append(self._target, "text", text)
-            self.run.clear()
-        self.before = None
+        if text := self.run.end():
+            append(self._target, "text", text)
 
     def add(self, offset: int, event: dict[str, Any]) -> None:
         kind = event.get("type")

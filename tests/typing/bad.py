@@ -6,6 +6,7 @@ from typing import Any
 
 import posthog_llm
 from posthog_llm.anthropic import Anthropic, AsyncAnthropic
+from posthog_llm.litellm import PostHogLogger
 from posthog_llm.openai import AsyncOpenAI, OpenAI
 
 SAY: Any = [{"role": "user", "content": "Hello"}]
@@ -38,6 +39,7 @@ Anthropic().messages.create(max_tokens=1, model="m", messages=SAY, posthog_user=
 Anthropic().messages.stream(max_tokens=1, model="m", messages=SAY, posthog_user="u")  # wrong
 AsyncAnthropic().messages.create(model="m", messages=SAY, posthog_distinct_id="u")  # wrong
 
+PostHogLogger(posthog_distinctid="u")  # wrong
 posthog_llm.context(distinctid="u")  # wrong
 posthog_llm.trace("t", span_id="s")  # wrong
 posthog_llm.capture_generation(model="m", input_token=1)  # wrong
