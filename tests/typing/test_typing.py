@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -165,6 +166,12 @@ def test_hovering_an_argument_shows_a_line_of_help(editor: Editor) -> None:
     assert "Session that the trace belongs to, such as a conversation." in shown
 
 
+def test_completion_offers_the_sdks_parameters_and_ours(editor: Editor) -> None:
+    offered = editor.at("posthog_session_id", "completion")["items"]
+    labels = {item["label"] for item in offered}
+    assert {"temperature=", "response_format=", "posthog_distinct_id=", "posthog_groups="} <= labels
+
+
 @pytest.mark.parametrize(
     ("word", "ends"),
     [
@@ -194,6 +201,45 @@ def test_every_method_that_takes_our_arguments_is_in_a_stub() -> None:
                 assert takes_ours(stub, sdk.__name__, method), f"{path}.{method}"
                 found += 1
     assert found > 400
+
+
+def test_stubs_have_the_sdks_own_overloads_parameters_and_returns() -> None:
+    compared = 0
+    for stub in PACKAGE.rglob("*/resources/**/*.pyi"):
+        module = ".".join(stub.relative_to(PACKAGE).with_suffix("").parts)
+        spec = importlib.util.find_spec(module.removesuffix(".__init__"))
+        assert spec is not None
+        theirs = classes(Path(str(spec.origin)))
+        keywords = {name: keys(node) for name, node in classes(stub).items()}
+        for name, node in classes(stub).items():
+            for method, ours in functions(node).items():
+                if method[0] != "_" and name in theirs and method in functions(theirs[name]):
+                    sdk = functions(theirs[name])[method]
+                    told = [described(f, keywords) for f in ours]
+                    assert told == [described(f, {}) for f in sdk[:-1] or sdk], f"{stub}: {method}"
+                    compared += 1
+    assert compared > 1500
+
+
+def functions(node: ast.ClassDef) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for item in node.body:
+        if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.setdefault(item.name, []).append(item)
+    return found
+
+
+def keys(node: ast.ClassDef) -> set[str]:
+    """Return the keywords of a class of keywords."""
+    return {ast.unparse(item.target) for item in node.body if isinstance(item, ast.AnnAssign)}
+
+
+def described(function: Any, keywords: dict[str, set[str]]) -> tuple[str, str, set[str]]:
+    """Return kind, return type and parameters of a function."""
+    given = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
+    if function.args.kwarg is not None:
+        given |= keywords.get(ast.unparse(function.args.kwarg.annotation)[7:-1], set())
+    return type(function).__name__, ast.unparse(function.returns), given
 
 
 def test_the_modules_beside_the_stubs_can_be_imported() -> None:
