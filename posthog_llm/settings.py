@@ -30,6 +30,7 @@ class Spool:
     """
 
     path: str
+    """The directory."""
     max_bytes: int = 1 << 30
     """Size of the directory, bytes, beyond which events are kept in memory only."""
     max_age: float = 7 * _DAY

@@ -29,7 +29,9 @@ class Project:
     """
 
     api_key: str
+    """The project's key, `phc_...`."""
     host: str = DEFAULT_HOST
+    """URL of its PostHog."""
 
     def capture(self, event: str, **arguments: Any) -> str | None:
         """Send one event now, as `posthog.Posthog.capture` does in sync mode."""
