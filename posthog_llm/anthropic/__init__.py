@@ -11,8 +11,6 @@ package is the SDK's own object, so this module stands in for `import anthropic`
 
 from __future__ import annotations
 
-from typing import Any
-
 try:
     import anthropic as _sdk
 except ImportError as error:
@@ -22,6 +20,7 @@ except ImportError as error:
 
 from ..observe.client import AsyncClient as _AsyncClient
 from ..observe.client import SyncClient as _SyncClient
+from ..observe.stand_in import stand_in_for as _stand_in_for
 
 
 class Anthropic(_SyncClient, _sdk.Anthropic):
@@ -89,13 +88,4 @@ AsyncClient = AsyncAnthropic
 
 
 __all__ = _sdk.__all__  # pyright: ignore
-
-
-def __getattr__(name: str) -> Any:
-    if name.startswith("__") and name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_sdk, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*dir(_sdk), *globals()})
+__getattr__, __dir__ = _stand_in_for(_sdk, globals())

@@ -8,8 +8,6 @@ package is the SDK's own object, so this module stands in for `import openai`.
 
 from __future__ import annotations
 
-from typing import Any
-
 try:
     import openai as _sdk
 except ImportError as error:
@@ -19,6 +17,7 @@ except ImportError as error:
 
 from ..observe.client import AsyncClient as _AsyncClient
 from ..observe.client import SyncClient as _SyncClient
+from ..observe.stand_in import stand_in_for as _stand_in_for
 
 
 class OpenAI(_SyncClient, _sdk.OpenAI):
@@ -51,13 +50,4 @@ AsyncClient = AsyncOpenAI
 
 
 __all__ = _sdk.__all__  # pyright: ignore
-
-
-def __getattr__(name: str) -> Any:
-    if name.startswith("__") and name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_sdk, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*dir(_sdk), *globals()})
+__getattr__, __dir__ = _stand_in_for(_sdk, globals())
