@@ -10,7 +10,7 @@ each stub stands a module that names the SDK's own classes: by it an editor find
 a method of a stub to the SDK's.
 
 Beside the oldest SDK some names of the newest do not exist, and strict checkers complain where a
-signature has such a name. So what is optional and has one stands among the keywords of a class.
+signature has such a name. So keywords that have one stand in a class of their own.
 """
 
 from __future__ import annotations
@@ -189,8 +189,7 @@ class Writer:
             if name in known:
                 continue
             if _takes_arguments(nodes[-1], of_client):
-                overloads = nodes[:-1] or nodes
-                yield name, [self._method(cls, stub, node, arguments) for node in overloads]
+                yield name, self._methods(cls, stub, nodes, arguments)
                 if of_client and name == "copy":
                     yield "with_options", ast.parse("with_options = copy").body
             elif found := self._property(cls, stub, nodes[0]):
@@ -204,9 +203,9 @@ class Writer:
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
                 target = cls.source.find(node.value.value)
                 if target is not None and target.is_changed:
-                    name = ast.unparse(node.targets[0])
-                    method = f"{self._named(target, stub)}.{node.value.attr}"
-                    yield name, ast.parse(f"{name} = {method}").body
+                    # Written out: mypy refuses a method that another class lends.
+                    lent = target.functions()[node.value.attr]
+                    yield ast.unparse(node.targets[0]), self._methods(target, stub, lent, arguments)
 
     def _responses(self, cls: Class, stub: Stub) -> Iterator[ast.stmt]:
         for name, nodes in cls.functions().items():
@@ -225,6 +224,12 @@ class Writer:
         text = f"@cached_property\ndef {node.name}(self) -> {self._named(target, stub)}: ..."
         return ast.parse(text).body[0]
 
+    def _methods(
+        self, cls: Class, stub: Stub, nodes: list[Function], arguments: str
+    ) -> list[ast.stmt]:
+        overloads = nodes[:-1] or nodes  # the last one is what runs
+        return [self._method(cls, stub, node, arguments) for node in overloads]
+
     def _method(self, cls: Class, stub: Stub, node: Function, arguments: str) -> ast.stmt:
         node = copy.deepcopy(node)
         node.decorator_list = [d for d in node.decorator_list if _last_name(d) in KEPT_DECORATORS]
@@ -237,21 +242,25 @@ class Writer:
         stub.use("Unpack", Name("typing_extensions", "Unpack"))
         stub.use(arguments, Name("posthog_llm.arguments", arguments))
         theirs = [ast.unparse(node.args.kwarg.annotation)[7:-1]] if node.args.kwarg else []
-        newer = self._newer(cls.source, node)
+        newer = self._newer(cls.source, node, stub)
         if theirs or newer:
             name = node.name.strip("_").title().replace("_", "") + "Arguments"
             arguments = stub.keyword_class(name, ", ".join([*theirs, arguments]), newer)
         node.args.kwarg = ast.arg("posthog", ast.parse(f"Unpack[{arguments}]", mode="eval").body)
         return node
 
-    def _newer(self, here: Source, node: Function) -> list[ast.arg]:
-        """Take out the optional keywords whose types the oldest SDK does not have."""
+    def _newer(self, here: Source, node: Function, stub: Stub) -> list[ast.arg]:
+        """Take out the keywords whose types the oldest SDK does not have."""
         kept, newer = [], []
         for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
             names = list(here.used(argument))
             is_newer = not all(self.oldest.has(name) for name in names)
-            # A class of keywords would have to be generic, and inferred.
-            stays = default is None or any(map(type_variable, names))
+            # Where there is a type variable, a class would have to be generic, and inferred.
+            stays = any(map(type_variable, names))
+            if is_newer and default is None and not stays:
+                stub.use("Required", Name("typing_extensions", "Required"))
+                annotation = ast.unparse(argument.annotation or argument)
+                argument = ast.arg(argument.arg, ast.Name(f"Required[{annotation}]"))
             (newer if is_newer and not stays else kept).append((argument, default))
         node.args.kwonlyargs = [argument for argument, _ in kept]
         node.args.kw_defaults = [default for _, default in kept]

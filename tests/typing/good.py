@@ -10,16 +10,17 @@ from anthropic import Anthropic as SdkAnthropic
 from anthropic import AsyncStream as AsyncMessageStreamOfEvents
 from anthropic import Stream as StreamOfEvents
 from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.beta import BetaMessage
 from openai import AsyncStream, Stream
 from openai.resources.chat import Completions
-from openai.types import CreateEmbeddingResponse
+from openai.types import CreateEmbeddingResponse, ImagesResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ParsedChatCompletion
 from openai.types.responses import ParsedResponse, Response, ResponseStreamEvent
 from pydantic import BaseModel
 from typing_extensions import Unpack, assert_type
 
 import posthog_llm
-from posthog_llm.anthropic import Anthropic, AnthropicVertex, AsyncAnthropic
+from posthog_llm.anthropic import Anthropic, AnthropicBedrock, AnthropicVertex, AsyncAnthropic
 from posthog_llm.openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI, RateLimitError
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def chat(client: OpenAI, flag: bool) -> None:
     with client.chat.completions.stream(model="m", messages=SAY, posthog_capture=False) as stream:
         for event in stream:
             assert_type(event.type == "chunk", bool)
+    pictures = client.images.generate(prompt="x", posthog_distinct_id="u")
+    assert_type(pictures, ImagesResponse)
+    with client.audio.speech.with_streaming_response.create(
+        input="x", model="m", voice="alloy", posthog_distinct_id="u"
+    ) as sound:
+        assert_type(sound.read(), bytes)
     vectors = client.embeddings.create(model="m", input="x", posthog_properties={"a": [1]})
     assert_type(vectors, CreateEmbeddingResponse)
 
@@ -160,6 +167,8 @@ def clients(destination: posthog.Posthog, http_client: Any) -> None:
         vertex.messages.create(max_tokens=1, model="m", messages=SAY, posthog_distinct_id="u"),
         Message,
     )
+    beta = AnthropicBedrock().beta.messages.create
+    assert_type(beta(max_tokens=1, model="m", messages=SAY, posthog_distinct_id="u"), BetaMessage)
     assert_type(Anthropic().with_options(posthog_distinct_id="u"), Anthropic)
 
 

@@ -16,9 +16,11 @@ from openai._types import Body, Headers, Query
 from openai.types.decision import Decision
 from posthog_llm.arguments import CallArguments
 from typing import Iterable, Optional, Union
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    input: Required[Union[str, Iterable[decision_create_params.InputUnionMember1]]]
+    questions: Required[Iterable[decision_create_params.Question]]
     prompt_cache_options: Optional[decision_create_params.PromptCacheOptions] | Omit
 
 class Decisions(_sdk.Decisions):
@@ -29,9 +31,7 @@ class Decisions(_sdk.Decisions):
     def create(
         self,
         *,
-        input: Union[str, Iterable[decision_create_params.InputUnionMember1]],
         model: str,
-        questions: Iterable[decision_create_params.Question],
         prompt_cache_key: Optional[str] | Omit = ...,
         safety_identifier: Optional[str] | Omit = ...,
         extra_headers: Headers | None = ...,
@@ -49,9 +49,7 @@ class AsyncDecisions(_sdk.AsyncDecisions):
     async def create(
         self,
         *,
-        input: Union[str, Iterable[decision_create_params.InputUnionMember1]],
         model: str,
-        questions: Iterable[decision_create_params.Question],
         prompt_cache_key: Optional[str] | Omit = ...,
         safety_identifier: Optional[str] | Omit = ...,
         extra_headers: Headers | None = ...,

@@ -33,13 +33,20 @@ from openai.types.video_model_param import VideoModelParam
 from openai.types.video_seconds import VideoSeconds
 from openai.types.video_size import VideoSize
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
     input_reference: video_create_params.InputReference | Omit
     model: VideoModelParam | Omit
     seconds: VideoSeconds | Omit
     size: VideoSize | Omit
+
+class EditArguments(CallArguments, total=False):
+    video: Required[video_edit_params.Video]
+
+class ExtendArguments(CallArguments, total=False):
+    seconds: Required[VideoSeconds]
+    video: Required[video_extend_params.Video]
 
 class CreateAndPollArguments(CallArguments, total=False):
     input_reference: video_create_params.InputReference | Omit
@@ -141,12 +148,11 @@ class Videos(_sdk.Videos):
         self,
         *,
         prompt: str,
-        video: video_edit_params.Video,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[EditArguments],
     ) -> Video: ...
     @typing_extensions.deprecated(
         "The Sora API is scheduled to permanently shut down on September 24, 2026."
@@ -155,13 +161,11 @@ class Videos(_sdk.Videos):
         self,
         *,
         prompt: str,
-        seconds: VideoSeconds,
-        video: video_extend_params.Video,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[ExtendArguments],
     ) -> Video: ...
     @typing_extensions.deprecated(
         "The Sora API is scheduled to permanently shut down on September 24, 2026."
@@ -299,12 +303,11 @@ class AsyncVideos(_sdk.AsyncVideos):
         self,
         *,
         prompt: str,
-        video: video_edit_params.Video,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[EditArguments],
     ) -> Video: ...
     @typing_extensions.deprecated(
         "The Sora API is scheduled to permanently shut down on September 24, 2026."
@@ -313,13 +316,11 @@ class AsyncVideos(_sdk.AsyncVideos):
         self,
         *,
         prompt: str,
-        seconds: VideoSeconds,
-        video: video_extend_params.Video,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[ExtendArguments],
     ) -> Video: ...
     @typing_extensions.deprecated(
         "The Sora API is scheduled to permanently shut down on September 24, 2026."

@@ -7,39 +7,605 @@
 # pyright: reportPrivateImportUsage=false
 
 import anthropic.lib.bedrock._beta_messages as _sdk
+import anthropic.types.beta.message_create_params as message_create_params
+from anthropic import AsyncStream, NotGiven, Omit, Stream, Timeout
 from anthropic._response import (
     async_to_raw_response_wrapper,
     async_to_streamed_response_wrapper,
     to_raw_response_wrapper,
     to_streamed_response_wrapper,
 )
-from functools import cached_property
-from posthog_llm.anthropic.resources.beta.messages.messages import (
-    AsyncMessages as AsyncMessages2,
-    Messages as Messages2,
+from anthropic._types import Body, Headers, Query, SequenceNotStr
+from anthropic.lib.streaming import BetaAsyncMessageStreamManager, BetaMessageStreamManager
+from anthropic.lib.threads import (
+    BetaAsyncMessageThread,
+    BetaMessageThread,
+    UnsupportedRequestBehavior,
 )
+from anthropic.lib.tools import (
+    BetaAsyncStreamingToolRunner,
+    BetaAsyncToolRunner,
+    BetaStreamingToolRunner,
+    BetaToolRunner,
+)
+from anthropic.lib.tools._beta_functions import BetaAsyncRunnableTool, BetaRunnableTool
+from anthropic.lib.tools._tool_params import BetaToolLike
+from anthropic.lib.tools._toolsets import BetaAsyncRunnableToolset, BetaRunnableToolset
+from anthropic.types.anthropic_beta_param import AnthropicBetaParam
+from anthropic.types.beta import ThreadCreateParams
+from anthropic.types.beta.beta_billing_policy_param import BetaBillingPolicyParam
+from anthropic.types.beta.beta_cache_control_ephemeral_param import BetaCacheControlEphemeralParam
+from anthropic.types.beta.beta_compaction_config_param import BetaCompactionConfigParam
+from anthropic.types.beta.beta_context_management_config_param import (
+    BetaContextManagementConfigParam,
+)
+from anthropic.types.beta.beta_diagnostics_param import BetaDiagnosticsParam
+from anthropic.types.beta.beta_fallbacks_param import BetaFallbacksParam
+from anthropic.types.beta.beta_message import BetaMessage
+from anthropic.types.beta.beta_message_param import BetaMessageParam
+from anthropic.types.beta.beta_message_thread_param import BetaMessageThreadParam
+from anthropic.types.beta.beta_metadata_param import BetaMetadataParam
+from anthropic.types.beta.beta_output_config_param import BetaOutputConfigParam
+from anthropic.types.beta.beta_raw_message_stream_event import BetaRawMessageStreamEvent
+from anthropic.types.beta.beta_request_mcp_server_url_definition_param import (
+    BetaRequestMCPServerURLDefinitionParam,
+)
+from anthropic.types.beta.beta_text_block_param import BetaTextBlockParam
+from anthropic.types.beta.beta_thinking_config_param import BetaThinkingConfigParam
+from anthropic.types.beta.beta_tool_choice_param import BetaToolChoiceParam
+from anthropic.types.beta.beta_tool_union_param import BetaToolUnionParam
+from anthropic.types.beta.parsed_beta_message import ParsedBetaMessage
+from anthropic.types.model_param import ModelParam
+from functools import cached_property
+from posthog_llm.arguments import CallArguments
+from typing import Iterable, List, Optional, Union
+from typing_extensions import Literal, Required, TypeVar, Unpack, overload
+
+ResponseFormatT = TypeVar("ResponseFormatT", default=None)
+
+class CreateArguments(CallArguments, total=False):
+    billing_policy: Optional[BetaBillingPolicyParam] | Omit
+    compaction: Optional[BetaCompactionConfigParam] | Omit
+    container: Optional[message_create_params.Container] | Omit
+    context_management: Optional[BetaContextManagementConfigParam] | Omit
+    diagnostics: Optional[BetaDiagnosticsParam] | Omit
+    fallback_credit_token: Optional[message_create_params.FallbackCreditToken] | Omit
+    fallbacks: Optional[BetaFallbacksParam] | Omit
+    mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
+    output_config: BetaOutputConfigParam | Omit
+    stop_sequences: SequenceNotStr[str] | Omit
+    thread: Optional[BetaMessageThreadParam] | Omit
+    tools: Iterable[BetaToolLike] | Omit
+
+class ParseArguments(CallArguments, total=False):
+    billing_policy: Optional[BetaBillingPolicyParam] | Omit
+    compaction: Optional[BetaCompactionConfigParam] | Omit
+    container: Optional[message_create_params.Container] | Omit
+    context_management: Optional[BetaContextManagementConfigParam] | Omit
+    diagnostics: Optional[BetaDiagnosticsParam] | Omit
+    fallback_credit_token: Optional[message_create_params.FallbackCreditToken] | Omit
+    fallbacks: Optional[BetaFallbacksParam] | Omit
+    mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
+    output_config: BetaOutputConfigParam | Omit
+    stop_sequences: SequenceNotStr[str] | Omit
+    thread: Optional[BetaMessageThreadParam] | Omit
+    tools: Iterable[BetaToolLike] | Omit
+
+class StreamArguments(CallArguments, total=False):
+    billing_policy: Optional[BetaBillingPolicyParam] | Omit
+    compaction: Optional[BetaCompactionConfigParam] | Omit
+    output_config: BetaOutputConfigParam | Omit
+    container: Optional[message_create_params.Container] | Omit
+    context_management: Optional[BetaContextManagementConfigParam] | Omit
+    diagnostics: Optional[BetaDiagnosticsParam] | Omit
+    fallback_credit_token: Optional[message_create_params.FallbackCreditToken] | Omit
+    fallbacks: Optional[BetaFallbacksParam] | Omit
+    mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
+    stop_sequences: SequenceNotStr[str] | Omit
+    thread: Optional[BetaMessageThreadParam] | Omit
+    tools: Iterable[BetaToolLike] | Omit
+
+class ToolRunnerArguments(CallArguments, total=False):
+    tools: Required[Iterable[BetaAsyncRunnableTool | BetaAsyncRunnableToolset | BetaToolUnionParam]]
+    billing_policy: Optional[BetaBillingPolicyParam] | Omit
+    container: Optional[message_create_params.Container] | Omit
+    context_management: Optional[BetaContextManagementConfigParam] | Omit
+    diagnostics: Optional[BetaDiagnosticsParam] | Omit
+    fallback_credit_token: Optional[message_create_params.FallbackCreditToken] | Omit
+    fallbacks: Optional[BetaFallbacksParam] | Omit
+    mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
+    output_config: BetaOutputConfigParam | Omit
+    stop_sequences: SequenceNotStr[str] | Omit
+
+class ThreadArguments(ThreadCreateParams, CallArguments, total=False):
+    tools: Iterable[BetaAsyncRunnableTool | BetaToolUnionParam] | Omit
+    unsupported_request_behavior: UnsupportedRequestBehavior
+
+class StreamArguments2(CallArguments, total=False):
+    billing_policy: Optional[BetaBillingPolicyParam] | Omit
+    compaction: Optional[BetaCompactionConfigParam] | Omit
+    container: Optional[message_create_params.Container] | Omit
+    context_management: Optional[BetaContextManagementConfigParam] | Omit
+    diagnostics: Optional[BetaDiagnosticsParam] | Omit
+    fallback_credit_token: Optional[message_create_params.FallbackCreditToken] | Omit
+    fallbacks: Optional[BetaFallbacksParam] | Omit
+    mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
+    output_config: BetaOutputConfigParam | Omit
+    stop_sequences: SequenceNotStr[str] | Omit
+    thread: Optional[BetaMessageThreadParam] | Omit
+    tools: Iterable[BetaToolLike] | Omit
+
+class ToolRunnerArguments2(CallArguments, total=False):
+    tools: Required[Iterable[BetaRunnableTool | BetaRunnableToolset | BetaToolUnionParam]]
+    billing_policy: Optional[BetaBillingPolicyParam] | Omit
+    container: Optional[message_create_params.Container] | Omit
+    context_management: Optional[BetaContextManagementConfigParam] | Omit
+    diagnostics: Optional[BetaDiagnosticsParam] | Omit
+    fallback_credit_token: Optional[message_create_params.FallbackCreditToken] | Omit
+    fallbacks: Optional[BetaFallbacksParam] | Omit
+    mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
+    output_config: BetaOutputConfigParam | Omit
+    stop_sequences: SequenceNotStr[str] | Omit
+
+class ThreadArguments2(ThreadCreateParams, CallArguments, total=False):
+    tools: Iterable[BetaRunnableTool | BetaToolUnionParam] | Omit
+    unsupported_request_behavior: UnsupportedRequestBehavior
 
 class Messages(_sdk.Messages):
     @cached_property
     def with_raw_response(self) -> MessagesWithRawResponse: ...
     @cached_property
     def with_streaming_response(self) -> MessagesWithStreamingResponse: ...
-    create = Messages2.create
-    parse = Messages2.parse
-    stream = Messages2.stream
-    tool_runner = Messages2.tool_runner
-    thread = Messages2.thread
+    @overload
+    def create(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        stream: Literal[False] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[CreateArguments],
+    ) -> BetaMessage: ...
+    @overload
+    def create(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        stream: Literal[True],
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[CreateArguments],
+    ) -> Stream[BetaRawMessageStreamEvent]: ...
+    @overload
+    def create(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        stream: bool,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[CreateArguments],
+    ) -> BetaMessage | Stream[BetaRawMessageStreamEvent]: ...
+    def parse(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ParseArguments],
+    ) -> ParsedBetaMessage[ResponseFormatT]: ...
+    def stream(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[StreamArguments2],
+    ) -> BetaMessageStreamManager[ResponseFormatT]: ...
+    @overload
+    def tool_runner(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        max_iterations: int | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        stream: Literal[False] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        thread: Optional[Literal[False]] | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ToolRunnerArguments2],
+    ) -> BetaToolRunner[ResponseFormatT]: ...
+    @overload
+    def tool_runner(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        stream: Literal[True],
+        max_iterations: int | Omit = ...,
+        run_tools_eagerly: bool = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        thread: Optional[Literal[False]] | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ToolRunnerArguments2],
+    ) -> BetaStreamingToolRunner[ResponseFormatT]: ...
+    @overload
+    def tool_runner(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        stream: bool,
+        max_iterations: int | Omit = ...,
+        run_tools_eagerly: bool = ...,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        thread: Optional[Literal[False]] | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ToolRunnerArguments2],
+    ) -> BetaStreamingToolRunner[ResponseFormatT] | BetaToolRunner[ResponseFormatT]: ...
+    def thread(
+        self,
+        *,
+        max_tokens: int,
+        model: ModelParam,
+        messages: Iterable[BetaMessageParam] | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ThreadArguments2],
+    ) -> BetaMessageThread[ResponseFormatT]: ...
 
 class AsyncMessages(_sdk.AsyncMessages):
     @cached_property
     def with_raw_response(self) -> AsyncMessagesWithRawResponse: ...
     @cached_property
     def with_streaming_response(self) -> AsyncMessagesWithStreamingResponse: ...
-    create = AsyncMessages2.create
-    parse = AsyncMessages2.parse
-    stream = AsyncMessages2.stream
-    tool_runner = AsyncMessages2.tool_runner
-    thread = AsyncMessages2.thread
+    @overload
+    async def create(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        stream: Literal[False] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[CreateArguments],
+    ) -> BetaMessage: ...
+    @overload
+    async def create(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        stream: Literal[True],
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[CreateArguments],
+    ) -> AsyncStream[BetaRawMessageStreamEvent]: ...
+    @overload
+    async def create(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        stream: bool,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[CreateArguments],
+    ) -> BetaMessage | AsyncStream[BetaRawMessageStreamEvent]: ...
+    async def parse(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ParseArguments],
+    ) -> ParsedBetaMessage[ResponseFormatT]: ...
+    def stream(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[StreamArguments],
+    ) -> BetaAsyncMessageStreamManager[ResponseFormatT]: ...
+    @overload
+    def tool_runner(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        max_iterations: int | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        stream: Literal[False] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        thread: Optional[Literal[False]] | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ToolRunnerArguments],
+    ) -> BetaAsyncToolRunner[ResponseFormatT]: ...
+    @overload
+    def tool_runner(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        stream: Literal[True],
+        max_iterations: int | Omit = ...,
+        run_tools_eagerly: bool = ...,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        thread: Optional[Literal[False]] | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ToolRunnerArguments],
+    ) -> BetaAsyncStreamingToolRunner[ResponseFormatT]: ...
+    @overload
+    def tool_runner(
+        self,
+        *,
+        max_tokens: int,
+        messages: Iterable[BetaMessageParam],
+        model: ModelParam,
+        stream: bool,
+        max_iterations: int | Omit = ...,
+        run_tools_eagerly: bool = ...,
+        cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
+        inference_geo: Optional[str] | Omit = ...,
+        metadata: BetaMetadataParam | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        service_tier: Literal["auto", "standard_only"] | Omit = ...,
+        speed: Optional[Literal["standard", "fast"]] | Omit = ...,
+        system: Union[str, Iterable[BetaTextBlockParam]] | Omit = ...,
+        thinking: BetaThinkingConfigParam | Omit = ...,
+        thread: Optional[Literal[False]] | Omit = ...,
+        tool_choice: BetaToolChoiceParam | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
+        user_profile_id: str | Omit = ...,
+        workspace_id: str | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ToolRunnerArguments],
+    ) -> BetaAsyncStreamingToolRunner[ResponseFormatT] | BetaAsyncToolRunner[ResponseFormatT]: ...
+    def thread(
+        self,
+        *,
+        max_tokens: int,
+        model: ModelParam,
+        messages: Iterable[BetaMessageParam] | Omit = ...,
+        output_format: Optional[type[ResponseFormatT]] | Omit = ...,
+        extra_headers: Headers | None = ...,
+        extra_query: Query | None = ...,
+        extra_body: Body | None = ...,
+        timeout: float | Timeout | None | NotGiven = ...,
+        **posthog: Unpack[ThreadArguments],
+    ) -> BetaAsyncMessageThread[ResponseFormatT]: ...
 
 class MessagesWithRawResponse:
     def __init__(self, messages: Messages) -> None:

@@ -36,9 +36,11 @@ from datetime import datetime
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Dict, Iterable, List, Optional, Union
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    agent: Required[deployment_create_params.Agent]
+    initial_events: Required[Iterable[BetaManagedAgentsDeploymentInitialEventParams]]
     budget: Optional[BetaManagedAgentsBudgetLimitParam] | Omit
     resources: Iterable[deployment_create_params.Resource] | Omit
     schedule: Optional[BetaManagedAgentsScheduleParams] | Omit
@@ -63,9 +65,7 @@ class Deployments(_sdk.Deployments):
     def create(
         self,
         *,
-        agent: deployment_create_params.Agent,
         environment_id: str,
-        initial_events: Iterable[BetaManagedAgentsDeploymentInitialEventParams],
         name: str,
         description: Optional[str] | Omit = ...,
         metadata: Dict[str, str] | Omit = ...,
@@ -179,9 +179,7 @@ class AsyncDeployments(_sdk.AsyncDeployments):
     async def create(
         self,
         *,
-        agent: deployment_create_params.Agent,
         environment_id: str,
-        initial_events: Iterable[BetaManagedAgentsDeploymentInitialEventParams],
         name: str,
         description: Optional[str] | Omit = ...,
         metadata: Dict[str, str] | Omit = ...,

@@ -27,9 +27,11 @@ from datetime import datetime
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Iterable, List, Optional, Union
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    inputs: Required[Iterable[BetaDreamInputParam]]
+    model: Required[dream_create_params.Model]
     output_behavior: BetaOutputBehaviorParam | Omit
 
 class ListArguments(CallArguments, total=False):
@@ -43,8 +45,6 @@ class Dreams(_sdk.Dreams):
     def create(
         self,
         *,
-        inputs: Iterable[BetaDreamInputParam],
-        model: dream_create_params.Model,
         instructions: Optional[str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
@@ -115,8 +115,6 @@ class AsyncDreams(_sdk.AsyncDreams):
     async def create(
         self,
         *,
-        inputs: Iterable[BetaDreamInputParam],
-        model: dream_create_params.Model,
         instructions: Optional[str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,

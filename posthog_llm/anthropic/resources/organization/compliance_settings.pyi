@@ -23,7 +23,10 @@ from anthropic.types.organization.organization_compliance_settings import (
 )
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    state: Required[ComplianceSettingsStateParam]
 
 class ComplianceSettings(_sdk.ComplianceSettings):
     @cached_property
@@ -42,12 +45,11 @@ class ComplianceSettings(_sdk.ComplianceSettings):
     def update(
         self,
         *,
-        state: ComplianceSettingsStateParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> OrganizationComplianceSettings: ...
 
 class AsyncComplianceSettings(_sdk.AsyncComplianceSettings):
@@ -67,12 +69,11 @@ class AsyncComplianceSettings(_sdk.AsyncComplianceSettings):
     async def update(
         self,
         *,
-        state: ComplianceSettingsStateParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> OrganizationComplianceSettings: ...
 
 class ComplianceSettingsWithRawResponse:

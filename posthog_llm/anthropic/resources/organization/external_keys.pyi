@@ -25,7 +25,10 @@ from anthropic.types.organization.external_key_validate_response import External
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    provider_config: Required[external_key_create_params.ProviderConfig]
 
 class UpdateArguments(CallArguments, total=False):
     provider_config: Optional[external_key_update_params.ProviderConfig] | Omit
@@ -38,7 +41,6 @@ class ExternalKeys(_sdk.ExternalKeys):
     def create(
         self,
         *,
-        provider_config: external_key_create_params.ProviderConfig,
         display_name: Optional[str] | Omit = ...,
         geo: Literal["us"] | Omit = ...,
         user_profile_id: Optional[str] | Omit = ...,
@@ -46,7 +48,7 @@ class ExternalKeys(_sdk.ExternalKeys):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> ExternalKey: ...
     def retrieve(
         self,
@@ -110,7 +112,6 @@ class AsyncExternalKeys(_sdk.AsyncExternalKeys):
     async def create(
         self,
         *,
-        provider_config: external_key_create_params.ProviderConfig,
         display_name: Optional[str] | Omit = ...,
         geo: Literal["us"] | Omit = ...,
         user_profile_id: Optional[str] | Omit = ...,
@@ -118,7 +119,7 @@ class AsyncExternalKeys(_sdk.AsyncExternalKeys):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> ExternalKey: ...
     async def retrieve(
         self,

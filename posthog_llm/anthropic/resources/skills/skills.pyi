@@ -30,7 +30,10 @@ from posthog_llm.anthropic.resources.skills.versions import (
 )
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    files: Required[SequenceNotStr[FileTypes]]
 
 class Skills(_sdk.Skills):
     @cached_property
@@ -42,14 +45,13 @@ class Skills(_sdk.Skills):
     def create(
         self,
         *,
-        files: SequenceNotStr[FileTypes],
         display_name: Optional[str] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> Skill: ...
     def retrieve(
         self,
@@ -97,14 +99,13 @@ class AsyncSkills(_sdk.AsyncSkills):
     async def create(
         self,
         *,
-        files: SequenceNotStr[FileTypes],
         display_name: Optional[str] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> Skill: ...
     async def retrieve(
         self,

@@ -22,7 +22,10 @@ from anthropic.types.skills.skill_version import SkillVersion
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    files: Required[SequenceNotStr[FileTypes]]
 
 class Versions(_sdk.Versions):
     @cached_property
@@ -33,13 +36,12 @@ class Versions(_sdk.Versions):
         self,
         skill_id: str,
         *,
-        files: SequenceNotStr[FileTypes],
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> SkillVersion: ...
     def retrieve(
         self,
@@ -88,13 +90,12 @@ class AsyncVersions(_sdk.AsyncVersions):
         self,
         skill_id: str,
         *,
-        files: SequenceNotStr[FileTypes],
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> SkillVersion: ...
     async def retrieve(
         self,

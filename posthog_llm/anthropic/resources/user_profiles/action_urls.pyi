@@ -21,7 +21,10 @@ from anthropic.types.user_profiles.user_profile_enroll_end_user_action_param imp
 )
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    action: Required[UserProfileEnrollEndUserActionParam]
 
 class ActionURLs(_sdk.ActionURLs):
     @cached_property
@@ -32,13 +35,12 @@ class ActionURLs(_sdk.ActionURLs):
         self,
         user_profile_id: str,
         *,
-        action: UserProfileEnrollEndUserActionParam,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> UserProfileActionURL: ...
 
 class AsyncActionURLs(_sdk.AsyncActionURLs):
@@ -50,13 +52,12 @@ class AsyncActionURLs(_sdk.AsyncActionURLs):
         self,
         user_profile_id: str,
         *,
-        action: UserProfileEnrollEndUserActionParam,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> UserProfileActionURL: ...
 
 class ActionURLsWithRawResponse:

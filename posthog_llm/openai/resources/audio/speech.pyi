@@ -21,7 +21,10 @@ from openai._types import Body, Headers, Query
 from openai.types.audio.speech_model import SpeechModel
 from posthog_llm.arguments import CallArguments
 from typing import Union
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    voice: Required[speech_create_params.Voice]
 
 class Speech(_sdk.Speech):
     @cached_property
@@ -33,7 +36,6 @@ class Speech(_sdk.Speech):
         *,
         input: str,
         model: Union[str, SpeechModel],
-        voice: speech_create_params.Voice,
         instructions: str | Omit = ...,
         response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | Omit = ...,
         speed: float | Omit = ...,
@@ -42,7 +44,7 @@ class Speech(_sdk.Speech):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> _legacy_response.HttpxBinaryResponseContent: ...
 
 class AsyncSpeech(_sdk.AsyncSpeech):
@@ -55,7 +57,6 @@ class AsyncSpeech(_sdk.AsyncSpeech):
         *,
         input: str,
         model: Union[str, SpeechModel],
-        voice: speech_create_params.Voice,
         instructions: str | Omit = ...,
         response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | Omit = ...,
         speed: float | Omit = ...,
@@ -64,7 +65,7 @@ class AsyncSpeech(_sdk.AsyncSpeech):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> _legacy_response.HttpxBinaryResponseContent: ...
 
 class SpeechWithRawResponse:

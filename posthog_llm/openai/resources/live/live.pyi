@@ -26,7 +26,11 @@ from posthog_llm.openai.resources.live.sessions import (
     SessionsWithStreamingResponse,
 )
 from posthog_llm.openai.resources.live.sideband import AsyncSideband, Sideband
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    session: Required[MediaSessionConfigParam]
+    transport: Required[live_create_params.Transport]
 
 class Live(_sdk.Live):
     @cached_property
@@ -42,13 +46,11 @@ class Live(_sdk.Live):
     def create(
         self,
         *,
-        session: MediaSessionConfigParam,
-        transport: live_create_params.Transport,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> LiveCreateResponse: ...
 
 class AsyncLive(_sdk.AsyncLive):
@@ -65,13 +67,11 @@ class AsyncLive(_sdk.AsyncLive):
     async def create(
         self,
         *,
-        session: MediaSessionConfigParam,
-        transport: live_create_params.Transport,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> LiveCreateResponse: ...
 
 class LiveWithRawResponse:

@@ -24,9 +24,13 @@ from openai._types import Body, Headers, Query
 from openai.types.live.media_session_fork_config_param import MediaSessionForkConfigParam
 from openai.types.live.session_fork_response import SessionForkResponse
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class AcceptArguments(CallArguments, total=False):
+    session: Required[session_accept_params.Session]
 
 class ForkArguments(CallArguments, total=False):
+    transport: Required[session_fork_params.Transport]
     session: MediaSessionForkConfigParam | Omit
 
 class Sessions(_sdk.Sessions):
@@ -38,12 +42,11 @@ class Sessions(_sdk.Sessions):
         self,
         session_id: str,
         *,
-        session: session_accept_params.Session,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AcceptArguments],
     ) -> None: ...
     def download_recording(
         self,
@@ -59,7 +62,6 @@ class Sessions(_sdk.Sessions):
         self,
         session_id: str,
         *,
-        transport: session_fork_params.Transport,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -108,12 +110,11 @@ class AsyncSessions(_sdk.AsyncSessions):
         self,
         session_id: str,
         *,
-        session: session_accept_params.Session,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AcceptArguments],
     ) -> None: ...
     async def download_recording(
         self,
@@ -129,7 +130,6 @@ class AsyncSessions(_sdk.AsyncSessions):
         self,
         session_id: str,
         *,
-        transport: session_fork_params.Transport,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,

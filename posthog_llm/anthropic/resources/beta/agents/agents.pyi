@@ -43,9 +43,10 @@ from posthog_llm.anthropic.resources.beta.agents.versions import (
 )
 from posthog_llm.arguments import CallArguments
 from typing import Dict, Iterable, List, Optional, Union
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    model: Required[agent_create_params.Model]
     execution_identity: Optional[BetaManagedAgentsExecutionIdentityParams] | Omit
     mcp_servers: Iterable[BetaManagedAgentsURLMCPServerParams] | Omit
     multiagent: Optional[BetaManagedAgentsMultiagentParams] | Omit
@@ -70,7 +71,6 @@ class Agents(_sdk.Agents):
     def create(
         self,
         *,
-        model: agent_create_params.Model,
         name: str,
         description: Optional[str] | Omit = ...,
         metadata: Dict[str, str] | Omit = ...,
@@ -152,7 +152,6 @@ class AsyncAgents(_sdk.AsyncAgents):
     async def create(
         self,
         *,
-        model: agent_create_params.Model,
         name: str,
         description: Optional[str] | Omit = ...,
         metadata: Dict[str, str] | Omit = ...,

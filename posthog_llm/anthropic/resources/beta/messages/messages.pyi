@@ -68,7 +68,7 @@ from posthog_llm.anthropic.resources.beta.messages.batches import (
 )
 from posthog_llm.arguments import CallArguments
 from typing import Iterable, List, Optional, Union
-from typing_extensions import Literal, TypeVar, Unpack, overload
+from typing_extensions import Literal, Required, TypeVar, Unpack, overload
 
 ResponseFormatT = TypeVar("ResponseFormatT", default=None)
 
@@ -101,6 +101,7 @@ class ParseArguments(CallArguments, total=False):
     tools: Iterable[BetaToolLike] | Omit
 
 class ToolRunnerArguments(CallArguments, total=False):
+    tools: Required[Iterable[BetaAsyncRunnableTool | BetaAsyncRunnableToolset | BetaToolUnionParam]]
     billing_policy: Optional[BetaBillingPolicyParam] | Omit
     container: Optional[message_create_params.Container] | Omit
     context_management: Optional[BetaContextManagementConfigParam] | Omit
@@ -136,6 +137,18 @@ class CountTokensArguments(CallArguments, total=False):
     mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
     output_config: BetaOutputConfigParam | Omit
     tools: Iterable[BetaToolLike] | Omit
+
+class ToolRunnerArguments2(CallArguments, total=False):
+    tools: Required[Iterable[BetaRunnableTool | BetaRunnableToolset | BetaToolUnionParam]]
+    billing_policy: Optional[BetaBillingPolicyParam] | Omit
+    container: Optional[message_create_params.Container] | Omit
+    context_management: Optional[BetaContextManagementConfigParam] | Omit
+    diagnostics: Optional[BetaDiagnosticsParam] | Omit
+    fallback_credit_token: Optional[message_create_params.FallbackCreditToken] | Omit
+    fallbacks: Optional[BetaFallbacksParam] | Omit
+    mcp_servers: Iterable[BetaRequestMCPServerURLDefinitionParam] | Omit
+    output_config: BetaOutputConfigParam | Omit
+    stop_sequences: SequenceNotStr[str] | Omit
 
 class ThreadArguments2(ThreadCreateParams, CallArguments, total=False):
     tools: Iterable[BetaRunnableTool | BetaToolUnionParam] | Omit
@@ -268,7 +281,6 @@ class Messages(_sdk.Messages):
         max_tokens: int,
         messages: Iterable[BetaMessageParam],
         model: ModelParam,
-        tools: Iterable[BetaRunnableTool | BetaRunnableToolset | BetaToolUnionParam],
         cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
         inference_geo: Optional[str] | Omit = ...,
         max_iterations: int | Omit = ...,
@@ -288,7 +300,7 @@ class Messages(_sdk.Messages):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[ToolRunnerArguments],
+        **posthog: Unpack[ToolRunnerArguments2],
     ) -> BetaToolRunner[ResponseFormatT]: ...
     @overload
     def tool_runner(
@@ -297,7 +309,6 @@ class Messages(_sdk.Messages):
         max_tokens: int,
         messages: Iterable[BetaMessageParam],
         model: ModelParam,
-        tools: Iterable[BetaRunnableTool | BetaRunnableToolset | BetaToolUnionParam],
         cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
         stream: Literal[True],
         max_iterations: int | Omit = ...,
@@ -318,7 +329,7 @@ class Messages(_sdk.Messages):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[ToolRunnerArguments],
+        **posthog: Unpack[ToolRunnerArguments2],
     ) -> BetaStreamingToolRunner[ResponseFormatT]: ...
     @overload
     def tool_runner(
@@ -327,7 +338,6 @@ class Messages(_sdk.Messages):
         max_tokens: int,
         messages: Iterable[BetaMessageParam],
         model: ModelParam,
-        tools: Iterable[BetaRunnableTool | BetaRunnableToolset | BetaToolUnionParam],
         stream: bool,
         max_iterations: int | Omit = ...,
         run_tools_eagerly: bool = ...,
@@ -348,7 +358,7 @@ class Messages(_sdk.Messages):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[ToolRunnerArguments],
+        **posthog: Unpack[ToolRunnerArguments2],
     ) -> BetaStreamingToolRunner[ResponseFormatT] | BetaToolRunner[ResponseFormatT]: ...
     def thread(
         self,
@@ -520,7 +530,6 @@ class AsyncMessages(_sdk.AsyncMessages):
         max_tokens: int,
         messages: Iterable[BetaMessageParam],
         model: ModelParam,
-        tools: Iterable[BetaAsyncRunnableTool | BetaAsyncRunnableToolset | BetaToolUnionParam],
         cache_control: Optional[BetaCacheControlEphemeralParam] | Omit = ...,
         max_iterations: int | Omit = ...,
         inference_geo: Optional[str] | Omit = ...,
@@ -549,7 +558,6 @@ class AsyncMessages(_sdk.AsyncMessages):
         max_tokens: int,
         messages: Iterable[BetaMessageParam],
         model: ModelParam,
-        tools: Iterable[BetaAsyncRunnableTool | BetaAsyncRunnableToolset | BetaToolUnionParam],
         stream: Literal[True],
         max_iterations: int | Omit = ...,
         run_tools_eagerly: bool = ...,
@@ -579,7 +587,6 @@ class AsyncMessages(_sdk.AsyncMessages):
         max_tokens: int,
         messages: Iterable[BetaMessageParam],
         model: ModelParam,
-        tools: Iterable[BetaAsyncRunnableTool | BetaAsyncRunnableToolset | BetaToolUnionParam],
         stream: bool,
         max_iterations: int | Omit = ...,
         run_tools_eagerly: bool = ...,

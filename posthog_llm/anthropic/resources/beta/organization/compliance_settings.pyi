@@ -21,7 +21,10 @@ from anthropic.types.beta.organization.beta_compliance_settings_state_param impo
 )
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    state: Required[BetaComplianceSettingsStateParam]
 
 class ComplianceSettings(_sdk.ComplianceSettings):
     @cached_property
@@ -40,12 +43,11 @@ class ComplianceSettings(_sdk.ComplianceSettings):
     def update(
         self,
         *,
-        state: BetaComplianceSettingsStateParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaComplianceSettings: ...
 
 class AsyncComplianceSettings(_sdk.AsyncComplianceSettings):
@@ -65,12 +67,11 @@ class AsyncComplianceSettings(_sdk.AsyncComplianceSettings):
     async def update(
         self,
         *,
-        state: BetaComplianceSettingsStateParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaComplianceSettings: ...
 
 class ComplianceSettingsWithRawResponse:

@@ -27,7 +27,10 @@ from anthropic.types.beta.organization.external_key_validate_response import (
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    provider_config: Required[external_key_create_params.ProviderConfig]
 
 class UpdateArguments(CallArguments, total=False):
     provider_config: Optional[external_key_update_params.ProviderConfig] | Omit
@@ -40,7 +43,6 @@ class ExternalKeys(_sdk.ExternalKeys):
     def create(
         self,
         *,
-        provider_config: external_key_create_params.ProviderConfig,
         display_name: Optional[str] | Omit = ...,
         geo: Literal["us"] | Omit = ...,
         user_profile_id: Optional[str] | Omit = ...,
@@ -48,7 +50,7 @@ class ExternalKeys(_sdk.ExternalKeys):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaExternalKey: ...
     def retrieve(
         self,
@@ -112,7 +114,6 @@ class AsyncExternalKeys(_sdk.AsyncExternalKeys):
     async def create(
         self,
         *,
-        provider_config: external_key_create_params.ProviderConfig,
         display_name: Optional[str] | Omit = ...,
         geo: Literal["us"] | Omit = ...,
         user_profile_id: Optional[str] | Omit = ...,
@@ -120,7 +121,7 @@ class AsyncExternalKeys(_sdk.AsyncExternalKeys):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaExternalKey: ...
     async def retrieve(
         self,

@@ -38,10 +38,13 @@ from datetime import datetime
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Iterable, List, Union
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
 
 class ListArguments(CallArguments, total=False):
     types: List[BetaManagedAgentsSessionEventType] | Omit
+
+class SendArguments(CallArguments, total=False):
+    events: Required[Iterable[BetaManagedAgentsEventParams]]
 
 class StreamArguments(CallArguments, total=False):
     event_deltas: List[BetaManagedAgentsDeltaType] | Omit
@@ -74,14 +77,13 @@ class Events(_sdk.Events):
         self,
         session_id: str,
         *,
-        events: Iterable[BetaManagedAgentsEventParams],
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[SendArguments],
     ) -> BetaManagedAgentsSendSessionEvents: ...
     def stream(
         self,
@@ -126,14 +128,13 @@ class AsyncEvents(_sdk.AsyncEvents):
         self,
         session_id: str,
         *,
-        events: Iterable[BetaManagedAgentsEventParams],
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[SendArguments],
     ) -> BetaManagedAgentsSendSessionEvents: ...
     async def stream(
         self,

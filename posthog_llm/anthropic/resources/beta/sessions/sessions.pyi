@@ -55,9 +55,10 @@ from posthog_llm.anthropic.resources.beta.sessions.threads.threads import (
 )
 from posthog_llm.arguments import CallArguments
 from typing import Dict, Iterable, List, Optional, Union
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    agent: Required[session_create_params.Agent]
     budget: BetaManagedAgentsBudgetLimitParam | Omit
     initial_events: Iterable[session_create_params.InitialEvent] | Omit
     resources: Iterable[session_create_params.Resource] | Omit
@@ -82,7 +83,6 @@ class Sessions(_sdk.Sessions):
     def create(
         self,
         *,
-        agent: session_create_params.Agent,
         environment_id: str,
         metadata: Dict[str, str] | Omit = ...,
         title: Optional[str] | Omit = ...,
@@ -183,7 +183,6 @@ class AsyncSessions(_sdk.AsyncSessions):
     async def create(
         self,
         *,
-        agent: session_create_params.Agent,
         environment_id: str,
         metadata: Dict[str, str] | Omit = ...,
         title: Optional[str] | Omit = ...,

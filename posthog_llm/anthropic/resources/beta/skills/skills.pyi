@@ -31,7 +31,10 @@ from posthog_llm.anthropic.resources.beta.skills.versions import (
 )
 from posthog_llm.arguments import CallArguments
 from typing import List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    files: Required[SequenceNotStr[FileTypes]]
 
 class Skills(_sdk.Skills):
     @cached_property
@@ -43,7 +46,6 @@ class Skills(_sdk.Skills):
     def create(
         self,
         *,
-        files: SequenceNotStr[FileTypes],
         display_name: Optional[str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
@@ -51,7 +53,7 @@ class Skills(_sdk.Skills):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaSkill: ...
     def retrieve(
         self,
@@ -102,7 +104,6 @@ class AsyncSkills(_sdk.AsyncSkills):
     async def create(
         self,
         *,
-        files: SequenceNotStr[FileTypes],
         display_name: Optional[str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
@@ -110,7 +111,7 @@ class AsyncSkills(_sdk.AsyncSkills):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaSkill: ...
     async def retrieve(
         self,

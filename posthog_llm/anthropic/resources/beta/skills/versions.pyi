@@ -31,7 +31,10 @@ from anthropic.types.beta.skills.beta_skill_version import BetaSkillVersion
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    files: Required[SequenceNotStr[FileTypes]]
 
 class Versions(_sdk.Versions):
     @cached_property
@@ -42,14 +45,13 @@ class Versions(_sdk.Versions):
         self,
         skill_id: str,
         *,
-        files: SequenceNotStr[FileTypes],
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaSkillVersion: ...
     def retrieve(
         self,
@@ -114,14 +116,13 @@ class AsyncVersions(_sdk.AsyncVersions):
         self,
         skill_id: str,
         *,
-        files: SequenceNotStr[FileTypes],
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaSkillVersion: ...
     async def retrieve(
         self,

@@ -23,7 +23,10 @@ from anthropic.types.beta.user_profiles.beta_user_profile_enroll_end_user_action
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    action: Required[BetaUserProfileEnrollEndUserActionParam]
 
 class ActionURLs(_sdk.ActionURLs):
     @cached_property
@@ -34,14 +37,13 @@ class ActionURLs(_sdk.ActionURLs):
         self,
         user_profile_id: str,
         *,
-        action: BetaUserProfileEnrollEndUserActionParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaUserProfileActionURL: ...
 
 class AsyncActionURLs(_sdk.AsyncActionURLs):
@@ -53,14 +55,13 @@ class AsyncActionURLs(_sdk.AsyncActionURLs):
         self,
         user_profile_id: str,
         *,
-        action: BetaUserProfileEnrollEndUserActionParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         workspace_id: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaUserProfileActionURL: ...
 
 class ActionURLsWithRawResponse:

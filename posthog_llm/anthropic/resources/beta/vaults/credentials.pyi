@@ -30,7 +30,10 @@ from anthropic.types.beta.vaults.beta_managed_agents_deleted_credential import (
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Dict, List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    auth: Required[credential_create_params.Auth]
 
 class UpdateArguments(CallArguments, total=False):
     auth: credential_update_params.Auth | Omit
@@ -44,7 +47,6 @@ class Credentials(_sdk.Credentials):
         self,
         vault_id: str,
         *,
-        auth: credential_create_params.Auth,
         display_name: Optional[str] | Omit = ...,
         metadata: Dict[str, str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
@@ -53,7 +55,7 @@ class Credentials(_sdk.Credentials):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaManagedAgentsCredential: ...
     def retrieve(
         self,
@@ -147,7 +149,6 @@ class AsyncCredentials(_sdk.AsyncCredentials):
         self,
         vault_id: str,
         *,
-        auth: credential_create_params.Auth,
         display_name: Optional[str] | Omit = ...,
         metadata: Dict[str, str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
@@ -156,7 +157,7 @@ class AsyncCredentials(_sdk.AsyncCredentials):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaManagedAgentsCredential: ...
     async def retrieve(
         self,

@@ -27,7 +27,10 @@ from anthropic.types.organization.service_accounts.workspace_remove_response imp
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class AddArguments(CallArguments, total=False):
+    workspace_role: Required[NoBillingWorkspaceRole]
 
 class Workspaces(_sdk.Workspaces):
     @cached_property
@@ -51,12 +54,11 @@ class Workspaces(_sdk.Workspaces):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> ServiceAccountWorkspaceMember: ...
     def remove(
         self,
@@ -94,12 +96,11 @@ class AsyncWorkspaces(_sdk.AsyncWorkspaces):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> ServiceAccountWorkspaceMember: ...
     async def remove(
         self,

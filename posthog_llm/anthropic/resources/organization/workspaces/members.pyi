@@ -23,7 +23,13 @@ from anthropic.types.organization.workspace_role import WorkspaceRole
 from anthropic.types.organization.workspaces.member_remove_response import MemberRemoveResponse
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    workspace_role: Required[WorkspaceRole]
+
+class AddArguments(CallArguments, total=False):
+    workspace_role: Required[NoBillingWorkspaceRole]
 
 class Members(_sdk.Members):
     @cached_property
@@ -46,12 +52,11 @@ class Members(_sdk.Members):
         user_id: str,
         *,
         workspace_id: str,
-        workspace_role: WorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> WorkspaceMember: ...
     def list(
         self,
@@ -71,12 +76,11 @@ class Members(_sdk.Members):
         workspace_id: str,
         *,
         user_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> WorkspaceMember: ...
     def remove(
         self,
@@ -111,12 +115,11 @@ class AsyncMembers(_sdk.AsyncMembers):
         user_id: str,
         *,
         workspace_id: str,
-        workspace_role: WorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> WorkspaceMember: ...
     def list(
         self,
@@ -136,12 +139,11 @@ class AsyncMembers(_sdk.AsyncMembers):
         workspace_id: str,
         *,
         user_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> WorkspaceMember: ...
     async def remove(
         self,

@@ -24,7 +24,10 @@ from anthropic.types.organization.workspaces.workspace_rate_limit_update_value_p
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Iterable, Optional
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    limits: Required[Iterable[WorkspaceRateLimitUpdateValueParam]]
 
 class RateLimits(_sdk.RateLimits):
     @cached_property
@@ -36,12 +39,11 @@ class RateLimits(_sdk.RateLimits):
         rate_limit_id: str,
         *,
         workspace_id: str,
-        limits: Iterable[WorkspaceRateLimitUpdateValueParam],
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> WorkspaceRateLimit: ...
     def list(
         self,
@@ -71,12 +73,11 @@ class AsyncRateLimits(_sdk.AsyncRateLimits):
         rate_limit_id: str,
         *,
         workspace_id: str,
-        limits: Iterable[WorkspaceRateLimitUpdateValueParam],
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> WorkspaceRateLimit: ...
     def list(
         self,

@@ -27,7 +27,13 @@ from anthropic.types.organization.workspaces.service_account_remove_response imp
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    workspace_role: Required[NoBillingWorkspaceRole]
+
+class AddArguments(CallArguments, total=False):
+    workspace_role: Required[NoBillingWorkspaceRole]
 
 class ServiceAccounts(_sdk.ServiceAccounts):
     @cached_property
@@ -50,12 +56,11 @@ class ServiceAccounts(_sdk.ServiceAccounts):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> ServiceAccountWorkspaceMember: ...
     def list(
         self,
@@ -74,12 +79,11 @@ class ServiceAccounts(_sdk.ServiceAccounts):
         workspace_id: str,
         *,
         service_account_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> ServiceAccountWorkspaceMember: ...
     def remove(
         self,
@@ -114,12 +118,11 @@ class AsyncServiceAccounts(_sdk.AsyncServiceAccounts):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> ServiceAccountWorkspaceMember: ...
     def list(
         self,
@@ -140,12 +143,11 @@ class AsyncServiceAccounts(_sdk.AsyncServiceAccounts):
         workspace_id: str,
         *,
         service_account_id: str,
-        workspace_role: NoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> ServiceAccountWorkspaceMember: ...
     async def remove(
         self,

@@ -21,7 +21,10 @@ from openai.types.admin.organization.external_storage_configuration import (
 from openai.types.admin.organization.external_storage_deleted import ExternalStorageDeleted
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    provider: Required[external_storage_create_params.Provider]
 
 class ExternalStorage(_sdk.ExternalStorage):
     @cached_property
@@ -32,12 +35,11 @@ class ExternalStorage(_sdk.ExternalStorage):
         self,
         *,
         project_id: str,
-        provider: external_storage_create_params.Provider,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> ExternalStorageConfiguration: ...
     def retrieve(
         self,
@@ -92,12 +94,11 @@ class AsyncExternalStorage(_sdk.AsyncExternalStorage):
         self,
         *,
         project_id: str,
-        provider: external_storage_create_params.Provider,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> ExternalStorageConfiguration: ...
     async def retrieve(
         self,

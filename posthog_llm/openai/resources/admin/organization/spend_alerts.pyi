@@ -21,7 +21,13 @@ from openai.types.admin.organization.organization_spend_alert_deleted import (
     OrganizationSpendAlertDeleted,
 )
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    notification_channel: Required[spend_alert_create_params.NotificationChannel]
+
+class UpdateArguments(CallArguments, total=False):
+    notification_channel: Required[spend_alert_update_params.NotificationChannel]
 
 class SpendAlerts(_sdk.SpendAlerts):
     @cached_property
@@ -33,13 +39,12 @@ class SpendAlerts(_sdk.SpendAlerts):
         *,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_create_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> OrganizationSpendAlert: ...
     def retrieve(
         self,
@@ -57,13 +62,12 @@ class SpendAlerts(_sdk.SpendAlerts):
         *,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_update_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> OrganizationSpendAlert: ...
     def list(
         self,
@@ -99,13 +103,12 @@ class AsyncSpendAlerts(_sdk.AsyncSpendAlerts):
         *,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_create_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> OrganizationSpendAlert: ...
     async def retrieve(
         self,
@@ -123,13 +126,12 @@ class AsyncSpendAlerts(_sdk.AsyncSpendAlerts):
         *,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_update_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> OrganizationSpendAlert: ...
     def list(
         self,

@@ -20,9 +20,10 @@ from openai.types.beta.chatkit.chat_session_expires_after_param import ChatSessi
 from openai.types.beta.chatkit.chat_session_rate_limits_param import ChatSessionRateLimitsParam
 from openai.types.beta.chatkit.chat_session_workflow_param import ChatSessionWorkflowParam
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    workflow: Required[ChatSessionWorkflowParam]
     chatkit_configuration: ChatSessionChatKitConfigurationParam | Omit
     expires_after: ChatSessionExpiresAfterParam | Omit
     rate_limits: ChatSessionRateLimitsParam | Omit
@@ -36,7 +37,6 @@ class Sessions(_sdk.Sessions):
         self,
         *,
         user: str,
-        workflow: ChatSessionWorkflowParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -63,7 +63,6 @@ class AsyncSessions(_sdk.AsyncSessions):
         self,
         *,
         user: str,
-        workflow: ChatSessionWorkflowParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,

@@ -20,9 +20,10 @@ from openai.types.realtime.realtime_translation_session_create_request_param imp
     RealtimeTranslationSessionCreateRequestParam,
 )
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    session: Required[RealtimeTranslationSessionCreateRequestParam]
     expires_after: client_secret_create_params.ExpiresAfter | Omit
 
 class ClientSecrets(_sdk.ClientSecrets):
@@ -33,7 +34,6 @@ class ClientSecrets(_sdk.ClientSecrets):
     def create(
         self,
         *,
-        session: RealtimeTranslationSessionCreateRequestParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -49,7 +49,6 @@ class AsyncClientSecrets(_sdk.AsyncClientSecrets):
     async def create(
         self,
         *,
-        session: RealtimeTranslationSessionCreateRequestParam,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,

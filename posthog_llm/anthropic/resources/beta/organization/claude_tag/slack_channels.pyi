@@ -36,10 +36,14 @@ from anthropic.types.beta.organization.claude_tag.beta_claude_tag_slack_channel 
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    slack: Required[BetaClaudeTagSlackChannelIdentifiersParam]
     settings: BetaClaudeTagSettingsCreateParam | Omit
+
+class UpdateArguments(CallArguments, total=False):
+    settings: Required[BetaClaudeTagSettingsUpdateParam]
 
 class SlackChannels(_sdk.SlackChannels):
     @cached_property
@@ -49,7 +53,6 @@ class SlackChannels(_sdk.SlackChannels):
     def create(
         self,
         *,
-        slack: BetaClaudeTagSlackChannelIdentifiersParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
@@ -73,13 +76,12 @@ class SlackChannels(_sdk.SlackChannels):
         self,
         id: str,
         *,
-        settings: BetaClaudeTagSettingsUpdateParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaClaudeTagSlackChannel: ...
     def list(
         self,
@@ -116,7 +118,6 @@ class AsyncSlackChannels(_sdk.AsyncSlackChannels):
     async def create(
         self,
         *,
-        slack: BetaClaudeTagSlackChannelIdentifiersParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
@@ -140,13 +141,12 @@ class AsyncSlackChannels(_sdk.AsyncSlackChannels):
         self,
         id: str,
         *,
-        settings: BetaClaudeTagSettingsUpdateParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaClaudeTagSlackChannel: ...
     def list(
         self,

@@ -27,7 +27,10 @@ from anthropic.types.beta.organization.claude_tag.beta_claude_tag_slack_workspac
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    settings: Required[BetaClaudeTagSettingsUpdateParam]
 
 class SlackWorkspaces(_sdk.SlackWorkspaces):
     @cached_property
@@ -50,13 +53,12 @@ class SlackWorkspaces(_sdk.SlackWorkspaces):
         self,
         id: str,
         *,
-        settings: BetaClaudeTagSettingsUpdateParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaClaudeTagSlackWorkspace: ...
     def list(
         self,
@@ -94,13 +96,12 @@ class AsyncSlackWorkspaces(_sdk.AsyncSlackWorkspaces):
         self,
         id: str,
         *,
-        settings: BetaClaudeTagSettingsUpdateParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaClaudeTagSlackWorkspace: ...
     def list(
         self,

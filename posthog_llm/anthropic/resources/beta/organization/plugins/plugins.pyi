@@ -48,7 +48,10 @@ from posthog_llm.anthropic.resources.beta.organization.plugins.versions import (
 )
 from posthog_llm.arguments import CallArguments
 from typing import List, Optional, Union
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    files: Required[SequenceNotStr[FileTypes]]
 
 class Plugins(_sdk.Plugins):
     @cached_property
@@ -64,7 +67,6 @@ class Plugins(_sdk.Plugins):
     def create(
         self,
         *,
-        files: SequenceNotStr[FileTypes],
         marketplace_id: str | Omit = ...,
         release_notes: str | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
@@ -72,7 +74,7 @@ class Plugins(_sdk.Plugins):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaPlugin: ...
     def retrieve(
         self,
@@ -144,7 +146,6 @@ class AsyncPlugins(_sdk.AsyncPlugins):
     async def create(
         self,
         *,
-        files: SequenceNotStr[FileTypes],
         marketplace_id: str | Omit = ...,
         release_notes: str | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
@@ -152,7 +153,7 @@ class AsyncPlugins(_sdk.AsyncPlugins):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaPlugin: ...
     async def retrieve(
         self,

@@ -30,7 +30,10 @@ from anthropic.types.beta.organization.plugins.beta_plugin_version import BetaPl
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    files: Required[SequenceNotStr[FileTypes]]
 
 class Versions(_sdk.Versions):
     @cached_property
@@ -41,14 +44,13 @@ class Versions(_sdk.Versions):
         self,
         plugin_id: str,
         *,
-        files: SequenceNotStr[FileTypes],
         release_notes: str | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaPluginVersion: ...
     def retrieve(
         self,
@@ -100,14 +102,13 @@ class AsyncVersions(_sdk.AsyncVersions):
         self,
         plugin_id: str,
         *,
-        files: SequenceNotStr[FileTypes],
         release_notes: str | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaPluginVersion: ...
     async def retrieve(
         self,

@@ -30,7 +30,10 @@ from anthropic.types.beta.organization.service_accounts.workspace_remove_respons
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class AddArguments(CallArguments, total=False):
+    workspace_role: Required[BetaNoBillingWorkspaceRole]
 
 class Workspaces(_sdk.Workspaces):
     @cached_property
@@ -55,13 +58,12 @@ class Workspaces(_sdk.Workspaces):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> BetaServiceAccountWorkspaceMember: ...
     def remove(
         self,
@@ -101,13 +103,12 @@ class AsyncWorkspaces(_sdk.AsyncWorkspaces):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> BetaServiceAccountWorkspaceMember: ...
     async def remove(
         self,

@@ -41,9 +41,10 @@ from posthog_llm.anthropic.resources.beta.organization.spend_limits.increase_req
 )
 from posthog_llm.arguments import CallArguments
 from typing import List, Optional
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
 
 class SetArguments(CallArguments, total=False):
+    scope: Required[spend_limit_set_params.Scope]
     period: BetaSpendLimitPeriod | Omit
 
 class SpendLimits(_sdk.SpendLimits):
@@ -106,7 +107,6 @@ class SpendLimits(_sdk.SpendLimits):
         self,
         *,
         amount: Optional[str],
-        scope: spend_limit_set_params.Scope,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
@@ -175,7 +175,6 @@ class AsyncSpendLimits(_sdk.AsyncSpendLimits):
         self,
         *,
         amount: Optional[str],
-        scope: spend_limit_set_params.Scope,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,

@@ -45,9 +45,10 @@ from posthog_llm.anthropic.resources.beta.organization.telemetry_destinations.wo
 )
 from posthog_llm.arguments import CallArguments
 from typing import Dict, List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 class CreateArguments(CallArguments, total=False):
+    workspaces: Required[BetaTelemetryDestinationWorkspacesParams]
     traces: BetaTelemetryDestinationTracesParams | Omit
 
 class UpdateArguments(CallArguments, total=False):
@@ -69,7 +70,6 @@ class TelemetryDestinations(_sdk.TelemetryDestinations):
         self,
         *,
         endpoint_url: str,
-        workspaces: BetaTelemetryDestinationWorkspacesParams,
         display_name: Optional[str] | Omit = ...,
         headers: Dict[str, str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,
@@ -150,7 +150,6 @@ class AsyncTelemetryDestinations(_sdk.AsyncTelemetryDestinations):
         self,
         *,
         endpoint_url: str,
-        workspaces: BetaTelemetryDestinationWorkspacesParams,
         display_name: Optional[str] | Omit = ...,
         headers: Dict[str, str] | Omit = ...,
         betas: List[AnthropicBetaParam] | Omit = ...,

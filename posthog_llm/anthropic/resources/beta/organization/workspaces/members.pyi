@@ -25,7 +25,13 @@ from anthropic.types.beta.organization.beta_workspace_role import BetaWorkspaceR
 from anthropic.types.beta.organization.workspaces.member_remove_response import MemberRemoveResponse
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    workspace_role: Required[BetaWorkspaceRole]
+
+class AddArguments(CallArguments, total=False):
+    workspace_role: Required[BetaNoBillingWorkspaceRole]
 
 class Members(_sdk.Members):
     @cached_property
@@ -48,12 +54,11 @@ class Members(_sdk.Members):
         user_id: str,
         *,
         workspace_id: str,
-        workspace_role: BetaWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaWorkspaceMember: ...
     def list(
         self,
@@ -73,12 +78,11 @@ class Members(_sdk.Members):
         workspace_id: str,
         *,
         user_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> BetaWorkspaceMember: ...
     def remove(
         self,
@@ -113,12 +117,11 @@ class AsyncMembers(_sdk.AsyncMembers):
         user_id: str,
         *,
         workspace_id: str,
-        workspace_role: BetaWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaWorkspaceMember: ...
     def list(
         self,
@@ -138,12 +141,11 @@ class AsyncMembers(_sdk.AsyncMembers):
         workspace_id: str,
         *,
         user_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> BetaWorkspaceMember: ...
     async def remove(
         self,

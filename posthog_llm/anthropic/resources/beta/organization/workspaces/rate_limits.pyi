@@ -26,7 +26,10 @@ from anthropic.types.beta.organization.workspaces.beta_workspace_rate_limit_upda
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import Iterable, Optional
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    limits: Required[Iterable[BetaWorkspaceRateLimitUpdateValueParam]]
 
 class RateLimits(_sdk.RateLimits):
     @cached_property
@@ -38,12 +41,11 @@ class RateLimits(_sdk.RateLimits):
         rate_limit_id: str,
         *,
         workspace_id: str,
-        limits: Iterable[BetaWorkspaceRateLimitUpdateValueParam],
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaWorkspaceRateLimit: ...
     def list(
         self,
@@ -73,12 +75,11 @@ class AsyncRateLimits(_sdk.AsyncRateLimits):
         rate_limit_id: str,
         *,
         workspace_id: str,
-        limits: Iterable[BetaWorkspaceRateLimitUpdateValueParam],
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaWorkspaceRateLimit: ...
     def list(
         self,

@@ -30,7 +30,13 @@ from anthropic.types.beta.organization.workspaces.service_account_remove_respons
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class UpdateArguments(CallArguments, total=False):
+    workspace_role: Required[BetaNoBillingWorkspaceRole]
+
+class AddArguments(CallArguments, total=False):
+    workspace_role: Required[BetaNoBillingWorkspaceRole]
 
 class ServiceAccounts(_sdk.ServiceAccounts):
     @cached_property
@@ -54,13 +60,12 @@ class ServiceAccounts(_sdk.ServiceAccounts):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaServiceAccountWorkspaceMember: ...
     def list(
         self,
@@ -80,13 +85,12 @@ class ServiceAccounts(_sdk.ServiceAccounts):
         workspace_id: str,
         *,
         service_account_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> BetaServiceAccountWorkspaceMember: ...
     def remove(
         self,
@@ -123,13 +127,12 @@ class AsyncServiceAccounts(_sdk.AsyncServiceAccounts):
         service_account_id: str,
         *,
         workspace_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> BetaServiceAccountWorkspaceMember: ...
     def list(
         self,
@@ -151,13 +154,12 @@ class AsyncServiceAccounts(_sdk.AsyncServiceAccounts):
         workspace_id: str,
         *,
         service_account_id: str,
-        workspace_role: BetaNoBillingWorkspaceRole,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[AddArguments],
     ) -> BetaServiceAccountWorkspaceMember: ...
     async def remove(
         self,

@@ -35,7 +35,11 @@ from posthog_llm.anthropic.resources.organization.federation.rules.workspaces im
 )
 from posthog_llm.arguments import CallArguments
 from typing import Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    match: Required[FederationRuleMatchParam]
+    target: Required[ServiceAccountTargetParam]
 
 class UpdateArguments(CallArguments, total=False):
     match: Optional[FederationRuleMatchParam] | Omit
@@ -52,10 +56,8 @@ class Rules(_sdk.Rules):
         self,
         *,
         issuer_id: str,
-        match: FederationRuleMatchParam,
         name: str,
         oauth_scope: str,
-        target: ServiceAccountTargetParam,
         applies_to_all_workspaces: bool | Omit = ...,
         description: Optional[str] | Omit = ...,
         token_lifetime_seconds: int | Omit = ...,
@@ -64,7 +66,7 @@ class Rules(_sdk.Rules):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> FederationRule: ...
     def retrieve(
         self,
@@ -127,10 +129,8 @@ class AsyncRules(_sdk.AsyncRules):
         self,
         *,
         issuer_id: str,
-        match: FederationRuleMatchParam,
         name: str,
         oauth_scope: str,
-        target: ServiceAccountTargetParam,
         applies_to_all_workspaces: bool | Omit = ...,
         description: Optional[str] | Omit = ...,
         token_lifetime_seconds: int | Omit = ...,
@@ -139,7 +139,7 @@ class AsyncRules(_sdk.AsyncRules):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> FederationRule: ...
     async def retrieve(
         self,

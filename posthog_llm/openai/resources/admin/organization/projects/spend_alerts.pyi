@@ -21,7 +21,13 @@ from openai.types.admin.organization.projects.project_spend_alert_deleted import
     ProjectSpendAlertDeleted,
 )
 from posthog_llm.arguments import CallArguments
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    notification_channel: Required[spend_alert_create_params.NotificationChannel]
+
+class UpdateArguments(CallArguments, total=False):
+    notification_channel: Required[spend_alert_update_params.NotificationChannel]
 
 class SpendAlerts(_sdk.SpendAlerts):
     @cached_property
@@ -34,13 +40,12 @@ class SpendAlerts(_sdk.SpendAlerts):
         *,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_create_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> ProjectSpendAlert: ...
     def retrieve(
         self,
@@ -60,13 +65,12 @@ class SpendAlerts(_sdk.SpendAlerts):
         project_id: str,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_update_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> ProjectSpendAlert: ...
     def list(
         self,
@@ -105,13 +109,12 @@ class AsyncSpendAlerts(_sdk.AsyncSpendAlerts):
         *,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_create_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> ProjectSpendAlert: ...
     async def retrieve(
         self,
@@ -131,13 +134,12 @@ class AsyncSpendAlerts(_sdk.AsyncSpendAlerts):
         project_id: str,
         currency: Literal["USD"],
         interval: Literal["month"],
-        notification_channel: spend_alert_update_params.NotificationChannel,
         threshold_amount: int,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[UpdateArguments],
     ) -> ProjectSpendAlert: ...
     def list(
         self,

@@ -28,9 +28,10 @@ from posthog_llm.openai.resources.beta.agents.automations.invocations import (
     InvocationsWithStreamingResponse,
 )
 from typing import Dict
-from typing_extensions import Literal, Unpack, overload
+from typing_extensions import Literal, Required, Unpack, overload
 
 class CreateArguments(CallArguments, total=False):
+    target: Required[AutomationTargetParam]
     metadata: AutomationMetadataParam | Omit
 
 class UpdateArguments(CallArguments, total=False):
@@ -49,7 +50,6 @@ class Automations(_sdk.Automations):
         *,
         expression: str,
         name: str,
-        target: AutomationTargetParam,
         timezone: str,
         type: Literal["periodic"],
         extra_headers: Headers | None = ...,
@@ -64,7 +64,6 @@ class Automations(_sdk.Automations):
         *,
         name: str,
         run_at: int,
-        target: AutomationTargetParam,
         type: Literal["once"],
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
@@ -154,7 +153,6 @@ class AsyncAutomations(_sdk.AsyncAutomations):
         *,
         expression: str,
         name: str,
-        target: AutomationTargetParam,
         timezone: str,
         type: Literal["periodic"],
         extra_headers: Headers | None = ...,
@@ -169,7 +167,6 @@ class AsyncAutomations(_sdk.AsyncAutomations):
         *,
         name: str,
         run_at: int,
-        target: AutomationTargetParam,
         type: Literal["once"],
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,

@@ -34,7 +34,10 @@ from posthog_llm.openai.resources.beta.agents.environments.templates import (
     TemplatesWithStreamingResponse,
 )
 from typing import Optional
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    environment: Required[environment_create_params.Environment]
 
 class Environments(_sdk.Environments):
     @cached_property
@@ -48,14 +51,13 @@ class Environments(_sdk.Environments):
     def create(
         self,
         *,
-        environment: environment_create_params.Environment,
         vault_ids: Optional[SequenceNotStr[str]] | Omit = ...,
         idempotency_key: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> EnvironmentInfo: ...
     def retrieve(
         self,
@@ -93,14 +95,13 @@ class AsyncEnvironments(_sdk.AsyncEnvironments):
     async def create(
         self,
         *,
-        environment: environment_create_params.Environment,
         vault_ids: Optional[SequenceNotStr[str]] | Omit = ...,
         idempotency_key: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> EnvironmentInfo: ...
     async def retrieve(
         self,

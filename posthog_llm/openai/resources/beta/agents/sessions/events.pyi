@@ -16,7 +16,10 @@ from openai.types.beta.agent_session_event import AgentSessionEvent
 from openai.types.beta.agent_session_input_param import AgentSessionInputParam
 from posthog_llm.arguments import CallArguments
 from typing import Iterable
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    events: Required[Iterable[AgentSessionInputParam]]
 
 class Events(_sdk.Events):
     @cached_property
@@ -27,13 +30,12 @@ class Events(_sdk.Events):
         self,
         session_id: str,
         *,
-        events: Iterable[AgentSessionInputParam],
         idempotency_key: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> None: ...
     def stream(
         self,
@@ -56,13 +58,12 @@ class AsyncEvents(_sdk.AsyncEvents):
         self,
         session_id: str,
         *,
-        events: Iterable[AgentSessionInputParam],
         idempotency_key: str | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> None: ...
     async def stream(
         self,

@@ -72,11 +72,12 @@ from posthog_llm.openai.resources.beta.agents.sessions.turns.turns import (
     TurnsWithStreamingResponse,
 )
 from typing import Any, Dict, Iterable, Mapping, Optional, Union
-from typing_extensions import Literal, TypeVar, Unpack, overload
+from typing_extensions import Literal, Required, TypeVar, Unpack, overload
 
 OutputT = TypeVar("OutputT", default=Any)
 
 class CreateArguments(CallArguments, total=False):
+    environment: Required[EnvironmentParam]
     tool_handlers: Mapping[str, AsyncToolHandler] | None
     agent: session_create_params.Agent | Omit
     input: Union[str, Iterable[AgentSessionInputMessageParam], None] | Omit
@@ -90,6 +91,7 @@ class UpdateArguments(CallArguments, total=False):
     spend_control: Optional[session_update_params.SpendControl] | Omit
 
 class CreateArguments2(CallArguments, total=False):
+    environment: Required[EnvironmentParam]
     tool_handlers: Mapping[str, ToolHandler] | None
     agent: session_create_params.Agent | Omit
     input: Union[str, Iterable[AgentSessionInputMessageParam], None] | Omit
@@ -118,7 +120,6 @@ class Sessions(_sdk.Sessions):
     def create(
         self,
         *,
-        environment: EnvironmentParam,
         output_type: type[OutputT] | None = ...,
         agent_id: str | Omit = ...,
         metadata: Optional[Dict[str, str]] | Omit = ...,
@@ -135,7 +136,6 @@ class Sessions(_sdk.Sessions):
     def create(
         self,
         *,
-        environment: EnvironmentParam,
         output_type: type[OutputT] | None = ...,
         stream: Literal[True],
         agent_id: str | Omit = ...,
@@ -152,7 +152,6 @@ class Sessions(_sdk.Sessions):
     def create(
         self,
         *,
-        environment: EnvironmentParam,
         output_type: type[OutputT] | None = ...,
         stream: bool,
         agent_id: str | Omit = ...,
@@ -233,7 +232,6 @@ class AsyncSessions(_sdk.AsyncSessions):
     async def create(
         self,
         *,
-        environment: EnvironmentParam,
         output_type: type[OutputT] | None = ...,
         agent_id: str | Omit = ...,
         metadata: Optional[Dict[str, str]] | Omit = ...,
@@ -250,7 +248,6 @@ class AsyncSessions(_sdk.AsyncSessions):
     async def create(
         self,
         *,
-        environment: EnvironmentParam,
         output_type: type[OutputT] | None = ...,
         stream: Literal[True],
         agent_id: str | Omit = ...,
@@ -267,7 +264,6 @@ class AsyncSessions(_sdk.AsyncSessions):
     async def create(
         self,
         *,
-        environment: EnvironmentParam,
         output_type: type[OutputT] | None = ...,
         stream: bool,
         agent_id: str | Omit = ...,

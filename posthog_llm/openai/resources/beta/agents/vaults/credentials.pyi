@@ -21,7 +21,10 @@ from openai.types.beta.agents.vaults.credential_auth_rotate_param import Credent
 from openai.types.beta.agents.vaults.credential_deleted import CredentialDeleted
 from posthog_llm.arguments import CallArguments
 from typing import Dict
-from typing_extensions import Literal, Unpack
+from typing_extensions import Literal, Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    auth: Required[CredentialAuthCreateParam]
 
 class UpdateArguments(CallArguments, total=False):
     auth: CredentialAuthRotateParam | Omit
@@ -38,14 +41,13 @@ class Credentials(_sdk.Credentials):
         self,
         vault_id: str,
         *,
-        auth: CredentialAuthCreateParam,
         name: str,
         metadata: Dict[str, str] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> Credential: ...
     def retrieve(
         self,
@@ -105,14 +107,13 @@ class AsyncCredentials(_sdk.AsyncCredentials):
         self,
         vault_id: str,
         *,
-        auth: CredentialAuthCreateParam,
         name: str,
         metadata: Dict[str, str] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> Credential: ...
     async def retrieve(
         self,

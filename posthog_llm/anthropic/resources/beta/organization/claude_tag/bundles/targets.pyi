@@ -30,7 +30,10 @@ from anthropic.types.beta.organization.claude_tag.bundles.beta_claude_tag_delete
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
 from typing import List
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    target: Required[BetaClaudeTagBundleTargetCreateParam]
 
 class Targets(_sdk.Targets):
     @cached_property
@@ -41,13 +44,12 @@ class Targets(_sdk.Targets):
         self,
         bundle_id: str,
         *,
-        target: BetaClaudeTagBundleTargetCreateParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaClaudeTagBundleTarget: ...
     def retrieve(
         self,
@@ -96,13 +98,12 @@ class AsyncTargets(_sdk.AsyncTargets):
         self,
         bundle_id: str,
         *,
-        target: BetaClaudeTagBundleTargetCreateParam,
         betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaClaudeTagBundleTarget: ...
     async def retrieve(
         self,

@@ -36,7 +36,11 @@ from posthog_llm.anthropic.resources.beta.organization.federation.rules.workspac
 )
 from posthog_llm.arguments import CallArguments
 from typing import Dict, List, Optional
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
+
+class CreateArguments(CallArguments, total=False):
+    match: Required[BetaFederationRuleMatchParam]
+    target: Required[BetaServiceAccountTargetParam]
 
 class UpdateArguments(CallArguments, total=False):
     match: Optional[BetaFederationRuleMatchParam] | Omit
@@ -53,10 +57,8 @@ class Rules(_sdk.Rules):
         self,
         *,
         issuer_id: str,
-        match: BetaFederationRuleMatchParam,
         name: str,
         oauth_scope: str,
-        target: BetaServiceAccountTargetParam,
         applies_to_all_workspaces: bool | Omit = ...,
         attributes: Optional[Dict[str, str]] | Omit = ...,
         description: Optional[str] | Omit = ...,
@@ -67,7 +69,7 @@ class Rules(_sdk.Rules):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaFederationRule: ...
     def retrieve(
         self,
@@ -135,10 +137,8 @@ class AsyncRules(_sdk.AsyncRules):
         self,
         *,
         issuer_id: str,
-        match: BetaFederationRuleMatchParam,
         name: str,
         oauth_scope: str,
-        target: BetaServiceAccountTargetParam,
         applies_to_all_workspaces: bool | Omit = ...,
         attributes: Optional[Dict[str, str]] | Omit = ...,
         description: Optional[str] | Omit = ...,
@@ -149,7 +149,7 @@ class AsyncRules(_sdk.AsyncRules):
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
         timeout: float | Timeout | None | NotGiven = ...,
-        **posthog: Unpack[CallArguments],
+        **posthog: Unpack[CreateArguments],
     ) -> BetaFederationRule: ...
     async def retrieve(
         self,
