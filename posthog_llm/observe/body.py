@@ -37,9 +37,8 @@ def wrap(response: Any, call: Call) -> None:
         accepted = response.request.headers.get("accept-encoding", "")
         encoding = call.exchange.encoding = understood(encoding, accepted)
     hider = call.injector.hider(response.headers, encoding) if call.injector else None
-    stream: Any = response.stream
-    cls: Any = stream.__class__
-    response.stream = _body_class(cls)(stream, call, _Keeper(call, keep), hider)
+    kind: Any = type(response.stream)  # pyright: ignore[reportUnknownVariableType]
+    response.stream = _body_class(kind)(response.stream, call, _Keeper(call, keep), hider)
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload
 from ..faults import guarded
 from ..media import without_blobs
-from ..narrowing import is_mapping, is_sequence
+from ..narrowing import is_mapping
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox
@@ -200,7 +200,8 @@ def uploads(files: Any) -> Iterable[Upload]:
 
 
 def _parts(file: Any) -> Sequence[Any]:
-    return file if is_sequence(file) else (getattr(file, "name", None), file)
+    parts: Sequence[Any] = file
+    return parts if isinstance(file, tuple) else (getattr(file, "name", None), file)
 
 
 def _size(content: Any) -> int | None:
