@@ -188,3 +188,11 @@ def comparable(value: Any) -> Any:
     if hasattr(value, "to_dict"):
         return type(value).__name__, value.to_dict()
     return value
+
+
+def use_callbacks(litellm: Any, callbacks: list[Any]) -> None:
+    """Let LiteLLM have these callbacks, and none that an earlier test left."""
+    for kind in ("input_callback", "success_callback", "failure_callback"):
+        setattr(litellm, kind, [])
+        setattr(litellm, f"_async_{kind}", [])
+    litellm.callbacks = callbacks

@@ -26,14 +26,14 @@ import posthog_llm.openai
 from posthog_llm import faults
 from posthog_llm.testing import PostHogReceiver, Reply, ScriptedProvider
 
+from .driving import use_callbacks
+
 try:
     import litellm
     from litellm.litellm_core_utils import litellm_logging
 except ImportError:  # it is in the gateway session
     litellm = litellm_logging = None
 
-LISTS = ("callbacks", "input_callback", "success_callback", "failure_callback")
-ASYNC_LISTS = ("_async_input_callback", "_async_success_callback", "_async_failure_callback")
 SAY: Any = [{"role": "user", "content": "hi"}]
 WHO: Any = {"posthog_distinct_id": "user-7"}
 QUESTION: Any = {"model": "gpt-5-mini", "messages": SAY}
@@ -99,6 +99,22 @@ class Try:
         self._posthog.shutdown()
 
 
+def is_one_error(events: list[dict[str, Any]]) -> bool:
+    return [bool(event.get("$ai_is_error")) for event in events] == [True]
+
+
+def is_one_without_error(events: list[dict[str, Any]]) -> bool:
+    return len(events) == 1 and not events[0].get("$ai_is_error")
+
+
+def tells_no_tokens(events: list[dict[str, Any]]) -> bool:
+    return all("$ai_input_tokens" not in event for event in events)
+
+
+def is_one_without_the_prompt(events: list[dict[str, Any]]) -> bool:
+    return len(events) == 1 and "diagnosis" not in str(events)
+
+
 def one_event(use: Callable[..., Any], client: str = "OpenAI") -> Callable[[Try], bool]:
     def tried(library: Try) -> bool:
         try:
@@ -146,21 +162,20 @@ def cancelled_is_no_error(library: Try) -> bool:
 
     library.provider.script("/chat/completions", Reply((b"{}",), delay=5.0))
     asyncio.run(run())
-    found = library.events()
-    return len(found) == 1 and not found[0].get("$ai_is_error")
+    return is_one_without_error(library.events())
 
 
 def broken_stream_is_an_error(library: Try) -> bool:
     library.provider.script("/chat/completions", BROKEN)
     with contextlib.suppress(Exception):
         list(library.client().chat.completions.create(stream=True, **ASK))
-    return [bool(event.get("$ai_is_error")) for event in library.events()] == [True]
+    return is_one_error(library.events())
 
 
 def unreached(library: Try) -> bool:
     with contextlib.suppress(openai_sdk.APIConnectionError):
         library.client(url="http://127.0.0.1:9/v1").chat.completions.create(**ASK)
-    return [bool(event.get("$ai_is_error")) for event in library.events()] == [True]
+    return is_one_error(library.events())
 
 
 def of_openrouter(library: Try) -> dict[str, Any]:
@@ -193,7 +208,7 @@ def unknown_is_absent(library: Try) -> bool:
     library.provider.script("/chat/completions", REFUSAL)
     with contextlib.suppress(openai_sdk.BadRequestError):
         library.client().chat.completions.create(**ASK)
-    return all("$ai_input_tokens" not in event for event in library.events())
+    return tells_no_tokens(library.events())
 
 
 def retries_told(library: Try) -> bool:
@@ -240,7 +255,7 @@ def error_echo_withheld(library: Try) -> bool:
     with contextlib.suppress(openai_sdk.BadRequestError):
         library.client().chat.completions.create(posthog_privacy_mode=True, **ASK)
     found = library.events()
-    return len(found) == 1 and "diagnosis" not in str(found)
+    return is_one_without_the_prompt(found)
 
 
 ROWS: dict[str, Callable[[Try], bool]] = {
@@ -316,9 +331,7 @@ class LiteTry(Try):
                 if hasattr(callback, "flush_queue"):
                     await callback.flush_queue()
 
-        for name in (*LISTS, *ASYNC_LISTS):
-            setattr(litellm, name, [])
-        litellm.callbacks = self._callbacks
+        use_callbacks(litellm, self._callbacks)
         asyncio.run(run())
 
     def events(self) -> list[dict[str, Any]]:
@@ -347,25 +360,24 @@ def lite_first_token(library: LiteTry) -> bool:
 def lite_cancelled(library: LiteTry) -> bool:
     library.provider.script("/chat/completions", Reply((b"{}",), delay=5.0))
     library.ask(use="cancel")
-    found = library.events()
-    return len(found) == 1 and not found[0].get("$ai_is_error")
+    return is_one_without_error(library.events())
 
 
 def lite_broken(library: LiteTry) -> bool:
     library.provider.script("/chat/completions", BROKEN)
     library.ask(stream=True)
-    return [bool(event.get("$ai_is_error")) for event in library.events()] == [True]
+    return is_one_error(library.events())
 
 
 def lite_unreached(library: LiteTry) -> bool:
     library.ask(api_base="http://127.0.0.1:9/v1")
-    return [bool(event.get("$ai_is_error")) for event in library.events()] == [True]
+    return is_one_error(library.events())
 
 
 def lite_unknown_is_absent(library: LiteTry) -> bool:
     library.provider.script("/chat/completions", REFUSAL)
     library.ask()
-    return all("$ai_input_tokens" not in event for event in library.events())
+    return tells_no_tokens(library.events())
 
 
 def lite_echo_withheld(library: LiteTry) -> bool:
@@ -376,7 +388,7 @@ def lite_echo_withheld(library: LiteTry) -> bool:
         found = library.events()
     finally:
         litellm.turn_off_message_logging = False
-    return len(found) == 1 and "diagnosis" not in str(found)
+    return is_one_without_the_prompt(found)
 
 
 LITELLM_ROWS: dict[str, Callable[[LiteTry], bool]] = {

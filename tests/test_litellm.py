@@ -16,14 +16,14 @@ from posthog_llm import context
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 from posthog_llm.testing.sink import CapturedEvent
 
+from .driving import use_callbacks
+
 litellm = pytest.importorskip("litellm", reason="LiteLLM pins SDKs: it has a nox session")
 from posthog_llm.litellm import PostHogLogger  # noqa: E402 - needs litellm
 from posthog_llm.openai import OpenAI  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ASK = [{"role": "user", "content": "hi"}]
-LISTS = ("callbacks", "input_callback", "success_callback", "failure_callback")
-ASYNC_LISTS = ("_async_input_callback", "_async_success_callback", "_async_failure_callback")
 
 
 class Lite:
@@ -33,9 +33,7 @@ class Lite:
         self.provider, self.sink, self.prefix = provider, sink, prefix
 
     def use(self, *callbacks: Any) -> None:
-        for name in LISTS + ASYNC_LISTS:
-            setattr(litellm, name, [])
-        litellm.callbacks = list(callbacks)
+        use_callbacks(litellm, list(callbacks))
 
     def call(self, name: str, *args: Any, on: Any = litellm, **kwargs: Any) -> Any:
         function = getattr(on, self.prefix + name)

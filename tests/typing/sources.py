@@ -114,12 +114,16 @@ class Class:
         return [found for base in self.node.bases if (found := self.source.find(base))]
 
     def functions(self) -> dict[str, list[Function]]:
-        """Return the functions of each name: several where there are overloads."""
-        found = defaultdict(list)
-        for node in self.node.body:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                found[node.name].append(node)
-        return found
+        return functions(self.node)
+
+
+def functions(cls: ast.ClassDef) -> dict[str, list[Function]]:
+    """Return the functions of each name in a class: several where there are overloads."""
+    found = defaultdict(list)
+    for node in cls.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found[node.name].append(node)
+    return found
 
 
 @functools.cache

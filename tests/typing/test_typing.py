@@ -22,6 +22,7 @@ from posthog_llm.anthropic import Anthropic
 from posthog_llm.openai import OpenAI
 
 from ..test_clients import resources
+from .sources import functions
 
 HERE = Path(__file__).parent
 PACKAGE = Path(posthog_llm.__file__).parent
@@ -247,14 +248,6 @@ def test_stubs_have_the_sdks_own_overloads_parameters_and_returns() -> None:
     assert compared > 1500
 
 
-def functions(node: ast.ClassDef) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for item in node.body:
-        if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            found.setdefault(item.name, []).append(item)
-    return found
-
-
 def keys(node: ast.ClassDef) -> set[str]:
     """Return the keywords of a class of keywords."""
     return {ast.unparse(item.target) for item in node.body if isinstance(item, ast.AnnAssign)}
@@ -293,7 +286,6 @@ def classes(stub: Path) -> dict[str, ast.ClassDef]:
 
 
 def takes_ours(stub: Path, name: str, method: str) -> bool:
-    for node in classes(stub)[name].body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == method:
-            return node.args.kwarg is not None and "Arguments" in ast.unparse(node.args.kwarg)
-    return False
+    found = functions(classes(stub)[name]).get(method)
+    keywords = found[0].args.kwarg if found else None
+    return keywords is not None and "Arguments" in ast.unparse(keywords)
