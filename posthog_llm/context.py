@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextvars import ContextVar
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .arguments import ContextArguments
 from .checks import named
 from .exchange import Ambient, Arguments
+from .imports import imported
 from .running import OpenBlock, bound, inside
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class context:
 def ambient() -> Ambient:
     """Read the `posthog` package's own context, and OpenTelemetry's, importing neither."""
     otel = _otel()
-    posthog = sys.modules.get("posthog")
-    contexts = sys.modules.get("posthog.contexts")
+    posthog = imported("posthog")
+    contexts = imported("posthog.contexts")
     if posthog is None or contexts is None:
         return Ambient(otel=otel) if otel else _NO_AMBIENT
     distinct_id = contexts.get_context_distinct_id()
@@ -123,7 +123,7 @@ def ambient() -> Ambient:
 
 def _otel() -> tuple[str, str] | None:
     """Read the ids of the active OpenTelemetry span, without importing that package."""
-    trace = sys.modules.get("opentelemetry.trace")
+    trace = imported("opentelemetry.trace")
     if trace is None:
         return None
     found = trace.get_current_span().get_span_context()

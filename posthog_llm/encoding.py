@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import zlib
 from typing import Any, Protocol
+
+from .imports import imported
 
 _ZSTD = ("compression.zstd", "backports.zstd", "zstandard")
 
@@ -115,11 +115,8 @@ class _ZstdWriter:
 
 
 def _installed(*names: str) -> Any:
-    """Import the first of some packages that is there: the ones that the HTTP client uses."""
-    for name in names:
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    return None
+    """Return the first of some packages that is there: the HTTP client imported what it uses."""
+    return next((module for name in names if (module := imported(name))), None)
 
 
 def _codec(encoding: str) -> tuple[Codec, Codec] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import wrapt
 from .checks import checked
 from .context import NOTHING
 from .exchange import Arguments
+from .faults import guarded
 from .observe import seam
 from .observe.client import ObservedClient
 from .observe.outbox import outbox
@@ -39,13 +41,14 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     global _defaults
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
+    outbox.prepare()
     if client is not None:
         outbox.attach(client)
     for name, wanted in (("openai", openai), ("anthropic", anthropic)):
         if wanted and name not in _undo:
             _undo[name] = []
-            if name in _hooked and name in sys.modules:
-                _put_in(sys.modules[name])
+            if sys.modules.get(name) is not None:
+                _put_in_imported(name)
             elif name not in _hooked:
                 _hooked.add(name)
                 wrapt.when_imported(name)(_put_in)
@@ -59,10 +62,18 @@ def uninstrument() -> None:
     _undo.clear()
 
 
+@guarded
+def _put_in_imported(name: str) -> None:
+    # Another thread may be in the middle of its import: this waits until it is done.
+    _put_in(importlib.import_module(name))
+
+
+@guarded
 def _put_in(sdk: Any) -> None:
     steps = _undo.get(sdk.__name__)
-    if steps is None:  # `uninstrument` was called before the SDK was imported
+    if steps is None or steps:  # `uninstrument` was called meanwhile, or it is done
         return
+    outbox.prepare()  # some of it hangs on which SDK is there
     base = sdk._base_client
     _wrap(steps, base.BaseClient, "_build_request", _build_request)
     for cls, request in ((base.SyncAPIClient, _request), (base.AsyncAPIClient, _arequest)):

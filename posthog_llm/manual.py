@@ -15,7 +15,6 @@ from .arguments import GenerationArguments, StepArguments
 from .checks import checked, count, field_of, seconds, text, usd
 from .context import ambient, current
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of
-from .faults import guarded
 from .narrowing import is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
@@ -165,11 +164,13 @@ def _value(name: str, value: Any) -> Any:
 def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> str:
     """Tell what was checked, and return the uuid of its event."""
     event_id = event_id or new_id()
-    _put(kind, dict(told), event_id)
+    try:
+        _put(kind, dict(told), event_id)
+    except Exception as error:
+        outbox.failed("manual", error, event_id)
     return event_id
 
 
-@guarded
 def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
     context = current()

@@ -18,7 +18,7 @@ from .context import NOTHING, ambient, current, decorated, merged, set_current
 from .exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
 from .faults import guarded
 from .observe.event_ids import new_id
-from .observe.outbox import outbox
+from .observe.outbox import counted, outbox
 from .record import Answered, Asked, Kind, Record
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class _Step:
         if self._options.result:
             self.output = value
 
-    @guarded
+    @counted
     def _tell(self, outer: Arguments, error: BaseException | None) -> None:
         own = Arguments(
             distinct_id=self._given.distinct_id,

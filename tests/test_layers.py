@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "posthog_llm"
 ROOMS = [
-    {"arguments", "narrowing"},
+    {"arguments", "imports", "narrowing"},
     {"exchange", "faults", "checks", "encoding", "media", "running", "settings"},
     {"record"},
     {"context", "privacy", "providers", "sampling"},

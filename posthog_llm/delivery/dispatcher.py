@@ -63,14 +63,14 @@ class Dispatcher:
 
         `bared`: its content was given up before it was built.
         """
-        self._new += 1
         if client is None:
-            self.ledger.drop(event.uuid, "no_destination", wanted=True)
+            self.ledger.lose(event.uuid, "no_destination", wanted=True)
         elif event.uuid not in self.entries:
             # What came over the wire may be vectors or sound, of which the event has nothing.
             exact = event.size >= _LARGE
             size = weigh(event.properties) if exact else event.size
             entry = self._enter(client, event.uuid, event, size)
+            self._new += 1
             entry.bared, entry.exact = bared, exact
             self.shelf.add(entry, client)
 
@@ -142,14 +142,16 @@ class Dispatcher:
     def _send(self, lane: Lane, entries: list[tuple[Entry, Event | None]]) -> None:
         """Hand events to a destination that may block, on a thread that may wait."""
         results: dict[str, Receipt] = {}
-        for entry, event in entries:
-            results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
-            if receipt.error is not None:
-                break  # the rest is tried again with this one
-        for entry, _ in entries[len(results) :]:
-            results[entry.uuid] = Receipt(ConnectionError("not tried yet"))
-        self._results.append((lane, results))
-        self._wake()
+        try:
+            for entry, event in entries:
+                results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
+                if receipt.error is not None:
+                    break  # the rest is tried again with this one
+        finally:
+            for entry, _ in entries[len(results) :]:
+                results[entry.uuid] = Receipt(ConnectionError("not tried yet"))
+            self._results.append((lane, results))
+            self._wake()
 
     # -- out -----------------------------------------------------------------------
 

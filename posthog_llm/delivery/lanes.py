@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .lane import SWEEP, Lane
+from .project import Project
 
 _MOST = 256
 """Idle destinations that are remembered; the oldest is forgotten first."""
@@ -26,7 +27,8 @@ class Lanes:
 
     def of(self, client: Any) -> tuple[Lane, bool]:
         """Return the lane of a client, and whether it is a new one."""
-        key = client if client.__class__.__hash__ else id(client)
+        # Equal projects are one; of anything else its own `==` is its user's affair.
+        key = client if isinstance(client, Project) else id(client)
         is_new = key not in self._lanes
         if is_new:
             self._lanes[key] = Lane(client)

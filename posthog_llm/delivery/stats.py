@@ -57,11 +57,15 @@ class Ledger:
             except Exception as error:
                 report("on_drop", error)
 
-    def lost(self, uuids: deque[str]) -> None:
-        """Count calls that were given up before they were read."""
-        while uuids:
-            self.captured += 1
-            self.drop(uuids.popleft(), "queue_full")
+    def lose(self, uuid: str, reason: str, *, wanted: bool = False) -> None:
+        """Count an event that was captured and lost before it could wait for anything."""
+        self.captured += 1
+        self.drop(uuid, reason, wanted=wanted)
+
+    def lost(self, events: deque[tuple[str, str]]) -> None:
+        """Count what callers' threads had to give up, by uuid and reason."""
+        while events:
+            self.lose(*events.popleft())
 
     def next_line(self) -> Iterator[float]:
         """Yield in how many seconds there is something to tell."""

@@ -5,25 +5,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import event
-from ..exchange import Exchange
 from ..faults import guarded, report
-from ..identity import destination
+from ..imports import imported
 from ..observe.outbox import outbox
-from ..observe.outer import tells_itself
-from ..providers.batches import records
-from ..record import Record
-from ..sampling import is_sampled
+from ..providers.batches import load_prices
 from ..settings import on_change, settings
-from .background import Backgrounds
-from .destinations import Destinations, is_private, wait_no_longer
+from .building import Builder
+from .destinations import Destinations
 from .dispatcher import Dispatcher
-from .filters import Refused, filtered
+from .official import load
 from .stats import Stats
 
 _GATHER = 0.1
@@ -65,12 +61,13 @@ class Worker:
         self._begin()
 
     def _begin(self) -> None:
-        self._backgrounds = Backgrounds()
         self.dispatcher = Dispatcher(outbox.ring)
+        self._builder = Builder(self.dispatcher, self._find, self._breathe)
         self._waiters: list[_Waiter] = []
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
+        self._is_prepared = False
         self._turning = threading.RLock()
 
     def pause(self) -> None:
@@ -94,13 +91,36 @@ class Worker:
     # -- life --------------------------------------------------------------------
 
     @guarded
-    def start(self) -> None:
-        with self._lock:
+    def prepare(self) -> None:
+        """Import what the thread will use, on a caller's: see `official`."""
+        if "anthropic" in sys.modules:
+            load_prices()
+        if self._is_prepared:
+            return
+        self.pause()  # a child of a fork amid an import would keep its lock for good
+        try:
+            load()
+        finally:
+            self.resume()
+        self._is_prepared = imported("posthog") is not None
+        if self.destinations.attach(None):
+            self._last_at_exit()
+
+    @guarded
+    def start(self) -> bool:
+        """Make sure that the thread runs; not true: it does not, or not yet."""
+        if not self._lock.acquire(blocking=False):
+            return False  # this very thread may have it, and a finaliser have come in between
+        try:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="posthog-llm", daemon=True)
                 self._thread.start()
-        self._last_at_exit()
+        finally:
+            self._lock.release()
+            self._last_at_exit()
+        return True
 
+    @guarded
     def attach(self, client: Any) -> None:
         """Take note of a destination when a client is made for it."""
         if self.destinations.attach(client):
@@ -123,8 +143,7 @@ class Worker:
             call.let_go()
         self._turn()  # opens the spool that is configured, and writes what came
         if not self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT):
-            for client in self.dispatcher.lanes.unanswered():
-                wait_no_longer(client)
+            self.destinations.wait_no_longer(self.dispatcher.lanes.unanswered())
         self._save()
 
     def stop(self, timeout: float) -> None:
@@ -182,6 +201,7 @@ class Worker:
                 self._handle(outbox.take())
                 self._breathe()
 
+    @guarded
     def _breathe(self) -> None:
         if time.monotonic() - self._busy_since > _BUSY:
             self.dispatcher.turn(outbox.bytes)
@@ -193,33 +213,13 @@ class Worker:
             item.number = self.dispatcher.last_number
             self.dispatcher.lanes.hurry()
             return
-        try:
-            self._tell(item)
-        except BaseException as error:
-            report("worker", error)
-        finally:
-            release(item)
+        self._builder.build(item)
 
-    def _tell(self, exchange: Exchange) -> None:
-        for found in records(exchange):
-            record = self._backgrounds.due(found)
-            if record is None or tells_itself(record.base_url):
-                continue
-            if is_sampled(record):
-                self._send(record)
-                self._breathe()
-
-    def _send(self, record: Record) -> None:
-        client = self.destinations.find(destination(record.exchange.scope))
+    def _find(self, named: Any) -> Any:
+        client = self.destinations.find(named)
         if self.destinations.attach(client):
             self._last_at_exit()
-        built = event.build(record, is_private(client))
-        try:
-            built = filtered(built)
-        except Refused as refusal:
-            self.dispatcher.ledger.drop(built.uuid, str(refusal), wanted=refusal.wanted)
-            return
-        self.dispatcher.add(built, client, bared=bool(record.exchange.bared))
+        return client
 
     # -- those who wait ------------------------------------------------------------
 
@@ -272,14 +272,8 @@ class Worker:
         return self.dispatcher.stats(outbox.bytes)
 
 
-def release(exchange: Exchange) -> None:
-    """Let go of what a call kept: its answer may live on in the caller's hands."""
-    exchange.request = exchange.body = exchange.form = exchange.content = None
-    exchange.client = exchange.sent = None
-    exchange.chunks = exchange.times = exchange.tail = ()
-
-
 worker = Worker()
+outbox.on_prepare = worker.prepare
 outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach

@@ -78,6 +78,7 @@ class PostHogLogger(_CustomLogger):
         urls.let_through()
         built_in.silence()
         # Now, because a process that ends takes no new threads: its calls may be told then only.
+        worker.prepare()
         worker.attach(worker.destinations.find(self._defaults.client))
 
     # -- while the request runs: on the caller's thread ------------------------------

@@ -22,11 +22,10 @@ from typing import Any
 from .. import sampling
 from ..context import NOTHING, ambient, current
 from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
-from ..faults import guarded
 from ..narrowing import mapping
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
-from ..observe.outbox import outbox
+from ..observe.outbox import counted, outbox
 from . import metadata, reading
 from .told import Told, endpoint_of, is_told_outside, payload_of
 
@@ -91,7 +90,7 @@ class Attempt:
         else:
             self.end(Outcome.DROPPED if self.kwargs.get("stream") else Outcome.CANCELLED)
 
-    @guarded
+    @counted
     def end(
         self,
         outcome: Outcome,

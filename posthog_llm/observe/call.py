@@ -104,7 +104,10 @@ class Call:
         exchange.ended = self.elapsed()
         exchange.outcome = outcome
         exchange.failure = failure
-        outbox.put(exchange)
+        try:
+            outbox.put(exchange)
+        except Exception as error:
+            outbox.failed("end", error, exchange.id)
 
     def let_go(self) -> None:
         """End the call because the process ends."""

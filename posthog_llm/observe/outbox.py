@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ..exchange import Exchange
+from ..faults import guarded, report
 from ..settings import settings
+from .event_ids import new_id
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SHARE = 0.75
 """Share of the allowed bytes that calls may take before they are read."""
@@ -27,8 +33,10 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self.on_first: Callable[[], None] | None = None
-        """Starts the reader; called from the caller's thread, once a process."""
+        self.on_prepare: Callable[[], None] | None = None
+        """Imports what the reader will use: a thread of ours imports nothing."""
+        self.on_first: Callable[[], bool | None] | None = None
+        """Starts the reader, on the caller's thread; not true: it did not start."""
         self.on_large: Callable[[], None] | None = None
         """Asks the reader to come at once: memory that is not given back makes calls slower."""
         self.on_client: Callable[[Any], None] | None = None
@@ -42,20 +50,31 @@ class Outbox:
         self._room = threading.Lock()
         self.bytes = 0
         """About what the waiting calls weigh."""
-        self.lost: deque[str] = deque()
-        """Uuids of calls that were given up."""
+        self.lost: deque[tuple[str, str]] = deque()
+        """Uuids of events that there will not be, and why: the reasons of `Stats.dropped`."""
         self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._rung = False
         self.unended: weakref.WeakSet[Any] = weakref.WeakSet()
         """Calls that may be told only when they are let go of; each has `let_go()`."""
         self._woken = False
 
+    def prepare(self) -> None:
+        """Import what the reader will use; called where a client is made, before its calls."""
+        if self.on_prepare is not None:
+            self.on_prepare()
+
     def start(self) -> None:
         """Make sure that somebody will read; called when a call starts."""
-        if not self._woken:
-            self._woken = True
-            if self.on_first is not None:
-                self.on_first()
+        if self._woken:
+            return
+        started = None
+        try:
+            self._woken = True  # first: a finaliser may come here meanwhile
+            self.prepare()
+            started = self.on_first() if self.on_first is not None else None
+        finally:
+            if not started:
+                self._woken = False  # the next call tries again
 
     def attach(self, client: Any) -> None:
         """Tell the reader of a destination: its own `flush` is to wait for what comes here."""
@@ -71,11 +90,19 @@ class Outbox:
         if self.bytes > settings().queue_bytes * _SHARE:
             self._make_room(settings().queue_bytes * _ROOM)
 
+    def failed(self, where: str, error: Exception, uuid: str) -> None:
+        """Count a fault of ours that cost an event; the reader counts the event, as all others."""
+        report(where, error)
+        self.lost.append((uuid, "fault"))
+        self.ring()
+
     def ring(self) -> None:
         """Wake the reader, who has not been woken since it last looked."""
         if not self._rung:
-            self._rung = True
-            self.bell.put(None)
+            try:
+                self._rung = True
+            finally:  # whatever interrupts a caller's thread here, the two belong together
+                self.bell.put(None)
 
     def stop(self) -> None:
         """Let the next call start a reader."""
@@ -105,6 +132,7 @@ class Outbox:
 
     # -- the bound -----------------------------------------------------------------
 
+    @guarded
     def _make_room(self, wanted: float) -> None:
         """Let go of the oldest requests, then of the oldest calls, until few enough bytes wait.
 
@@ -128,12 +156,28 @@ class Outbox:
     def _give_up(self, item: Any) -> None:
         if isinstance(item, Exchange):
             self.bytes -= item.weight()
-            self.lost.append(item.id)
+            self.lost.append((item.id, "queue_full"))
         else:
             self._items.append(item)
 
 
 outbox = Outbox()
+
+
+def counted(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Guard a function that makes an event: one that a fault of ours costs counts as dropped."""
+
+    @functools.wraps(function)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            outbox.failed(function.__qualname__, error, new_id())
+            return None
+
+    return safe
+
+
 if hasattr(os, "register_at_fork"):
     # What the parent has not told yet, the parent tells.
     os.register_at_fork(after_in_child=outbox.empty_again)

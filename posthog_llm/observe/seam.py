@@ -19,7 +19,7 @@ from . import body, stream_usage
 from .arguments import CARRIER, unload
 from .call import Call
 from .event_ids import remember
-from .outbox import outbox
+from .outbox import counted, outbox
 from .outer import HEADER, is_named_gateway, is_told_above
 
 
@@ -86,7 +86,7 @@ def _begin(client: Any, options: Any) -> Call | None:
     return call
 
 
-@guarded
+@counted
 def _started(client: Any, options: Any, carried: Any) -> Call | None:
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or is_told_above():
