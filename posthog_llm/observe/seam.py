@@ -10,25 +10,26 @@ from typing import Any
 
 from .. import sampling
 from ..context import NOTHING, ambient, current
-from ..exchange import Arguments, Scope
+from ..exchange import Scope
 from ..faults import guarded
 from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
 from . import body, stream_usage
-from .arguments import CARRIER, unload
 from .call import Call
-from .event_ids import remember
+from .event_ids import remember, remember_request
 from .outbox import outbox
 from .outer import HEADER, is_named_gateway, is_told_above
+from .passing import Underway, arguments_of, call_of
 
 
 def request(client: Any, options: Any, send: Callable[[], Any]) -> Any:
     """Send a request by the SDK, and observe it where it runs a model."""
-    call = _begin(client, options)
+    call = _started(client, options)
     if call is None:
-        return send()
-    with call:
+        with Underway(client, None):
+            return send()
+    with call, Underway(client, call):
         try:
             return remember(send(), call)
         except Exception as error:
@@ -39,10 +40,11 @@ def request(client: Any, options: Any, send: Callable[[], Any]) -> Any:
 
 async def arequest(client: Any, options: Any, send: Callable[[], Awaitable[Any]]) -> Any:
     """Do what `request` does, and await it."""
-    call = _begin(client, options)
+    call = _started(client, options)
     if call is None:
-        return await send()
-    with call:
+        with Underway(client, None):
+            return await send()
+    with call, Underway(client, call):
         try:
             return remember(await send(), call)
         except Exception as error:
@@ -51,47 +53,35 @@ async def arequest(client: Any, options: Any, send: Callable[[], Awaitable[Any]]
         return remember(await send(), call)
 
 
-def build_request(options: Any, build: Callable[[], Any]) -> Any:
-    """Build one HTTP request by the SDK; the observed call goes from its options to it."""
-    call = unload(options)
-    if not isinstance(call, Call):
+def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
+    """Build one HTTP request of the observed call by the SDK."""
+    call = call_of(client)
+    if call is None:
         return build()
     if call.injector:
         _add_usage(call.injector, options)
     made = build()
-    made.extensions[CARRIER] = call
+    remember_request(made, call)
     if is_named_gateway(made.url.host):
         made.headers[HEADER] = call.exchange.id
     call.sent(made, options)
     return made
 
 
-def see_response(response: Any) -> None:
+def see_response(client: Any, response: Any) -> None:
     """Note an answer's head, and put our wrapper around a body that is still to be read."""
-    call = response.request.extensions.get(CARRIER)
-    if isinstance(call, Call):
+    call = call_of(client)
+    if call is not None:
         _observe(call, response)
 
 
-def _begin(client: Any, options: Any) -> Call | None:
-    """Start observing a request, or return `None` where there is nothing to observe.
-
-    The carried arguments are taken out first and outside the guard: whatever happens to us,
-    they must not become a URL parameter.
-    """
-    carried = unload(options)
-    call = _started(client, options, carried)
-    if call is not None:
-        options.params = {**(options.params or {}), CARRIER: call}
-    return call
-
-
 @guarded
-def _started(client: Any, options: Any, carried: Any) -> Call | None:
+def _started(client: Any, options: Any) -> Call | None:
+    """Start observing a request, or return `None` where there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or is_told_above():
         return None
-    given = carried if isinstance(carried, Arguments) else NOTHING
+    given = arguments_of(client, options.url) or NOTHING
     outer, defaults = current(), client._posthog
     sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
     if sample is None:
@@ -139,5 +129,6 @@ def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
 
 @guarded
 def _observe(call: Call, response: Any) -> None:
+    remember_request(response.request, call)  # a hook may have sent another one than was built
     if call.answered(response):
         body.wrap(response, call)
