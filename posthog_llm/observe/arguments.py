@@ -47,8 +47,9 @@ def detach(kwargs: dict[str, Any]) -> Arguments | None:
     params = options.get("params") if options else None
     if not params or CARRIER not in params:
         return None
-    kwargs["options"] = {key: value for key, value in options.items() if key != "params"}
-    if rest := {key: value for key, value in params.items() if key != CARRIER}:
-        kwargs["options"]["params"] = rest
+    kwargs["options"] = rest = dict(options)
+    rest["params"] = {key: value for key, value in params.items() if key != CARRIER}
+    if not rest["params"]:
+        del rest["params"]
     arguments: Arguments = params[CARRIER]
     return arguments

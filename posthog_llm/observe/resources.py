@@ -80,11 +80,28 @@ def _observed_class(cls: Any) -> Any:
         namespace[name] = _Verb(name, is_async)
     namespace[_LISTING] = _Verb(_LISTING, is_async=False)  # an awaitable page, whichever the kind
     made = type(cls.__name__, (cls,), namespace)
+    made.__reduce_ex__ = _reducing(made)
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
         if not name.startswith("_") and inspect.isfunction(found) and _carries(found):
             setattr(made, name, _peeling(made, name, found))
     return made
+
+
+def _reducing(made: Any) -> Callable[..., Any]:
+    """Let `copy` and `pickle` take a resource apart; its class has a name of the SDK's class."""
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        parts: tuple[Any, ...] = super(made, self).__reduce_ex__(protocol)
+        return (_unmade, (made._posthog_sdk,), *parts[2:]) if made in parts[1] else parts
+
+    return reduce
+
+
+def _unmade(cls: Any) -> Any:
+    """Return an observed resource with nothing in it yet."""
+    made = _observed_class(cls)
+    return made.__new__(made)
 
 
 def _carries(method: Callable[..., Any]) -> bool:

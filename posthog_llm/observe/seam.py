@@ -58,9 +58,7 @@ def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
     call = call_of(client)
     if call is None:
         return build()
-    if call.injector:
-        _add_usage(call.injector, options)
-    made = build()
+    made = _with_usage(call.injector, options, build) if call.injector else build()
     remember_request(made, call)
     if is_named_gateway(made.url.host):
         made.headers[HEADER] = call.exchange.id
@@ -120,6 +118,18 @@ def _model(options: Any) -> str | None:
 def _streams(options: Any) -> bool:
     body, params = options.json_data, options.params
     return bool((is_dict(body) and body.get("stream")) or (params and params.get("stream")))
+
+
+def _with_usage(injector: stream_usage.Injector, options: Any, build: Callable[[], Any]) -> Any:
+    """Build a request that asks for usage; hooks to come see the options as they were."""
+    before = {name: getattr(options, name) for name in ("json_data", "extra_json")}
+    _add_usage(injector, options)
+    try:
+        return build()
+    finally:
+        for name, value in before.items():
+            if getattr(options, name) is not value:
+                setattr(options, name, value)
 
 
 @guarded
