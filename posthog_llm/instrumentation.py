@@ -116,5 +116,5 @@ def _build_request(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
 
 def _process_response(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     if not isinstance(client, ObservedClient):
-        seam.see_response(client, kwargs["response"])
+        kwargs = seam.see_response(client, kwargs["response"], kwargs)
     return wrapped(*args, **kwargs)

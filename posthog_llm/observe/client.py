@@ -83,7 +83,7 @@ class ObservedClient(_SdkClient):
         return seam.build_request(self, options, lambda: build(options, **kwargs))
 
     def _process_response(self, *, response: Any, **kwargs: Any) -> Any:
-        seam.see_response(self, response)
+        kwargs = seam.see_response(self, response, kwargs)
         return super()._process_response(response=response, **kwargs)
 
 

@@ -16,6 +16,7 @@ from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
 from . import body, stream_usage
+from .abandoned import loosen_response, loosening
 from .call import Call
 from .event_ids import remember, remember_request
 from .outbox import outbox
@@ -66,11 +67,13 @@ def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
     return made
 
 
-def see_response(client: Any, response: Any) -> None:
-    """Note an answer's head, and put our wrapper around a body that is still to be read."""
+def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, Any]:
+    """Note an answer's head, and put our wrapper around a body that is still to be read.
+
+    `more` is what else the SDK is told of the answer; returns what it is to be told.
+    """
     call = call_of(client)
-    if call is not None:
-        _observe(call, response)
+    return more if call is None else _observe(call, response, more) or more
 
 
 @guarded
@@ -138,7 +141,10 @@ def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
 
 
 @guarded
-def _observe(call: Call, response: Any) -> None:
+def _observe(call: Call, response: Any, more: dict[str, Any]) -> dict[str, Any] | None:
     remember_request(response.request, call)  # a hook may have sent another one than was built
-    if call.answered(response):
-        body.wrap(response, call)
+    if not call.answered(response):
+        return None
+    loosen_response(response)
+    body.wrap(response, call)
+    return {**more, "options": loosening(more["options"])} if more.get("stream") else None
