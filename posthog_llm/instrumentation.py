@@ -119,13 +119,13 @@ def _options(args: Any, kwargs: Any) -> Any:
 
 
 def _build_request(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    options = args[0] if args else kwargs["options"]
     if isinstance(client, ObservedClient):
         return wrapped(*args, **kwargs)
-    return seam.build_request(options, lambda: wrapped(*args, **kwargs))
+    options = args[0] if args else kwargs["options"]
+    return seam.build_request(client, options, lambda: wrapped(*args, **kwargs))
 
 
 def _process_response(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     if not isinstance(client, ObservedClient):
-        seam.see_response(kwargs["response"])
+        kwargs = seam.see_response(client, kwargs["response"], kwargs)
     return wrapped(*args, **kwargs)

@@ -12,10 +12,11 @@ PREFIX = "posthog_"
 NAMES = {PREFIX + f.name: f.name for f in fields(Arguments)}
 _NAMES = frozenset(NAMES)
 CARRIER = "posthog_llm.call"
-"""Key under which arguments ride in a request's query options, and a call in its extensions.
+"""Key under which arguments ride in the query options of the SDK's own resource methods.
 
 The query options are the one thing that every helper of every SDK version (stream managers,
-tool runners, raw accessors) hands on untouched. The seam takes it out again.
+tool runners, raw accessors) hands on untouched. They are taken out where a resource calls its
+client: from there on a user's own code may look at them.
 """
 
 
@@ -36,13 +37,19 @@ def carry(kwargs: dict[str, Any], arguments: Arguments) -> None:
     kwargs["extra_query"] = {**(kwargs.get("extra_query") or {}), CARRIER: arguments}
 
 
-def unload(options: Any) -> Any:
-    """Take the carried value out of an SDK's request options; `None` when there is none.
+def detach(kwargs: dict[str, Any]) -> Arguments | None:
+    """Take the carried arguments out of what a resource calls its client with.
 
-    The caller's own mapping is left as it is.
+    What stays is what the SDK makes of the call without them; the caller's own mappings are
+    left as they are.
     """
-    params = options.params
+    options = kwargs.get("options")
+    params = options.get("params") if options else None
     if not params or CARRIER not in params:
         return None
-    options.params = {key: value for key, value in params.items() if key != CARRIER}
-    return params[CARRIER]
+    kwargs["options"] = rest = dict(options)
+    rest["params"] = {key: value for key, value in params.items() if key != CARRIER}
+    if not rest["params"]:
+        del rest["params"]
+    arguments: Arguments = params[CARRIER]
+    return arguments

@@ -35,9 +35,6 @@ class Call:
         self._open = [True]
         self.streaming = False
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Call:
-        return self  # it rides in request options, which some clients copy deeply
-
     def elapsed(self) -> float:
         """Return the seconds since the call's start."""
         return perf_counter() - self.exchange.clock

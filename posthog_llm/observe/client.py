@@ -81,10 +81,10 @@ class ObservedClient(_SdkClient):
 
     def _build_request(self, options: Any, **kwargs: Any) -> Any:
         build = super()._build_request
-        return seam.build_request(options, lambda: build(options, **kwargs))
+        return seam.build_request(self, options, lambda: build(options, **kwargs))
 
     def _process_response(self, *, response: Any, **kwargs: Any) -> Any:
-        seam.see_response(response)
+        kwargs = seam.see_response(self, response, kwargs)
         return super()._process_response(response=response, **kwargs)
 
 

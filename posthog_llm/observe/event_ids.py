@@ -9,9 +9,6 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..narrowing import is_dict
-from .arguments import CARRIER
-
 if TYPE_CHECKING:
     from .call import Call
 
@@ -43,14 +40,29 @@ def new_id() -> str:
 def remember(result: T, call: Call) -> T:
     """Note which event an answer belongs to, without touching the answer."""
     if not call.streaming:
-        key = id(result)
-        try:
-            # The callback frees the entry with the answer, before its id can be used again.
-            ref = weakref.ref(result, lambda _: _known.pop(key, None))
-        except TypeError:  # a plain str, list or None cannot be referenced weakly
-            return result
-        _known[key] = (ref, call.exchange.id)
+        _note(result, call.exchange.id)
     return result
+
+
+def remember_request(request: Any, call: Call) -> None:
+    """Note which event an HTTP request belongs to, by way of which a stream is found."""
+    if _noted(request) != call.exchange.id:
+        _note(request, call.exchange.id)
+
+
+def _note(thing: Any, event: str) -> None:
+    key = id(thing)
+    try:
+        # The callback frees the entry with the thing, before its id can be used again.
+        ref = weakref.ref(thing, lambda _: _known.pop(key, None))
+    except TypeError:  # a plain str, list or None cannot be referenced weakly
+        return
+    _known[key] = (ref, event)
+
+
+def _noted(thing: Any) -> str | None:
+    known = _known.get(id(thing))
+    return known[1] if known is not None and known[0]() is thing else None
 
 
 def background_id(response_id: str) -> str:
@@ -70,18 +82,13 @@ def event_id(answer: Any) -> str | None:
     """
     if getattr(answer, "background", None) is True and isinstance(getattr(answer, "id", 0), str):
         return background_id(answer.id)
-    known = _known.get(id(answer))
-    if known is not None and known[0]() is answer:
-        return known[1]
-    call = _call_behind(answer)
-    return None if call is None else str(call.exchange.id)
+    return _noted(answer) or _behind(answer)
 
 
-def _call_behind(answer: Any) -> Any:
-    """Find the observed call by way of the HTTP response that an SDK object holds."""
+def _behind(answer: Any) -> str | None:
+    """Find the event by way of the HTTP response that an SDK object holds."""
     for name in ("response", "http_response", "_response"):
-        held = getattr(answer, name, None)
-        extensions = getattr(getattr(held, "request", None), "extensions", None)
-        if is_dict(extensions) and CARRIER in extensions:
-            return extensions[CARRIER]
+        request = getattr(getattr(answer, name, None), "request", None)
+        if request is not None and (found := _noted(request)):
+            return found
     return None

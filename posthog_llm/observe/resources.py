@@ -1,8 +1,9 @@
 """Resources that accept `posthog_*` arguments and are otherwise the SDK's own.
 
 `client.chat.completions` is made by the SDK. Its class is then exchanged for a subclass
-whose public methods take our arguments out and put them into the request's query options;
-`isinstance`, signatures and docstrings stay as they were.
+whose public methods take our arguments out and put them into the request's query options, and
+which takes them out again where the resource calls its client; `isinstance`, signatures and
+docstrings stay as they were.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Any, TypeGuard, TypeVar
 
 from ..context import NOTHING, current
 from ..exchange import Arguments
-from .arguments import carry, peel
+from .arguments import carry, detach, peel
+from .passing import Given, is_given
 
 T = TypeVar("T")
 _BASES = frozenset({"SyncAPIResource", "AsyncAPIResource"})
+_VERBS = ("_get", "_post", "_put", "_patch", "_delete")
+_LISTING = "_get_api_list"
 
 
 def observed(resource: T) -> T:
@@ -71,11 +75,33 @@ def _observed_class(cls: Any) -> Any:
         "__doc__": cls.__doc__,
     }
     override_properties(cls, namespace)
+    is_async = any(base.__name__ == "AsyncAPIResource" for base in cls.__mro__)
+    for name in _VERBS:
+        namespace[name] = _Verb(name, is_async)
+    namespace[_LISTING] = _Verb(_LISTING, is_async=False)  # an awaitable page, whichever the kind
+    made = type(cls.__name__, (cls,), namespace)
+    made.__reduce_ex__ = _reducing(made)
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
         if not name.startswith("_") and inspect.isfunction(found) and _carries(found):
-            namespace[name] = _peeling(found)
-    return type(cls.__name__, (cls,), namespace)
+            setattr(made, name, _peeling(made, name, found))
+    return made
+
+
+def _reducing(made: Any) -> Callable[..., Any]:
+    """Let `copy` and `pickle` take a resource apart; its class has a name of the SDK's class."""
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        parts: tuple[Any, ...] = super(made, self).__reduce_ex__(protocol)
+        return (_unmade, (made._posthog_sdk,), *parts[2:]) if made in parts[1] else parts
+
+    return reduce
+
+
+def _unmade(cls: Any) -> Any:
+    """Return an observed resource with nothing in it yet."""
+    made = _observed_class(cls)
+    return made.__new__(made)
 
 
 def _carries(method: Callable[..., Any]) -> bool:
@@ -89,29 +115,32 @@ def _carries(method: Callable[..., Any]) -> bool:
     return "extra_query" in named and method.__name__ != "connect"
 
 
-def _peeling(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an SDK method so that it takes our arguments."""
+def _peeling(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an SDK method so that it takes our arguments.
 
-    def take(resource: Any, kwargs: dict[str, Any]) -> None:
+    The method is looked up at each call, and bound: other libraries put wrappers of theirs into
+    the SDK's classes, before or after us, which must run and must learn whose method it is.
+    """
+
+    def taken(resource: Any, kwargs: dict[str, Any]) -> Any:
         arguments = peel(kwargs)
-        if method.__name__ == "tool_runner":
+        if name == "tool_runner":
             arguments = _in_one_trace(resource, arguments or NOTHING)
         if arguments is not None:
             carry(kwargs, arguments)
+        return getattr(super(made, resource), name)
 
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
-        async def peeled_async(*args: Any, **kwargs: Any) -> Any:
-            take(args[0], kwargs)
-            return await method(*args, **kwargs)
+        async def peeled_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return await taken(self, kwargs)(*args, **kwargs)
 
         return peeled_async
 
     @functools.wraps(method)
-    def peeled(*args: Any, **kwargs: Any) -> Any:
-        take(args[0], kwargs)
-        return method(*args, **kwargs)
+    def peeled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return taken(self, kwargs)(*args, **kwargs)
 
     return peeled
 
@@ -122,3 +151,47 @@ def _in_one_trace(resource: Any, arguments: Arguments) -> Arguments:
     if arguments.trace_id or current().trace_id or defaults.trace_id:
         return arguments
     return replace(arguments, trace_id=str(uuid.uuid4()))
+
+
+class _Verb:
+    """A resource's way to its client (`_post`): the last place that only the SDK sees.
+
+    The SDK keeps the client's bound method in the resource, and there it stays. A property that
+    is set and deleted as the attribute was, so that it can be replaced, copied and restored.
+    """
+
+    def __init__(self, name: str, is_async: bool) -> None:
+        self._name = name
+        self._send = _asend if is_async else _send
+
+    def __get__(self, resource: Any, owner: Any) -> Any:
+        if resource is None or self._name not in resource.__dict__:
+            raise AttributeError(self._name)
+        return functools.partial(self._send, resource._client, resource.__dict__[self._name])
+
+    def __set__(self, resource: Any, value: Any) -> None:
+        resource.__dict__[self._name] = value
+
+    def __delete__(self, resource: Any) -> None:
+        if resource.__dict__.pop(self._name, self) is self:
+            raise AttributeError(self._name)
+
+
+def _send(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> Any:
+    arguments = detach(kwargs)
+    if arguments is None and not is_given():
+        return verb(path, **kwargs)
+    with Given(client, path, arguments):
+        return verb(path, **kwargs)
+
+
+def _asend(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> Any:
+    arguments = detach(kwargs)
+    if arguments is None and not is_given():
+        return verb(path, **kwargs)
+    return _awaited(Given(client, path, arguments), verb, path, kwargs)
+
+
+async def _awaited(given: Given, verb: Callable[..., Any], path: str, kwargs: Any) -> Any:
+    with given:
+        return await verb(path, **kwargs)

@@ -10,25 +10,27 @@ from typing import Any
 
 from .. import sampling
 from ..context import NOTHING, ambient, current
-from ..exchange import Arguments, Scope
+from ..exchange import Scope
 from ..faults import guarded
 from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
 from . import body, stream_usage
-from .arguments import CARRIER, unload
+from .abandoned import loosen_response, loosening
 from .call import Call
-from .event_ids import remember
+from .event_ids import remember, remember_request
 from .outbox import counted, outbox
 from .outer import HEADER, is_named_gateway, is_told_above
+from .passing import Underway, arguments_of, call_of
 
 
 def request(client: Any, options: Any, send: Callable[[], Any]) -> Any:
     """Send a request by the SDK, and observe it where it runs a model."""
-    call = _begin(client, options)
+    call = _started(client, options)
     if call is None:
-        return send()
-    with call:
+        with Underway(client, None):
+            return send()
+    with call, Underway(client, call):
         try:
             return remember(send(), call)
         except Exception as error:
@@ -39,10 +41,11 @@ def request(client: Any, options: Any, send: Callable[[], Any]) -> Any:
 
 async def arequest(client: Any, options: Any, send: Callable[[], Awaitable[Any]]) -> Any:
     """Do what `request` does, and await it."""
-    call = _begin(client, options)
+    call = _started(client, options)
     if call is None:
-        return await send()
-    with call:
+        with Underway(client, None):
+            return await send()
+    with call, Underway(client, call):
         try:
             return remember(await send(), call)
         except Exception as error:
@@ -51,47 +54,35 @@ async def arequest(client: Any, options: Any, send: Callable[[], Awaitable[Any]]
         return remember(await send(), call)
 
 
-def build_request(options: Any, build: Callable[[], Any]) -> Any:
-    """Build one HTTP request by the SDK; the observed call goes from its options to it."""
-    call = unload(options)
-    if not isinstance(call, Call):
+def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
+    """Build one HTTP request of the observed call by the SDK."""
+    call = call_of(client)
+    if call is None:
         return build()
-    if call.injector:
-        _add_usage(call.injector, options)
-    made = build()
-    made.extensions[CARRIER] = call
+    made = _with_usage(call.injector, options, build) if call.injector else build()
+    remember_request(made, call)
     if is_named_gateway(made.url.host):
         made.headers[HEADER] = call.exchange.id
     call.sent(made, options)
     return made
 
 
-def see_response(response: Any) -> None:
-    """Note an answer's head, and put our wrapper around a body that is still to be read."""
-    call = response.request.extensions.get(CARRIER)
-    if isinstance(call, Call):
-        _observe(call, response)
+def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, Any]:
+    """Note an answer's head, and put our wrapper around a body that is still to be read.
 
-
-def _begin(client: Any, options: Any) -> Call | None:
-    """Start observing a request, or return `None` where there is nothing to observe.
-
-    The carried arguments are taken out first and outside the guard: whatever happens to us,
-    they must not become a URL parameter.
+    `more` is what else the SDK is told of the answer; returns what it is to be told.
     """
-    carried = unload(options)
-    call = _started(client, options, carried)
-    if call is not None:
-        options.params = {**(options.params or {}), CARRIER: call}
-    return call
+    call = call_of(client)
+    return more if call is None else _observe(call, response, more) or more
 
 
 @counted
-def _started(client: Any, options: Any, carried: Any) -> Call | None:
+def _started(client: Any, options: Any) -> Call | None:
+    """Start observing a request, or return `None` where there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or is_told_above():
         return None
-    given = carried if isinstance(carried, Arguments) else NOTHING
+    given = arguments_of(client, options.url) or NOTHING
     outer, defaults = current(), client._posthog
     sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
     if sample is None:
@@ -132,12 +123,28 @@ def _streams(options: Any) -> bool:
     return bool((is_dict(body) and body.get("stream")) or (params and params.get("stream")))
 
 
+def _with_usage(injector: stream_usage.Injector, options: Any, build: Callable[[], Any]) -> Any:
+    """Build a request that asks for usage; hooks to come see the options as they were."""
+    before = {name: getattr(options, name) for name in ("json_data", "extra_json")}
+    _add_usage(injector, options)
+    try:
+        return build()
+    finally:
+        for name, value in before.items():
+            if getattr(options, name) is not value:
+                setattr(options, name, value)
+
+
 @guarded
 def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
     injector.add(options)
 
 
 @guarded
-def _observe(call: Call, response: Any) -> None:
-    if call.answered(response):
-        body.wrap(response, call)
+def _observe(call: Call, response: Any, more: dict[str, Any]) -> dict[str, Any] | None:
+    remember_request(response.request, call)  # a hook may have sent another one than was built
+    if not call.answered(response):
+        return None
+    loosen_response(response)
+    body.wrap(response, call)
+    return {**more, "options": loosening(more["options"])} if more.get("stream") else None

@@ -1,0 +1,98 @@
+"""What one layer of ours hands to the next below, past the SDK and every hook of the user's.
+
+Between two layers a user's subclass, event hook, transport or middleware may serialise what it
+is given, replace it by a copy, or make calls of its own. Nothing of ours lies where they look:
+it is in a context variable.
+
+Tasks and connections that start meanwhile copy the context and keep it as long as they live.
+So a layer that has returned holds nothing, and means nothing to what runs in such a copy.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..exchange import Arguments
+    from .call import Call
+
+
+class _Layer:
+    """A context manager around what the SDK does below one layer, for sync and async alike."""
+
+    __slots__ = ("_client", "_token")
+
+    def __init__(self, client: Any) -> None:
+        self._client: Any = client
+        self._token: Token[_Layer | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _nearest.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._client = None
+        try:
+            if self._token is not None:
+                _nearest.reset(self._token)
+        except ValueError:  # a coroutine that is closed in another context than it ran in
+            pass
+
+
+_nearest: ContextVar[_Layer | None] = ContextVar("posthog_llm_nearest_layer", default=None)
+
+
+class Given(_Layer):
+    """Between a resource's method and the client's `request`: the arguments of the call."""
+
+    __slots__ = ("_arguments", "_path")
+
+    def __init__(self, client: Any, path: str, arguments: Arguments | None) -> None:
+        super().__init__(client)
+        self._path = path
+        self._arguments = arguments
+
+    def arguments(self, client: Any, url: str) -> Arguments | None:
+        """Return what was given for a request, unless it is one that a hook makes besides.
+
+        A user's `post` may send by a copy of the client, and put something before the path.
+        """
+        same = type(client) is type(self._client) and url.endswith(self._path)
+        return self._arguments if same else None
+
+
+class Underway(_Layer):
+    """Between the client's `request` and what it sends: the observed call, or that there is none.
+
+    Every request has its own, so that a request inside a hook never takes the outer's call.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, client: Any, call: Call | None) -> None:
+        super().__init__(client)
+        self._call = call
+
+    def __exit__(self, *_: object) -> None:
+        self._call = None
+        super().__exit__()
+
+    def call(self, client: Any) -> Call | None:
+        return self._call if client is self._client else None
+
+
+def is_given() -> bool:
+    """Whether the nearest layer holds arguments, which a call without any must not take."""
+    return isinstance(_nearest.get(), Given)
+
+
+def arguments_of(client: Any, url: str) -> Arguments | None:
+    """Return the arguments that were given for a request; `None`: there are none."""
+    layer = _nearest.get()
+    return layer.arguments(client, url) if isinstance(layer, Given) else None
+
+
+def call_of(client: Any) -> Call | None:
+    """Return the observed call that `client` is making; `None`: it is making none."""
+    layer = _nearest.get()
+    return layer.call(client) if isinstance(layer, Underway) else None
