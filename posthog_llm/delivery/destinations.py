@@ -67,11 +67,17 @@ class Destinations:
         """
         if is_mock():
             return None
-        for client in (self._default(), *self._known):
+        for client in (self._default(), *self._attached()):
             found, official = project_of(client), official_client(client)
             if found == project and (not filtered or getattr(official, "before_send", None)):
                 return self._living(client)
         return None if filtered else project
+
+    def _attached(self) -> list[Any]:
+        """Return every client that was attached; a thread may attach another meanwhile."""
+        while True:
+            with contextlib.suppress(RuntimeError):
+                return list(self._known)
 
     def _shared_client(self, project: Project) -> Any:
         if project not in self._shared:
