@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import signal
@@ -16,6 +15,8 @@ _MOST = 2.0
 """Seconds that the end may be put off."""
 _sockets: list[socket.socket] = []
 """Kept open as long as the signal is watched."""
+_here = threading.local()
+"""Signals that a thread held back before it began to fork."""
 
 
 @guarded
@@ -53,16 +54,28 @@ def _is_default() -> bool:
     return signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def _hold() -> None:
+    """Let the signal wait while the process forks: a child could not tell whose it is."""
+    if _sockets:
+        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _go_on() -> None:
+    if hasattr(_here, "mask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, _here.mask)
+        del _here.mask
+
+
 def _leave() -> None:
     """Watch no more, in a forked child: what it would hear is its parent's."""
     if _sockets:
         if _is_default():
             faulthandler.unregister(signal.SIGTERM)
         for one in _sockets:
-            with contextlib.suppress(OSError):
-                one.close()
+            one.close()
         _sockets.clear()
+    _go_on()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave)
+    os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_leave)
