@@ -14,9 +14,11 @@ from .dispatcher import Dispatcher
 _SHARE = 0.5
 """Share of the allowed bytes beyond which one waits; content is given up from three quarters on."""
 _PATIENCE = 10.0
-"""Seconds that one waits at most: as long as `flush`, and as a slow answer of PostHog's takes."""
+"""Seconds that one waits at most, as long as `flush`; and all, where PostHog takes no event."""
 _PATIENCE_OF_A_LOOP = 0.1
-"""The same where an event loop runs, whose other tasks wait, too."""
+"""Seconds that one waits where an event loop runs, whose other tasks wait, too."""
+_PATIENCES_OF_A_LOOP = 2.0
+"""Seconds that all wait there while PostHog takes no event."""
 _LOOK = 0.005
 """Seconds between two looks."""
 
@@ -30,28 +32,26 @@ class Room:
         """Whether the process ends, and nothing waits any more."""
         self.turner: int | None = None
         """The thread that makes room now, whichever it is: it cannot wait for itself."""
-        self._in_vain = 0.0
-        """Seconds that were waited in vain since there was room: nobody does so once more."""
+        self._delivered = 0
+        """Events that PostHog had taken at the last look."""
+        self._moved_at: float | None = None
+        """When that number was seen to change; `None` while there is room."""
 
     def wait(self) -> None:
         """Wait until few enough bytes are held; for 10 seconds, or 0.1 in an event loop's thread.
 
-        Not at all where that is no use: PostHog is known to fail, somebody has waited as long
-        in vain, the process ends, or this thread is one of those that make room.
+        Not at all where that is no use: PostHog fails, or has taken no event for 10 seconds (2
+        in an event loop's thread), the process ends, or this thread is one that makes room.
         """
         if self._is_there():
-            self._in_vain = 0.0
+            self._moved_at = None
             return
-        patience = _PATIENCE_OF_A_LOOP if _in_event_loop() else _PATIENCE
-        if patience <= self._in_vain or self._is_ours():
+        if self._is_ours():
             return
-        until = time.monotonic() + patience
-        while not self._is_there():
-            if self._is_hopeless():
-                return
-            if time.monotonic() > until:
-                self._in_vain = max(self._in_vain, patience)
-                return
+        in_loop = _in_event_loop()
+        most = _PATIENCES_OF_A_LOOP if in_loop else _PATIENCE
+        until = time.monotonic() + (_PATIENCE_OF_A_LOOP if in_loop else _PATIENCE)
+        while time.monotonic() < until and not self._is_there() and self._may_come(most):
             time.sleep(_LOOK)
 
     def _is_there(self) -> bool:
@@ -60,11 +60,17 @@ class Room:
             held += self._dispatcher.bytes
         return held <= settings().queue_bytes * _SHARE
 
-    def _is_hopeless(self) -> bool:
+    def _may_come(self, most: float) -> bool:
+        """Whether there may be room soon; not where nothing was taken for `most` seconds."""
+        delivered, now = self._dispatcher.ledger.delivered, time.monotonic()
+        moved_at = self._moved_at  # once: another thread may find room meanwhile
+        if moved_at is None or delivered != self._delivered:
+            self._delivered, self._moved_at = delivered, (moved_at := now)
         if self.is_closed or not threading.main_thread().is_alive():  # exit functions run
-            return True
+            return False
         lanes = [lane for lane in self._dispatcher.lanes if lane.waiting or lane.sent]
-        return bool(lanes) and all(lane.failures for lane in lanes)
+        fails = bool(lanes) and all(lane.failures for lane in lanes)
+        return not fails and now - moved_at < most
 
     def _is_ours(self) -> bool:
         here = threading.current_thread()
