@@ -22,6 +22,7 @@ FRAMEWORKS = [
     *("pydantic-ai-slim[openai,anthropic]==2.31.1", "openai-agents==0.20.0", "instructor==1.17.0"),
     *("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
     *("llama-index-llms-openai==0.8.3", "llama-index-llms-anthropic==0.12.3"),
+    "celery==5.7.0",
 ]
 
 
@@ -87,7 +88,7 @@ def gateway(session: nox.Session, litellm: str) -> None:
 def frameworks(session: nox.Session) -> None:
     """Test frameworks that are given our clients, or are watched by `instrument`."""
     session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
-    session.run("pytest", "tests/test_frameworks.py", *session.posargs)
+    session.run("pytest", "tests/test_frameworks.py", "tests/test_children.py", *session.posargs)
 
 
 @nox.session

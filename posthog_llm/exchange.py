@@ -199,6 +199,12 @@ class Exchange:
             self._cut_stream()
         return before - self.weight()
 
+    def release(self) -> None:
+        """Let go of what was kept: the answer may live on in the caller's hands."""
+        self.request = self.body = self.form = self.content = None
+        self.client = self.sent = None
+        self.chunks = self.times = self.tail = ()
+
     def _cut_stream(self) -> None:
         pieces = [*self.chunks, *self.tail]
         start, end = _within(pieces, _HEAD), len(pieces) - _within(reversed(pieces), _TAIL)

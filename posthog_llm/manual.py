@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import sampling
 from .arguments import GenerationArguments, StepArguments
-from .checks import checked, count, field_of, seconds, text, usd
+from .checks import checked, count, duration, field_of, moment, text, usd
 from .context import ambient, current
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of
 from .narrowing import is_list, is_mapping
@@ -148,7 +148,7 @@ def _value(name: str, value: Any) -> Any:
     if name in _TEXTS or name == "base_url":
         return text(name, value)
     if name in _TIMES:
-        return seconds(name, value)
+        return moment(name, value) if name == "timestamp" else duration(name, value)
     if name in ("stream", "cached_apart") and not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
     if name == "parameters" and not is_mapping(value):
@@ -191,6 +191,7 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
         outbox.attach(named)
     outbox.start()
     outbox.put(exchange)
+    outbox.wait_for_room()
 
 
 def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:

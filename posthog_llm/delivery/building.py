@@ -44,7 +44,7 @@ class Builder:
         except BaseException as error:
             self._lose(exchange.id, error)
         finally:
-            release(exchange)
+            exchange.release()
 
     def _take(self, found: Record) -> None:
         try:
@@ -70,10 +70,3 @@ class Builder:
             self._dispatcher.ledger.lose(built.uuid, str(refusal), wanted=refusal.wanted)
             return
         self._dispatcher.add(built, client, bared=bool(record.exchange.bared))
-
-
-def release(exchange: Exchange) -> None:
-    """Let go of what a call kept: its answer may live on in the caller's hands."""
-    exchange.request = exchange.body = exchange.form = exchange.content = None
-    exchange.client = exchange.sent = None
-    exchange.chunks = exchange.times = exchange.tail = ()

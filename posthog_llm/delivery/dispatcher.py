@@ -230,6 +230,7 @@ class Dispatcher:
     def stats(self, waiting: int) -> Stats:
         """Return the counts; `waiting`: bytes of calls that were not read yet."""
         ledger = self.ledger
+        # At once, whatever thread asks: no code of Python's runs while a list is made.
         oldest = next(iter(list(self.entries.values())), None)
         return Stats(
             captured=ledger.captured,

@@ -17,13 +17,13 @@ _POLL = 0.02
 
 
 class Lanes:
-    """One lane a destination. Used by the worker alone."""
+    """One lane a destination. Changed by the worker alone, and iterated over in any thread."""
 
     def __init__(self) -> None:
         self._lanes: OrderedDict[Any, Lane] = OrderedDict()
 
     def __iter__(self) -> Iterator[Lane]:
-        return iter(list(self._lanes.values()))
+        return iter(list(self._lanes.values()))  # at once: no code of Python's runs amid this
 
     def of(self, client: Any) -> tuple[Lane, bool]:
         """Return the lane of a client, and whether it is a new one."""

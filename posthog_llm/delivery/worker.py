@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 from ..faults import guarded, report
@@ -16,11 +16,15 @@ from ..imports import imported
 from ..observe.outbox import outbox
 from ..providers.batches import load_prices
 from ..settings import on_change, settings
+from . import children
 from .building import Builder
 from .destinations import Destinations
 from .dispatcher import Dispatcher
+from .ending import Ending
 from .official import load
+from .room import Room
 from .stats import Stats
+from .waiter import Waiter
 
 _GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
@@ -32,25 +36,6 @@ _POLL = 0.02
 """Seconds between two looks while somebody waits."""
 _AT_FORK = 1.0
 """Seconds that a fork may wait for the worker to stand still; a turn takes milliseconds."""
-_AT_EXIT = 4.0
-"""Seconds that interpreter exit may wait for us; the official client takes one more."""
-_AT_EXIT_SPOOLED = 1.0
-"""The same when everything is in the spool."""
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """Somebody who waits for what was captured before."""
-
-    client: Any = None
-    """Wait until this client has its events; `None`: until every event has arrived."""
-    until: float | None = None
-    number: int | None = None
-    """The last event that is waited for; `None` until the calls before it have been read."""
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def left(self) -> float:
-        return 3600.0 if self.until is None else max(0.0, self.until - time.monotonic())
 
 
 class Worker:
@@ -63,12 +48,14 @@ class Worker:
     def _begin(self) -> None:
         self.dispatcher = Dispatcher(outbox.ring)
         self._builder = Builder(self.dispatcher, self._find, self._breathe)
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
         self._is_prepared = False
         self._turning = threading.RLock()
+        self.room = Room(self.dispatcher)
+        self._ending = Ending(self)
 
     def pause(self) -> None:
         """Stand still while a process forks.
@@ -118,6 +105,7 @@ class Worker:
         finally:
             self._lock.release()
             self._last_at_exit()
+            children.watch(self.end)
         return True
 
     @guarded
@@ -135,16 +123,15 @@ class Worker:
 
     def _last_at_exit(self) -> None:
         """Exit functions run last in, first out: ours must come before the posthog client's."""
-        atexit.unregister(self._at_exit)
-        atexit.register(self._at_exit)
+        atexit.unregister(self.end)
+        atexit.register(self.end)
 
-    def _at_exit(self) -> None:
-        for call in list(outbox.unended):
-            call.let_go()
-        self._turn()  # opens the spool that is configured, and writes what came
-        if not self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT):
-            self.destinations.wait_no_longer(self.dispatcher.lanes.unanswered())
-        self._save()
+    def end(self, timeout: float | None = None) -> None:
+        """Deliver what can be, in all `timeout` seconds at most: the process ends.
+
+        `None`: as many as interpreter exit waits.
+        """
+        self._ending.run(timeout)
 
     def stop(self, timeout: float) -> None:
         """End the thread, within `timeout` seconds; the next call starts another."""
@@ -153,14 +140,19 @@ class Worker:
         self._hurry.set()
         if thread is not None:
             thread.join(timeout)
-        self._save()
+        self.save()
 
     @guarded
-    def _save(self) -> None:
+    def save(self, patience: float = -1) -> None:
         """Leave nothing unread, and nothing outside the spool."""
-        with self._turning:
-            self._read_all()
-            self.dispatcher.save()
+        with self._alone(patience) as is_alone:
+            if is_alone:
+                self._read_all()
+                self.dispatcher.save()
+
+    def wait_for_room(self) -> None:
+        """Wait, for a bounded time, until more may be captured by hand."""
+        self.room.wait()
 
     def come_at_once(self) -> None:
         self._hurry.set()
@@ -172,7 +164,7 @@ class Worker:
             outbox.rest(self._due())
             self._hurry.wait(_GATHER_SPOOLED if self.dispatcher.shelf.is_open else _GATHER)
             self._hurry.clear()
-            self._turn()
+            self.turn()
 
     def _due(self) -> float | None:
         due = self.dispatcher.next_turn()
@@ -180,11 +172,16 @@ class Worker:
             due = min(due or 5.0, 5.0)
         return min(due or _POLL, _POLL) if self._waiters else due
 
-    def _turn(self) -> None:
-        """Read what has come, and hand over what may go."""
-        with self._turning:
-            outbox.look()
+    def turn(self, patience: float = -1) -> None:
+        """Read what has come, and hand over what may go.
+
+        `patience`: seconds to wait for another thread's turn; without limit where it is -1.
+        """
+        with self._alone(patience) as is_alone:
+            if not is_alone:
+                return
             try:
+                outbox.look()
                 self.dispatcher.shelf.follow_settings()
                 self.dispatcher.adopt(self.destinations.find_for)
                 self._read_all()
@@ -193,6 +190,19 @@ class Worker:
             except BaseException as error:  # whatever it is, the thread must live on
                 report("worker", error)
 
+    @contextlib.contextmanager
+    def _alone(self, patience: float) -> Iterator[bool]:
+        """Have the turn; False: another thread, whose filter may not end, kept it all the time."""
+        if not self._turning.acquire(timeout=patience):
+            yield False
+            return
+        before, self.room.turner = self.room.turner, threading.get_ident()
+        try:
+            yield True
+        finally:
+            self.room.turner = before
+            self._turning.release()
+
     def _read_all(self) -> None:
         self._busy_since = time.monotonic()
         with contextlib.suppress(IndexError):
@@ -200,6 +210,7 @@ class Worker:
                 self.dispatcher.ledger.lost(outbox.lost)
                 self._handle(outbox.take())
                 self._breathe()
+        outbox.weigh()
 
     @guarded
     def _breathe(self) -> None:
@@ -209,7 +220,7 @@ class Worker:
             self._busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
-        if isinstance(item, _Waiter):
+        if isinstance(item, Waiter):
             item.number = self.dispatcher.last_number
             self.dispatcher.lanes.hurry()
             return
@@ -225,13 +236,13 @@ class Worker:
 
     def hand_over(self, client: Any, timeout: float | None) -> bool:
         """Hand over what was captured for `client` before; False: not within `timeout` seconds."""
-        return self._wait(_Waiter(client), timeout)
+        return self._wait(Waiter(client), timeout)
 
     def flush(self, timeout: float) -> bool:
         """Deliver what was captured before; False: not within `timeout` seconds."""
-        return self._wait(_Waiter(), timeout)
+        return self._wait(Waiter(), timeout)
 
-    def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:
+    def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
         thread = self._thread
         if thread is threading.current_thread():
             return False
@@ -243,10 +254,10 @@ class Worker:
         self._hurry.set()
         return waiter.done.wait(timeout)
 
-    def _wait_here(self, waiter: _Waiter) -> bool:
+    def _wait_here(self, waiter: Waiter) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
         while True:
-            self._turn()
+            self.turn(waiter.left())
             if waiter.done.is_set() or not waiter.left():
                 return waiter.done.is_set()
             outbox.rest(min(0.02, waiter.left()))
@@ -262,7 +273,7 @@ class Worker:
         if self._waiters:
             self._hurry.set()
 
-    def _is_served(self, waiter: _Waiter, number: int) -> bool:
+    def _is_served(self, waiter: Waiter, number: int) -> bool:
         if waiter.client is not None:
             return self.dispatcher.lanes.have_handed_over(waiter.client, number)
         return self.dispatcher.is_settled(number)
@@ -277,6 +288,7 @@ outbox.on_prepare = worker.prepare
 outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach
+outbox.on_capture = worker.wait_for_room
 on_change.append(worker.look_for_spooled)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

@@ -26,6 +26,26 @@ _ROOM = 0.7
 """Share that they take once room was made."""
 
 
+class OpenCalls:
+    """Calls that may be told only when they are let go of; each has `let_go()`.
+
+    None is kept alive. Not a `WeakSet`: that cannot be listed while a thread adds to it.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[int, weakref.ref[Any]] = {}
+
+    def add(self, call: Any) -> None:
+        """Note a call until it is gone."""
+        key = id(call)
+        self._refs[key] = weakref.ref(call, lambda _: self._refs.pop(key, None))
+
+    def now(self) -> list[Any]:
+        """Return the calls that are there now."""
+        refs = list(self._refs.values())  # at once: no code of Python's runs amid this
+        return [call for ref in refs if (call := ref()) is not None]
+
+
 class Outbox:
     """A queue that wakes its reader late and is born again, empty, after a fork.
 
@@ -41,6 +61,8 @@ class Outbox:
         """Asks the reader to come at once: memory that is not given back makes calls slower."""
         self.on_client: Callable[[Any], None] | None = None
         """Told of every new client's destination."""
+        self.on_capture: Callable[[], None] | None = None
+        """Called after each capture by hand; may wait until there is room for more."""
         self.empty_again()
 
     def empty_again(self) -> None:
@@ -49,13 +71,12 @@ class Outbox:
         """What came before `_items`, less the requests that were too much to keep."""
         self._room = threading.Lock()
         self.bytes = 0
-        """About what the waiting calls weigh."""
+        """About what the waiting calls weigh. Threads change it without a lock, so an addition
+        may get lost: the reader weighs anew what it leaves."""
         self.lost: deque[tuple[str, str]] = deque()
         """Uuids of events that there will not be, and why: the reasons of `Stats.dropped`."""
         self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._rung = False
-        self.unended: weakref.WeakSet[Any] = weakref.WeakSet()
-        """Calls that may be told only when they are let go of; each has `let_go()`."""
+        self.unended = OpenCalls()
         self._woken = False
 
     def prepare(self) -> None:
@@ -76,6 +97,11 @@ class Outbox:
             if not started:
                 self._woken = False  # the next call tries again
 
+    def abandon_open(self) -> None:
+        """End the calls that nobody can end any more, because the process ends."""
+        for call in self.unended.now():
+            guarded(call.let_go)()
+
     def attach(self, client: Any) -> None:
         """Tell the reader of a destination: its own `flush` is to wait for what comes here."""
         if self.on_client is not None:
@@ -83,10 +109,12 @@ class Outbox:
 
     def put(self, item: Any) -> None:
         """Append a finished call, or whatever else the reader is to see in its turn."""
-        if isinstance(item, Exchange):
-            self.bytes += item.weight()
-        self._items.append(item)
-        self.ring()
+        try:
+            self._items.append(item)
+            weight = _weight(item)  # no call stands between reading and writing the sum
+            self.bytes += weight
+        finally:  # also where a signal handler raises amid this
+            self.ring()
         if self.bytes > settings().queue_bytes * _SHARE:
             self._make_room(settings().queue_bytes * _ROOM)
 
@@ -96,13 +124,15 @@ class Outbox:
         self.lost.append((uuid, "fault"))
         self.ring()
 
+    def wait_for_room(self) -> None:
+        """Wait for a bounded time while too much waits; for who captures by hand."""
+        if self.on_capture is not None:
+            self.on_capture()
+
     def ring(self) -> None:
-        """Wake the reader, who has not been woken since it last looked."""
-        if not self._rung:
-            try:
-                self._rung = True
-            finally:  # whatever interrupts a caller's thread here, the two belong together
-                self.bell.put(None)
+        """Wake the reader, unless somebody did since it last looked."""
+        if self.bell.empty():
+            self.bell.put(None)
 
     def stop(self) -> None:
         """Let the next call start a reader."""
@@ -122,13 +152,20 @@ class Outbox:
             item = self._bared.popleft()
         except IndexError:
             item = self._items.popleft()
-        if isinstance(item, Exchange):
-            self.bytes -= item.weight()
+        weight = _weight(item)
+        self.bytes -= weight
         return item
 
     def look(self) -> None:
         """Say that the reader now looks: what comes from now on rings again."""
-        self._rung = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.bell.get_nowait()
+
+    def weigh(self) -> None:
+        """Weigh what came while the reader read; whoever puts more rings, and it reads again."""
+        with contextlib.suppress(RuntimeError):  # more has come meanwhile
+            self.bytes = sum(map(_weight, [*self._bared, *self._items]))
 
     # -- the bound -----------------------------------------------------------------
 
@@ -143,22 +180,31 @@ class Outbox:
         try:
             with contextlib.suppress(IndexError):
                 while self.bytes > wanted:
-                    item = self._items.popleft()
-                    if isinstance(item, Exchange):
-                        self.bytes -= item.bare()
-                    self._bared.append(item)
+                    self._bare(self._items.popleft())
             with contextlib.suppress(IndexError):
                 while self.bytes > wanted:
                     self._give_up(self._bared.popleft())
         finally:
             self._room.release()
 
+    def _bare(self, item: Any) -> None:
+        try:
+            gone = item.bare() if isinstance(item, Exchange) else 0
+            self.bytes -= gone
+        finally:  # also where a signal handler raises amid this
+            self._bared.append(item)
+
     def _give_up(self, item: Any) -> None:
         if isinstance(item, Exchange):
-            self.bytes -= item.weight()
             self.lost.append((item.id, "queue_full"))
+            weight = item.weight()
+            self.bytes -= weight
         else:
             self._items.append(item)
+
+
+def _weight(item: Any) -> int:
+    return item.weight() if isinstance(item, Exchange) else 0
 
 
 outbox = Outbox()
