@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,15 @@ _LONGEST_INT = 4000
 """Bits of an integer: Python refuses to write one of more than 4,300 digits."""
 _DEEPEST = 100
 """Levels of a value that are kept; one may hold itself."""
+
+
+def writable(event: Event) -> Event:
+    """Return the event as it is where JSON can tell it, else made harmless."""
+    try:
+        json.dumps([event.properties, event.groups], default=str)
+    except Exception:  # whatever the caller's objects raise
+        return harmless(event)
+    return event
 
 
 def harmless(event: Event) -> Event:
