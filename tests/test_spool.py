@@ -16,14 +16,11 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm.delivery.lane import Entry, Lane
 from posthog_llm.delivery.looking import Looks
 from posthog_llm.delivery.project import Project
-from posthog_llm.delivery.shelf import Shelf
 from posthog_llm.delivery.spool import Backlog, SpoolDirectory
 from posthog_llm.delivery.spool_age import Age
 from posthog_llm.delivery.spool_file import Address, Line, SpoolFile, packed
-from posthog_llm.delivery.stats import Ledger
 from posthog_llm.event import Event
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
@@ -349,35 +346,6 @@ def test_filter_may_put_anything_on_an_event(
     assert odd_values(children.receiver) == HARMLESS
 
 
-@pytest.mark.faulty
-def test_event_that_json_cannot_tell_costs_no_other(tmp_path: Path) -> None:
-    endless: list[Any] = []
-    endless.append(endless)
-    values = [1, 10**5000, endless, {(1, 2): "key"}, "fine"]
-    shelf, lane = Shelf(Ledger()), Lane(Project("phc_test", "http://127.0.0.1:9"))
-    posthog_llm.configure(spool=tmp_path)
-    try:
-        shelf.follow_settings()
-        entries = []
-        for number, value in enumerate(values):
-            now = datetime.now(timezone.utc)
-            event = Event("e", uuid_of(number), "d", now, {"odd": value}, None, 0)
-            entries.append(Entry(event.uuid, number, event, 1, 0.0))
-            shelf.add(entries[-1], lane)
-        assert shelf.write() == []
-        written = [e.stored and e.stored.file.load(e.stored.seq) for e in entries]
-        odd = [event and event.properties["odd"] for event in written]
-        assert odd == [1, HARMLESS["0"], HARMLESS["1"], HARMLESS["2"], "fine"]
-        for entry in entries:
-            shelf.remove(entry.stored)
-        shelf.clean()
-        assert shelf.count == 0
-    finally:
-        posthog_llm.configure(spool=None)
-        shelf.close()
-    assert spooled(tmp_path) == []
-
-
 # -- clocks --------------------------------------------------------------------------------
 
 
@@ -468,6 +436,26 @@ def test_directory_that_is_removed_is_made_again(children: Children, tmp_path: P
     children.run(DELIVER, POSTHOG_LLM_SPOOL=place)
     once(children, 4)
     assert spooled(place) == []
+
+
+def test_directory_that_cannot_be_made_again_is_done_without(
+    children: Children, tmp_path: Path
+) -> None:
+    place = tmp_path / "spool"
+    code = f"""
+        import shutil
+        ask(1)
+        assert posthog_llm.flush(20)
+        shutil.rmtree({str(place)!r})
+        open({str(place)!r}, "w").close()
+        ask(4)
+        assert posthog_llm.flush(20)
+        print(posthog_llm.stats().delivered, posthog_llm.stats().spooled)
+        print(sorted(posthog_llm.faults.counts))
+        """
+    out = children.run(code, POSTHOG_LLM_SPOOL=place)
+    assert out == "5 0\n['Shelf._written:FileExistsError']\n"
+    once(children, 5)
 
 
 def test_file_that_others_wrote_into_is_left_for_a_new_one(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ and for receipts, which come back through `results`.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
 from ..event import Event
@@ -19,6 +19,7 @@ from ..settings import settings
 from . import receipts
 from .destinations import flush, project_of
 from .handover import hand_over
+from .harmless import writable
 from .lane import SWEEP, Entry, Lane, shrink
 from .lanes import Lanes
 from .receipts import Receipt
@@ -48,7 +49,7 @@ class Dispatcher:
         self._whole: OrderedDict[str, Entry] = OrderedDict()
         """Those of them whose content is in memory."""
         self.lanes = Lanes()
-        self._numbers = itertools.count(1)
+        self._numbers = count(1)
         self.last_number = 0
         self._results: deque[tuple[Lane | None, dict[str, Receipt]]] = deque()
         self._senders = Senders()
@@ -67,6 +68,7 @@ class Dispatcher:
         if client is None:
             self.ledger.drop(event.uuid, "no_destination", wanted=True)
         elif event.uuid not in self.entries:
+            event = writable(event)
             # What came over the wire may be vectors or sound, of which the event has nothing.
             exact = event.size >= _LARGE
             size = weigh(event.properties) if exact else event.size
@@ -102,8 +104,7 @@ class Dispatcher:
 
     def next_turn(self) -> float | None:
         """Return in how many seconds a turn is due; `None`: when something comes."""
-        due = (*self.ledger.next_line(), *self.lanes.due(), *self.shelf.due())
-        return min(due, default=None)
+        return min(chain(self.ledger.next_line(), self.lanes.due(), self.shelf.due()), default=None)
 
     def save(self) -> None:
         """Write what is new to the spool, and close it."""
@@ -290,8 +291,8 @@ class Dispatcher:
 
     def is_settled(self, number: int) -> bool:
         """Whether everything that was captured up to `number` has arrived, or was given up."""
-        waiting = (entry.number <= number for _, entry in self.entries.values())
-        return not (self.shelf.is_waiting() or any(waiting))
+        waits = any(entry.number <= number for _, entry in self.entries.values())
+        return not (waits or self.shelf.is_waiting())
 
     def has_handed_over(self, client: Any, number: int) -> bool:
         """Whether a client has everything that was captured for it up to `number`."""

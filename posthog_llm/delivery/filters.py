@@ -8,7 +8,6 @@ from ..event import Event
 from ..faults import report
 from ..narrowing import is_mapping
 from ..settings import settings
-from .harmless import writable
 
 
 class Refused(Exception):
@@ -40,7 +39,7 @@ def filtered(event: Event) -> Event:
             raise Refused("before_capture", wanted=True)
         if not is_mapping(answer):
             raise TypeError(f"before_capture returned {type(answer).__name__}")
-        changed = replace(
+        return replace(
             event,
             name=str(answer["event"]),
             distinct_id=str(answer["distinct_id"]),
@@ -48,7 +47,6 @@ def filtered(event: Event) -> Event:
             properties=dict(answer["properties"]),
             groups=dict(answer.get("groups") or {}) or None,
         )
-        return writable(changed)
     except Refused:
         raise
     except Exception as error:

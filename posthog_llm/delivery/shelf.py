@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..faults import guarded, report
+from ..faults import guarded
 from ..settings import Spool, settings
 from .destinations import official_client, project_of
-from .harmless import harmless
 from .lane import Entry, Lane
 from .looking import Looks
 from .project import Project
@@ -123,12 +122,7 @@ class Shelf:
         event = one.entry.event
         if event is None:
             return None
-        try:
-            body = packed(event)
-        except Exception as error:  # one value of one event: neither may cost the others
-            report("Shelf.packed", error)
-            one.entry.event = event = harmless(event)
-            body = packed(event)
+        body = packed(event)
         address = Address(one.project, one.filtered).line()
         return event.uuid.encode("utf-8", "replace").decode(), time.time(), address, len(body), body
 

@@ -213,6 +213,7 @@ class Worker:
         client = self.destinations.find(destination(record.exchange.scope))
         if self.destinations.attach(client):
             self._last_at_exit()
+            self.dispatcher.shelf.look_soon()
         built = event.build(record, is_private(client))
         try:
             built = filtered(built)
