@@ -27,8 +27,7 @@ class Lanes:
 
     def of(self, client: Any) -> tuple[Lane, bool]:
         """Return the lane of a client, and whether it is a new one."""
-        # Equal projects are one; of anything else its own `==` is its user's affair.
-        key = client if isinstance(client, Project) else id(client)
+        key = _key(client)
         is_new = key not in self._lanes
         if is_new:
             self._lanes[key] = Lane(client)
@@ -36,6 +35,11 @@ class Lanes:
                 self._forget_idle()
         self._lanes.move_to_end(key)
         return self._lanes[key], is_new
+
+    def waiting(self, client: Any) -> int:
+        """Return how many events wait for a client."""
+        lane = self._lanes.get(_key(client))
+        return len(lane.waiting) if lane else 0
 
     def _forget_idle(self) -> None:
         for key, lane in list(self._lanes.items())[:-1]:
@@ -67,3 +71,9 @@ class Lanes:
             for lane in self
             if lane.client is client or lane.official is client
         )
+
+
+def _key(client: Any) -> Any:
+    """Return what a destination is known by. Equal projects are one; an object's `==` is its
+    user's affair."""
+    return client if isinstance(client, Project) else id(client)

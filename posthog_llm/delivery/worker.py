@@ -71,7 +71,6 @@ class Worker:
 
     def forget(self) -> None:
         """Start anew in a forked child, where the thread does not exist."""
-        self.dispatcher.shelf.leave()
         self.destinations.forget()
         self._begin()
 
@@ -113,6 +112,7 @@ class Worker:
         """Take note of a destination when a client is made for it."""
         if self.destinations.attach(client):
             self._last_at_exit()
+            self.dispatcher.shelf.look_soon()
         self.look_for_spooled()
 
     def look_for_spooled(self) -> None:
@@ -160,17 +160,17 @@ class Worker:
     # -- work --------------------------------------------------------------------
 
     def _run(self) -> None:
+        with self._turning:  # ready before the first call ends: it is written as fast as any other
+            guarded(self.dispatcher.shelf.follow_settings)()
         while self._thread is threading.current_thread():
             outbox.rest(self._due())
-            self._hurry.wait(_GATHER_SPOOLED if self.dispatcher.shelf.is_open else _GATHER)
+            self._hurry.wait(_GATHER if settings().spool is None else _GATHER_SPOOLED)
             self._hurry.clear()
             self.turn()
 
     def _due(self) -> float | None:
         due = self.dispatcher.next_turn()
-        if self.dispatcher.shelf.is_open:
-            due = min(due or 5.0, 5.0)
-        return min(due or _POLL, _POLL) if self._waiters else due
+        return min(_POLL if due is None else due, _POLL) if self._waiters else due
 
     def turn(self, patience: float = -1) -> None:
         """Read what has come, and hand over what may go.
@@ -183,9 +183,9 @@ class Worker:
             try:
                 outbox.look()
                 self.dispatcher.shelf.follow_settings()
-                self.dispatcher.adopt(self.destinations.find_for)
                 self._read_all()
                 self.dispatcher.turn(outbox.bytes)
+                self.dispatcher.adopt(self.destinations.find_for)
                 self._serve_waiters()
             except BaseException as error:  # whatever it is, the thread must live on
                 report("worker", error)
@@ -230,6 +230,7 @@ class Worker:
         client = self.destinations.find(named)
         if self.destinations.attach(client):
             self._last_at_exit()
+            self.dispatcher.shelf.look_soon()
         return client
 
     # -- those who wait ------------------------------------------------------------
@@ -275,7 +276,7 @@ class Worker:
 
     def _is_served(self, waiter: Waiter, number: int) -> bool:
         if waiter.client is not None:
-            return self.dispatcher.lanes.have_handed_over(waiter.client, number)
+            return self.dispatcher.has_handed_over(waiter.client, number)
         return self.dispatcher.is_settled(number)
 
     def stats(self) -> Stats:
