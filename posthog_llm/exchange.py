@@ -171,7 +171,10 @@ class Exchange:
     deferred: bool = False
     """Whether sampling waits for the id of a background response."""
     sent: Any = None
-    """Headers of the request: for what they say of the session, and nothing else."""
+    """Headers of the request: for what they say of the session, and the credentials that must
+    not leave."""
+    url: Any = None
+    """URL of the request: for the credentials in it."""
     content: Any = None
     """What another library told of a call that was not seen on the wire; has `bare()`."""
     reader: Any = None

@@ -275,7 +275,7 @@ class Worker:
 def release(exchange: Exchange) -> None:
     """Let go of what a call kept: its answer may live on in the caller's hands."""
     exchange.request = exchange.body = exchange.form = exchange.content = None
-    exchange.client = exchange.sent = None
+    exchange.client = exchange.sent = exchange.url = None
     exchange.chunks = exchange.times = exchange.tail = ()
 
 

@@ -52,7 +52,7 @@ class Call:
         exchange.last_attempt = self.elapsed()
         if exchange.attempts > 1 and exchange.request is not None:
             return
-        exchange.sent = request.headers
+        exchange.sent, exchange.url = request.headers, request.url
         files = options.files
         if files:
             fields = options.json_data
