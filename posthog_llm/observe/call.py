@@ -7,7 +7,7 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import Any
 
-from ..exchange import Exchange, Failure, Outcome, Scope, Upload
+from ..exchange import Exchange, Failure, Outcome, Scope, Upload, text_of
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
@@ -151,7 +151,7 @@ def _described(error: Exception) -> Failure:
     status = getattr(error, "status_code", None)
     return Failure(
         type=type(error).__name__,
-        message=str(error),
+        message=text_of(error),
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
