@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import posthog
 import pydantic
 import pytest
 
@@ -17,7 +18,7 @@ import posthog_llm
 from posthog_llm import span
 from posthog_llm.privacy import cleaning
 from posthog_llm.privacy.cleaning import Cleaner
-from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
 from .driving import Driver, every_provider
 
@@ -191,7 +192,7 @@ ENDLESS = {
     "dataclasses": lambda: doubled(Pair),
     "mapping": lambda: Endless({"a": 1}),
     "list": lambda: EndlessList([1]),
-    "one text in many places": lambda: [["x" * 100_000] * 500] * 500,
+    "one text in many places": lambda: [["x" * 100_000] * 100] * 500,
     "many numbers": lambda: [list(range(10_000))] * 10_000,
 }
 
@@ -312,3 +313,46 @@ def test_a_mapping_of_the_callers_that_never_ends_costs_its_own_call_nothing(
     (event,) = sink.wait_for(1)
     assert event.properties["$ai_input"]
     assert "[too much to show]" in json.dumps(event.properties["mine"])
+
+
+def test_what_before_capture_adds_is_made_fit_to_leave(receiver: PostHogReceiver) -> None:
+    def add(event: dict[str, Any]) -> dict[str, Any]:
+        event["properties"].update(number=10**5000, linked=linked(2), object=Failing())
+        return event
+
+    posthog_llm.configure(before_capture=add)
+    destination = posthog.Posthog("phc_test", host=receiver.url)
+    try:
+        with posthog_llm.context(posthog_client=destination), span("s"):
+            pass
+        destination.flush()
+    finally:
+        posthog_llm.configure(before_capture=None)
+    (event,) = receiver.wait_for(1)
+    assert event["properties"]["number"] == "[integer, 16610 bits]"
+    assert event["properties"]["linked"] == [
+        ["[circular]", ["[circular]", "[circular]"]],
+        [["[circular]", "[circular]"], "[circular]"],
+    ]
+    assert event["properties"]["object"] == "[Failing]"
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError(SECRET)
+
+
+def test_an_exception_that_cannot_be_shown_is_told_by_its_class(sink: MemorySink) -> None:
+    with posthog_llm.context(posthog_client=sink), pytest.raises(Mute), span("s"):
+        raise Mute
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_error"] == {"type": "Mute"}
+
+
+@every_provider
+def test_a_request_that_is_nested_deep_is_still_told(drive: Driver, sink: MemorySink) -> None:
+    deep = json.loads("[" * 300 + "]" * 300)
+    drive.ask(drive.ours(posthog_client=sink), messages=[{"role": "user", "content": deep}])
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_requested_model"] == "m"
+    assert "[nested too deep]" in json.dumps(event.properties["$ai_input"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..narrowing import is_dict
 from ..privacy import restricted
 
 CONTENT = frozenset(
@@ -46,7 +47,6 @@ def _is_callers(name: str, value: Any, asked_for: Any) -> bool:
 
 
 def _restricted(name: str, value: Any) -> Any:
-    if name == "$ai_error" and isinstance(value, dict):
-        error: dict[str, Any] = value
-        value = {field: error[field] for field in _ERROR_FIELDS if field in error}
+    if name == "$ai_error" and is_dict(value):
+        value = {field: value[field] for field in _ERROR_FIELDS if field in value}
     return restricted(value, is_name=name in _NAMES)

@@ -131,7 +131,8 @@ def _is_plain(value: Any) -> bool:
             return True
         item = waiting.pop()
         if is_mapping(item):
-            if len(item) > _MOST_NODES or not all(isinstance(name, str) for name in item):
+            names: list[Any] = list(item)
+            if len(names) > _MOST_NODES or not all(isinstance(name, str) for name in names):
                 return False
             waiting.extend(item.values())
         elif is_sequence(item):

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from ..media import described, described_field
+from ..narrowing import is_dict
 from .credentials import HIDDEN, address_without_credentials, without_credentials
 from .plain import TOO_MUCH, opened
 from .restriction import WITHHELD, is_word
@@ -19,7 +20,10 @@ _MOST_NODES = 250_000
 """Values inside others that one event shows. The fewest bytes that a value takes are two, and
 PostHog takes no event with more."""
 _MOST_CHARACTERS = 32 << 20
-"""Characters of all its texts together: a text that stands in many places counts for each."""
+"""Characters of its texts that are kept whole, together: a text that stands in many places counts
+for each."""
+_SHORT = 200
+"""Characters that are kept of every text beyond."""
 _MOST_SECONDS = 5.0
 """Seconds that one event may take, the redactor's own not counted."""
 _LONGEST_OWN = 256 << 10
@@ -98,7 +102,7 @@ class Cleaner:
     def properties(self, given: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
         """Yield properties of the caller's by their names, each cleaned by itself."""
         pairs = opened(given, self._nodes, self._until)
-        for name, value in pairs.items() if type(pairs) is dict else ():
+        for name, value in pairs.items() if is_dict(pairs) else ():
             yield _as_key(name), self.plain(value)
 
     def label(self, text: str) -> str:
@@ -217,15 +221,14 @@ class Cleaner:
         return self._redacted(self._without_secrets(key), redact)
 
     def _string(self, text: str, key: str, owner: Any, redact: Redact | None) -> str:
-        self._characters -= len(text)
-        if self._characters < 0:
-            self.cut += len(text)
-            return TOO_MUCH
         shown = text if self._keep_media else _shown(text, key, owner)
         if shown is not text:
             return shown
         text = self._redacted(self._without_secrets(text), redact)
-        return text if self._longest is None else self._shortened(text, self._longest)
+        if self._longest is not None:
+            text = self._shortened(text, self._longest)
+        self._characters -= len(text)
+        return text if self._characters >= 0 else self._shortened(text, _SHORT)
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:

@@ -15,6 +15,7 @@ from datetime import time as time_of_day
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,8 +23,8 @@ from ..narrowing import is_collection, is_mapping
 
 _BINARY: Any = (bytes, bytearray, memoryview)
 _ITERATED: dict[Any, Any] = {
-    dict: dict.values,
-    **{kind: kind.__iter__ for kind in (list, tuple, set, frozenset, deque)},
+    dict: attrgetter("values")(dict),
+    **{kind: attrgetter("__iter__")(kind) for kind in (list, tuple, set, frozenset, deque)},
 }
 """Containers, and what goes through their items without their own code."""
 _WRITTEN_OUT = ("model_dump", "__dataclass_fields__", "__attrs_attrs__")
@@ -51,7 +52,7 @@ def opened(value: Any, most: int, until: float) -> Any:
 
 def _name(value: Any) -> str:
     cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
-    return type.__getattribute__(cls, "__name__")
+    return str(type.__getattribute__(cls, "__name__"))
 
 
 def _taken(items: Iterable[Any], most: int, until: float) -> Iterator[Any]:
@@ -77,13 +78,14 @@ def _as_plain(value: Any, most: int) -> Any:
     if isinstance(value, _BINARY):
         return f"[binary, {len(value)} bytes]"
     cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if dataclasses.is_dataclass(cls) and not callable(getattr(value, "model_dump", None)):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(cls)}
+    dump: Any = None if issubclass(cls, type) else getattr(value, "model_dump", None)
+    if hasattr(cls, "__dataclass_fields__") and not callable(dump):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if not _is_within(value, most):
         return TOO_MUCH  # its own code would walk all of it
-    if callable(dump := getattr(value, "model_dump", None)) and not issubclass(cls, type):
+    if callable(dump):
         return dump()
-    return f"[{cls.__name__}]" if cls.__str__ is object.__str__ else str(value)
+    return f"[{_name(value)}]" if cls.__str__ is object.__str__ else str(value)
 
 
 def _is_within(value: Any, most: int) -> bool:
@@ -103,7 +105,8 @@ def _parts(value: Any) -> Iterable[Any]:
     """Return what the text of a value is made of, where it is known to be made of others."""
     for kind, items in _ITERATED.items():
         if isinstance(value, kind):
-            return items(value)
+            found: Iterable[Any] = items(value)
+            return found
     cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
     if not any(hasattr(cls, mark) for mark in _WRITTEN_OUT) and cls is not SimpleNamespace:
         return ()

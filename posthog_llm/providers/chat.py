@@ -194,7 +194,7 @@ class _Folding:
         return Folded(body, self.first, self.ended or finished or bool(body.get("error")))
 
 
-def _held(owner: dict[str, Any], key: str, kind: Callable[[], Any]) -> Any:
+def held(owner: dict[str, Any], key: str, kind: Callable[[], Any]) -> Any:
     """Return the container that pieces of `key` are gathered in."""
     if type(owner.get(key)) is not kind:
         owner[key] = kind()
@@ -213,11 +213,11 @@ def _merge_delta(
         if value is None:
             continue
         if key == "tool_calls":
-            calls = _held(message, key, list)
+            calls = held(message, key, list)
             for part in _list(value):
                 said = (is_dict(part) and _merge_call(calls, part, latest)) or said
         elif key in ("function_call", "audio") and is_dict(value):
-            _merge_parts(_held(message, key, dict), value)
+            _merge_parts(held(message, key, dict), value)
             said = said or any(isinstance(v, str) and v for v in value.values())
         elif key in _TEXTS and isinstance(value, str):
             append(message, key, value)
@@ -248,7 +248,7 @@ def _merge_call(
         calls.append(call)
     for key, value in part.items():
         if is_dict(value):
-            _merge_parts(_held(call, key, dict), value)
+            _merge_parts(held(call, key, dict), value)
         elif value is not None and key != "index":
             call[key] = value
     return True

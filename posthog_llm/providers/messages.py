@@ -12,7 +12,7 @@ from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping, mapping
 from ..record import Answered, Asked, Usage
 from . import usage
-from .chat import as_prompt, text_or_none
+from .chat import as_prompt, held, text_or_none
 from .sse import Event, Folded, Run, append, joined, parse
 
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
@@ -176,9 +176,7 @@ class _Folding:
         """Take over fields that say something; usage is cumulative, field by field."""
         for key, value in part.items() if is_dict(part) else ():
             if key == "usage" and is_dict(value):
-                if not is_dict(self.body.get("usage")):
-                    self.body["usage"] = {}
-                self.body["usage"].update((k, v) for k, v in value.items() if v is not None)
+                held(self.body, key, dict).update({k: v for k, v in value.items() if v is not None})
             elif value is not None:
                 self.body[key] = value
 
@@ -202,9 +200,7 @@ class _Folding:
             self.json.setdefault(index, []).append(piece)
             self._note(offset)
         elif kind == "citations_delta" and delta.get("citation"):
-            if not is_list(block.get("citations")):
-                block["citations"] = []
-            block["citations"].append(delta["citation"])
+            held(block, "citations", list).append(delta["citation"])
 
     def _complete(self, offset: int, event: dict[str, Any]) -> None:
         """Take a chunk of the legacy text completions."""

@@ -12,7 +12,7 @@ from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping
 from ..record import Answered, Asked
 from . import usage
-from .chat import as_prompt, failure, text_or_none
+from .chat import as_prompt, failure, held, text_or_none
 from .sse import Event, Folded, append, joined, parse
 
 _NOT_PARAMETERS = frozenset({"input", "model", "tools", "instructions"})
@@ -150,9 +150,7 @@ def _append(
         append(item, key, text)
         return
     field = "summary" if "reasoning_summary" in kind else "content"
-    if not is_list(item.get(field)):
-        item[field] = []
-    parts: list[Any] = item[field]
+    parts: list[Any] = held(item, field, list)
     given = event.get(f"{field}_index")
     place = given if isinstance(given, int) else 0
     part = known.get((field, place))

@@ -130,7 +130,8 @@ def joined(body: dict[str, Any]) -> dict[str, Any]:
     waiting: list[Any] = [body]
     while waiting:
         container = waiting.pop()
-        pairs = container.items() if isinstance(container, dict) else enumerate(container)
+        of_dict = type(container) is dict  # pyright: ignore[reportUnknownArgumentType]
+        pairs: Iterable[Any] = container.items() if of_dict else enumerate(container)
         for key, value in list(pairs):
             if type(value) is _Pieces:
                 container[key] = "".join(value)
