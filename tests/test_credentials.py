@@ -58,6 +58,12 @@ BY_NAME = [
     f"refresh_token={VALUE}",
     f"'accessToken': '{VALUE}'",
     f"token={VALUE}",
+    "token=correcthorse",
+    "{'sig': 'correcthorse'}",
+    "X-Auth-Token: correcthorse",
+    f"api_key%3D{VALUE}",
+    f"--api-key {VALUE}",
+    f"{{'authorization': ['Bearer {VALUE}']}}",
     f"token: {VALUE}",
     f"secret={VALUE}",
     f"secret: {VALUE}",
@@ -135,6 +141,10 @@ STAY = [
     "The password is required.",
     "temperature=0.7, top_p=1, seed=12345678",
     "Your secret santa is coming",
+    "Unexpected token: 'identifier'",
+    "Error code: 400 - {'error': {'code': 'model_not_found_404', 'param': None}}",
+    "error_code=context_length_exceeded, code: rate_limit_2",
+    "sorted(found, key=len)",
 ]
 
 

@@ -25,7 +25,9 @@ _PLACEHOLDERS = frozenset(
     | {"bearer", "token", "secret", "string", "EMPTY", "empty"}
 )
 """Keys that servers without any are given: they are words, and stand in texts as such."""
-_CARRIES = re.compile(r"auth|key|token|secret|cookie|credential|password|signature", re.IGNORECASE)
+_CARRIES = re.compile(
+    r"auth(?!or\b)|key|token|secret|cookie|credential|password|signature", re.IGNORECASE
+)
 _NO_SECRETS = frozenset({"idempotency-key", "x-stainless-idempotency-key", "sec-websocket-key"})
 _CERTAIN = frozenset(
     {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"}
@@ -69,10 +71,10 @@ def _of_header(name: str, value: str) -> Iterator[str]:
             yield from _of_basic(rest)
     elif _is_unlikely_a_word(value):
         yield value
-    if name != "x-api-key" and re.search(r"[=;, ]", rest or value):
-        parts = re.split(r"[\s;,]+", value)
-        values = (part.partition("=")[2].strip('"') for part in parts)
-        yield from filter(_is_unlikely_a_word, values)
+    for part in re.split(r"[\s;,]+", value):  # of a cookie, or of a scheme such as Digest
+        own = part.partition("=")[2].strip('"')
+        if _is_unlikely_a_word(own):
+            yield own
 
 
 def _of_basic(encoded: str) -> Iterator[str]:

@@ -82,11 +82,12 @@ def _is_random(text: str, least: int) -> bool:
 _STRONG = (
     r"(?:api|app|access|secret|private|subscription|account|client|shared|master|service|license"
     r"|signing|encryption|auth|storage|admin|project|bot|webhook)[_. -]?keys?"
-    r"|(?P<always>pass(?:word|wd|phrase|code)|pwd|client[_. -]?secret|secret)"
+    r"|(?P<always>pass(?:word|wd|phrase|code)|pwd|client[_. -]?secret|secret"
+    r"|x-[a-z-]{1,24}-(?:key|token|signature))"
     r"|(?:access|auth|refresh|id|session|security|bearer|api|csrf|xsrf)[_. -]?token"
-    r"|credentials?|x-[a-z-]{1,24}-(?:key|token|signature)|x-amz-(?:signature|credential)"
+    r"|credentials?|x-amz-credential"
 )
-_WEAK = r"(?<![a-z])(?:key|sid|code|auth|session|assertion)|token|sig(?:nature)?|hmac|nonce"
+_WEAK = r"(?<![a-z])(?:key|sid|auth|session|assertion)|(?P<token>token|sig(?:nature)?|hmac)"
 _WHOLE_LINE = r"(?:proxy-)?authorization|(?:set-)?cookie"
 _NAMED = re.compile(
     rf"(?i:(?P<line>{_WHOLE_LINE})|(?P<strong>{_STRONG})|(?P<weak>{_WEAK}))"
@@ -152,9 +153,16 @@ def _is_secret(match: re.Match[str]) -> bool:
     if match["strong"]:
         certain = match["direct"] or (match["always"] and ":" in match["sep"])
         return len(value) >= 3 and (bool(certain) or not _is_prose(value))
+    if _is_assigned(match) and " " not in value and len(value) >= (6 if match["token"] else 8):
+        return True
     if " " in value and not value.lower().startswith(("bearer", "basic", "token")):
         return False
     return len(value) >= _LONG or _is_random(value, 8)
+
+
+def _is_assigned(match: re.Match[str]) -> bool:
+    """Whether a name and its value stand as in code: `token=...`, `"token": ...`."""
+    return "=" in match["sep"] or (bool(match["token"]) and match["sep"][0] in "\\\"'")
 
 
 def _is_prose(value: str) -> bool:
@@ -166,7 +174,7 @@ def _is_prose(value: str) -> bool:
 
 _USER = re.compile(r"""(?<=://)[^\s/"'<>]{1,512}@""")
 _QUERY = re.compile(
-    r"""(?<=[?&;])(?P<name>[\w.%-]{0,40}(?:key|token|sig|signature|secret|password|pwd|auth"""
+    r"""(?<=[?&;])(?P<name>[\w.%-]{0,40}(?:key|token|sig|signature|secret|password|passwd|pass|pwd|auth"""
     r"""|credential|code|sid|session)=)[^&\s"'#;<>]{1,4096}""",
     re.IGNORECASE,
 )

@@ -22,8 +22,8 @@ _MOST = 100
 
 
 def is_word(text: str) -> bool:
-    """Whether a text is one short word, such as a code or a class has for its name."""
-    return _WORD.fullmatch(text) is not None
+    """Whether a text is one word, such as a code, a class or a model has for its name."""
+    return _NAME.fullmatch(text) is not None
 
 
 def restricted(value: Any, *, is_name: bool = False) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..narrowing import is_dict
+
 _DECODER = json.JSONDecoder(parse_constant=str)
 Event = tuple[int, bytes]
 """Offset of an event in the body, and its data."""
@@ -130,9 +132,9 @@ def joined(body: dict[str, Any]) -> dict[str, Any]:
     waiting: list[Any] = [body]
     while waiting:
         container = waiting.pop()
-        of_dict = type(container) is dict  # pyright: ignore[reportUnknownArgumentType]
-        pairs: Iterable[Any] = container.items() if of_dict else enumerate(container)
-        for key, value in list(pairs):
+        keys: list[Any] = list(container if is_dict(container) else range(len(container)))
+        for key in keys:
+            value: Any = container[key]
             if type(value) is _Pieces:
                 container[key] = "".join(value)
             elif isinstance(value, (dict, list)):
