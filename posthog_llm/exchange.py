@@ -16,6 +16,8 @@ _HEAD, _TAIL = 4 << 10, 8 << 10
 _WEIGHT = 2048
 """Bytes that a call weighs beside its content."""
 _MOST_NODES = 2000
+_LONGEST = 1 << 20
+"""Characters of what an exception says that are kept."""
 
 
 class Outcome(str, Enum):
@@ -171,7 +173,10 @@ class Exchange:
     deferred: bool = False
     """Whether sampling waits for the id of a background response."""
     sent: Any = None
-    """Headers of the request: for what they say of the session, and nothing else."""
+    """Headers of the request: for what they say of the session, and the credentials that must
+    not leave."""
+    url: Any = None
+    """URL of the request: for the credentials in it."""
     content: Any = None
     """What another library told of a call that was not seen on the wire; has `bare()`."""
     reader: Any = None
@@ -202,7 +207,7 @@ class Exchange:
     def release(self) -> None:
         """Let go of what was kept: the answer may live on in the caller's hands."""
         self.request = self.body = self.form = self.content = None
-        self.client = self.sent = None
+        self.client = self.sent = self.url = None
         self.chunks = self.times = self.tail = ()
 
     def _cut_stream(self) -> None:
@@ -229,10 +234,18 @@ def size_of(value: Any) -> int:
         kind = type(item)  # pyright: ignore[reportUnknownVariableType]
         if kind is str or kind is bytes:
             total += len(item)
-        elif kind is dict:
-            waiting.extend(item.values())
-        elif kind is list or kind is tuple:
-            waiting.extend(item)
+        elif kind is dict or kind is list or kind is tuple:
+            items: Any = item.values() if kind is dict else item
+            waiting.extend(itertools.islice(items, _MOST_NODES))
+            total += 8 * max(0, len(item) - _MOST_NODES)
         else:
             total += 8
     return total + 8 * len(waiting)
+
+
+def text_of(error: BaseException) -> str | None:
+    """Return what an exception says; `None` where its own code fails at that."""
+    try:
+        return str(error)[:_LONGEST]
+    except Exception:  # it is the user's class, on the user's thread
+        return None

@@ -14,7 +14,7 @@ from . import sampling
 from .arguments import GenerationArguments, StepArguments
 from .checks import checked, count, duration, field_of, moment, text, usd
 from .context import ambient, current
-from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of
+from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of, text_of
 from .narrowing import is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
@@ -203,7 +203,7 @@ def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
         return Outcome.CANCELLED, None
     found = getattr(error, "status_code", None)
     found = found if isinstance(found, int) else status
-    return Outcome.ERROR, Failure(type(error).__name__, str(error), status=found)
+    return Outcome.ERROR, Failure(type(error).__name__, text_of(error), status=found)
 
 
 def _record(exchange: Exchange) -> Record:

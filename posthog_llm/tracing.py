@@ -15,7 +15,7 @@ from . import sampling
 from .arguments import TraceArguments
 from .checks import checked, named, text
 from .context import NOTHING, ambient, current, decorated, merged, set_current
-from .exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
+from .exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of, text_of
 from .faults import guarded
 from .observe.event_ids import new_id
 from .observe.outbox import counted, outbox
@@ -251,7 +251,7 @@ def _outcome(error: BaseException | None) -> tuple[Outcome, Failure | None]:
         return Outcome.OK, None
     if isinstance(error, _CLOSED):
         return Outcome.CANCELLED, None
-    return Outcome.ERROR, Failure(type=type(error).__name__, message=str(error))
+    return Outcome.ERROR, Failure(type=type(error).__name__, message=text_of(error))
 
 
 def _record(exchange: Exchange) -> Record:

@@ -16,6 +16,8 @@ from ..narrowing import is_mapping, is_sequence, mapping
 from ..providers import openrouter
 
 SLOTS = ("metadata", "litellm_metadata")
+_MOST_NODES = 10_000
+"""Values inside a custom field that are looked at."""
 _TRUE = frozenset({"true", "1", "yes"})
 _ARGUMENTS = {
     "user_id": "distinct_id",
@@ -119,13 +121,25 @@ def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tup
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is what JSON holds: LiteLLM's own objects lie beside the caller's."""
-    if is_mapping(value):
-        names: list[Any] = list(value)
-        return all(isinstance(name, str) for name in names) and all(map(_is_plain, value.values()))
-    if is_sequence(value):
-        return all(map(_is_plain, value))
-    return isinstance(value, (str, int, float, bool))
+    """Whether a value is what JSON holds: LiteLLM's own objects lie beside the caller's.
+
+    This runs on the caller's thread: a value of more than `_MOST_NODES` is left out unwalked.
+    """
+    waiting = [value]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            return True
+        item = waiting.pop()
+        if is_mapping(item):
+            names: list[Any] = list(item)
+            if len(names) > _MOST_NODES or not all(isinstance(name, str) for name in names):
+                return False
+            waiting.extend(item.values())
+        elif is_sequence(item):
+            waiting.extend(item[:_MOST_NODES])
+        elif not isinstance(item, (str, int, float, bool)):
+            return False
+    return False
 
 
 def project(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Project | None:

@@ -117,12 +117,14 @@ def _body(endpoint: str, told: Told) -> Mapping[str, Any]:
     return mapping(_said(copy or plain(told.response)))
 
 
-def _said(value: Any) -> Any:
+def _said(value: Any, depth: int = 64) -> Any:
     """Leave out what says nothing: LiteLLM's answers hold every field that there could be."""
+    if depth == 0:
+        return value
     if is_mapping(value):
-        said = {name: _said(item) for name, item in value.items() if item is not None}
+        said = {name: _said(item, depth - 1) for name, item in value.items() if item is not None}
         return {k: v for k, v in said.items() if v != {} or value[k] == {}}
-    return [_said(item) for item in value] if is_list(value) else value
+    return [_said(item, depth - 1) for item in value] if is_list(value) else value
 
 
 def _doubt(answered: Answered, told: Told) -> None:

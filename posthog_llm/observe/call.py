@@ -7,7 +7,7 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import Any
 
-from ..exchange import Exchange, Failure, Outcome, Scope, Upload
+from ..exchange import Exchange, Failure, Outcome, Scope, Upload, text_of
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
@@ -49,7 +49,7 @@ class Call:
         exchange.last_attempt = self.elapsed()
         if exchange.attempts > 1 and exchange.request is not None:
             return
-        exchange.sent = request.headers
+        exchange.sent, exchange.url = request.headers, request.url
         files = options.files
         if files:
             fields = options.json_data
@@ -151,7 +151,7 @@ def _described(error: Exception) -> Failure:
     status = getattr(error, "status_code", None)
     return Failure(
         type=type(error).__name__,
-        message=str(error),
+        message=text_of(error),
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
