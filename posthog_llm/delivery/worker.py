@@ -24,6 +24,7 @@ from .background import Backgrounds
 from .destinations import Destinations, is_private, wait_no_longer
 from .dispatcher import Dispatcher
 from .filters import Refused, filtered
+from .pending import Pending
 from .stats import Stats
 
 _GATHER = 0.1
@@ -67,6 +68,7 @@ class Worker:
     def _begin(self) -> None:
         self._backgrounds = Backgrounds()
         self.dispatcher = Dispatcher(outbox.ring)
+        self.pending = Pending(outbox.ring)
         self._waiters: list[_Waiter] = []
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
@@ -156,9 +158,10 @@ class Worker:
             self._turn()
 
     def _due(self) -> float | None:
-        due = self.dispatcher.next_turn()
+        waits = (self.dispatcher.next_turn(), self.pending.due())
+        due = min((wait for wait in waits if wait is not None), default=None)
         if self.dispatcher.shelf.is_open:
-            due = min(due or 5.0, 5.0)
+            due = 5.0 if due is None else min(due, 5.0)
         return min(due or _POLL, _POLL) if self._waiters else due
 
     def _turn(self) -> None:
@@ -168,6 +171,7 @@ class Worker:
             try:
                 self.dispatcher.shelf.follow_settings()
                 self.dispatcher.adopt(self.destinations.find_for)
+                self.pending.let_go_due()
                 self._read_all()
                 self.dispatcher.turn(outbox.bytes)
                 self._serve_waiters()
@@ -236,12 +240,13 @@ class Worker:
         if thread is threading.current_thread():
             return False
         waiter.until = None if timeout is None else time.monotonic() + timeout
+        self.pending.settle(timeout)
         self._waiters.append(waiter)
         outbox.put(waiter)
         if thread is None or not thread.is_alive():
             return self._wait_here(waiter)
         self._hurry.set()
-        return waiter.done.wait(timeout)
+        return waiter.done.wait(None if timeout is None else waiter.left())
 
     def _wait_here(self, waiter: _Waiter) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""

@@ -33,7 +33,7 @@ from ..narrowing import is_list
 from ..observe.arguments import peel
 from ..observe.outer import is_told_above
 from . import attempt as attempts
-from . import built_in, metadata, urls
+from . import built_in, logged, metadata, urls
 from .attempt import Attempt
 
 __all__ = ["PostHogLogger"]
@@ -77,6 +77,7 @@ class PostHogLogger(_CustomLogger):
             )
         urls.let_through()
         built_in.silence()
+        logged.watch_threads()
         # Now, because a process that ends takes no new threads: its calls may be told then only.
         worker.attach(worker.destinations.find(self._defaults.client))
 
@@ -90,9 +91,10 @@ class PostHogLogger(_CustomLogger):
             attempts.begin(kwargs, self._attempt(kwargs, messages))
 
     @guarded
-    def _note_result(self, kwargs: Mapping[str, Any], response: Any) -> None:
-        if (found := attempts.of(kwargs)) is not None:
-            found.answered(response)
+    def _note_result(self, call: Any, response: Any) -> None:
+        found = attempts.of(getattr(call, "model_call_details", {}))
+        if found is not None and _is_whole(response):
+            found.answered(response, call)
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         self._listen(kwargs.get("litellm_logging_obj"))
@@ -108,8 +110,7 @@ class PostHogLogger(_CustomLogger):
     def _noting(self, call: Any, method: Any) -> Any:
         @functools.wraps(method)
         def noting(result: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if _is_whole(result):
-                self._note_result(call.model_call_details, result)
+            self._note_result(call, result)
             return method(result, *args, **kwargs)
 
         noting._posthog_llm = True  # type: ignore[attr-defined]
@@ -118,8 +119,7 @@ class PostHogLogger(_CustomLogger):
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
     ) -> None:
-        call = request_data.get("litellm_logging_obj")
-        self._note_result(getattr(call, "model_call_details", {}), response)
+        self._note_result(request_data.get("litellm_logging_obj"), response)
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Any = None, call_type: Any = None, **kwargs: Any

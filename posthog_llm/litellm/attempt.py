@@ -21,13 +21,14 @@ from typing import Any
 
 from .. import sampling
 from ..context import NOTHING, ambient, current
+from ..delivery.worker import worker
 from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
 from ..faults import guarded
 from ..narrowing import mapping
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
 from ..observe.outbox import outbox
-from . import metadata, reading
+from . import logged, metadata, reading
 from .told import Told, endpoint_of, is_told_outside, payload_of
 
 log = logging.getLogger("posthog_llm")
@@ -60,6 +61,8 @@ class Attempt:
     response: Any = None
     """The answer, where it was seen before LiteLLM calls back."""
     ended_at: float | None = None
+    call: Any = None
+    """LiteLLM's object of the call that was answered, where it was seen."""
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
 
@@ -78,16 +81,24 @@ class Attempt:
         if getattr(self, "_open", None):
             self.let_go()
 
-    def answered(self, response: Any) -> None:
+    def answered(self, response: Any, call: Any = None) -> None:
         """Note an answer inline: LiteLLM's own callback may come late, or never."""
-        self.response, self.ended_at = response, time.time()
+        if not self._open:
+            return
+        is_first = self.response is None
+        self.response, self.call, self.ended_at = response, call, time.time()
+        if is_first:
+            outbox.start()
+            worker.pending.add(self)
 
+    @guarded
     def let_go(self) -> None:
         """Tell an attempt that LiteLLM will say no more of."""
         if not self._open or self._process != os.getpid():
             return  # what the parent of a fork has not told, the parent tells
         if self.response is not None:
-            self.end(Outcome.OK)
+            self.kwargs, response = logged.as_logged(self.call, self.kwargs, self.response)
+            self.end(Outcome.OK, response)
         else:
             self.end(Outcome.DROPPED if self.kwargs.get("stream") else Outcome.CANCELLED)
 
@@ -105,10 +116,11 @@ class Attempt:
         except IndexError:
             return
         kwargs, self.kwargs = self.kwargs, {}
+        answer = self.response if response is None else response
+        self.response = self.call = None
         _remember(kwargs)
         if self.quiet or _is_off(kwargs):
             return
-        answer = self.response if response is None else response
         exchange = self._exchange(kwargs, answer, outcome)
         if exchange is None:
             return
