@@ -167,6 +167,35 @@ def test_openai_sdk(gateway: Gateway, stream: bool) -> None:
 
 
 @needs_gateway
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_a_client_that_leaves_amid_a_stream(gateway: Gateway, path: str) -> None:
+    if path.endswith("completions"):
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
+        delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        slow = Reply.stream([{**chunk, "choices": [delta]}] * 100)
+    else:
+        piece = {"type": "response.output_text.delta", "item_id": "m", "delta": "word "}
+        place = {"output_index": 0, "content_index": 0}
+        slow = Reply.stream([{**piece, **place, "sequence_number": n} for n in range(100)])
+    slow.delay = 0.05
+    gateway.provider.script(path.removeprefix("/v1"), slow)
+    body = {"model": "mine", "messages": ASK, "input": "hi", "stream": True}
+    request = urllib.request.Request(
+        gateway.url + path,
+        json.dumps(body).encode(),
+        {"Authorization": f"Bearer {MASTER}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        answer.readline()
+    (event,) = gateway.told(1)
+    told = event["properties"]
+    assert told["$ai_is_error"] is False
+    assert told["posthog_llm_outcome"] == "closed_early"
+    invented = ("tokens", "cost_usd", "$ai_usage", "$ai_stop_reason")
+    assert not [name for name in told if name.endswith(invented)]
+
+
+@needs_gateway
 def test_retry_and_failure(gateway: Gateway) -> None:
     refused = Reply.json({"error": {"message": "busy"}}, status=500)
     gateway.provider.script("/chat/completions", refused)
@@ -212,6 +241,22 @@ def test_our_client_before_our_gateway(gateway: Gateway) -> None:
     sink.wait_for(2)
     (event,) = gateway.told(1)
     assert event["properties"]["$ai_input"] == ASK
+
+
+@needs_gateway
+@pytest.mark.parametrize("delay", [0.0, 0.5], ids=["quick PostHog", "slow PostHog"])
+def test_terminated_after_calls(
+    provider: ScriptedProvider, receiver: PostHogReceiver, tmp_path: Path, delay: float
+) -> None:
+    gateway = Gateway(provider, receiver, tmp_path)
+    gateway.wait()
+    receiver.fault, receiver.delay = "slow", delay
+    for _ in range(20):
+        assert gateway.post("/v1/embeddings", {"model": "vectors", "input": "a"})[0] == 200
+    ended_at = time.monotonic()
+    gateway.stop()
+    assert time.monotonic() - ended_at < 10
+    assert len(receiver.wait_for(20, timeout=1.0)) == 20
 
 
 PROGRAM = """

@@ -16,7 +16,10 @@ _MOST = 1024
 
 def is_url(host: str) -> bool:
     """Whether a PostHog can be reached at `host`: a http(s) URL that names one."""
-    parts = urlsplit(host)
+    try:
+        parts = urlsplit(host)
+    except ValueError:  # such as a bracket that is never closed
+        return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 

@@ -22,9 +22,10 @@ from .destinations import Destinations
 from .dispatcher import Dispatcher
 from .ending import Ending
 from .official import load
+from .pending import Pending
 from .room import Room
 from .stats import Stats
-from .waiter import Waiter
+from .waiter import Waiter, Waiters
 
 _GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
@@ -48,7 +49,8 @@ class Worker:
     def _begin(self) -> None:
         self.dispatcher = Dispatcher(outbox.ring)
         self._builder = Builder(self.dispatcher, self._find, self._breathe)
-        self._waiters: list[Waiter] = []
+        self.pending = Pending(outbox.ring)
+        self._waiters = Waiters()
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
@@ -169,7 +171,8 @@ class Worker:
             self.turn()
 
     def _due(self) -> float | None:
-        due = self.dispatcher.next_turn()
+        waits = (self.dispatcher.next_turn(), self.pending.due())
+        due = min((wait for wait in waits if wait is not None), default=None)
         return min(_POLL if due is None else due, _POLL) if self._waiters else due
 
     def turn(self, patience: float = -1) -> None:
@@ -183,10 +186,12 @@ class Worker:
             try:
                 outbox.look()
                 self.dispatcher.shelf.follow_settings()
+                self.pending.let_go_due()
                 self._read_all()
                 self.dispatcher.turn(outbox.bytes)
                 self.dispatcher.adopt(self.destinations.find_for)
-                self._serve_waiters()
+                if self._waiters.serve(self.dispatcher):
+                    self._hurry.set()
             except BaseException as error:  # whatever it is, the thread must live on
                 report("worker", error)
 
@@ -248,12 +253,13 @@ class Worker:
         if thread is threading.current_thread():
             return False
         waiter.until = None if timeout is None else time.monotonic() + timeout
-        self._waiters.append(waiter)
+        self.pending.settle(timeout)
+        self._waiters.add(waiter)
         outbox.put(waiter)
         if thread is None or not thread.is_alive():
             return self._wait_here(waiter)
         self._hurry.set()
-        return waiter.done.wait(timeout)
+        return waiter.done.wait(None if timeout is None else waiter.left())
 
     def _wait_here(self, waiter: Waiter) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
@@ -262,22 +268,6 @@ class Worker:
             if waiter.done.is_set() or not waiter.left():
                 return waiter.done.is_set()
             outbox.rest(min(0.02, waiter.left()))
-
-    def _serve_waiters(self) -> None:
-        for waiter in list(self._waiters):
-            if waiter.number is not None and self._is_served(waiter, waiter.number):
-                waiter.done.set()
-            if waiter.done.is_set() or not waiter.left():
-                self._waiters.remove(waiter)
-            elif waiter.client is None:
-                self.dispatcher.hurry(waiter.left())
-        if self._waiters:
-            self._hurry.set()
-
-    def _is_served(self, waiter: Waiter, number: int) -> bool:
-        if waiter.client is not None:
-            return self.dispatcher.has_handed_over(waiter.client, number)
-        return self.dispatcher.is_settled(number)
 
     def stats(self) -> Stats:
         """Return what the counts are now."""

@@ -21,12 +21,14 @@ from typing import Any
 
 from .. import sampling
 from ..context import NOTHING, ambient, current
+from ..delivery.worker import worker
 from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
+from ..faults import guarded
 from ..narrowing import mapping
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
 from ..observe.outbox import counted, outbox
-from . import metadata, reading
+from . import logged, metadata, reading
 from .told import Told, endpoint_of, is_told_outside, payload_of
 
 log = logging.getLogger("posthog_llm")
@@ -59,6 +61,10 @@ class Attempt:
     response: Any = None
     """The answer, where it was seen before LiteLLM calls back."""
     ended_at: float | None = None
+    call: Any = None
+    """LiteLLM's object of the call that was answered, where it was seen."""
+    is_partial: bool = False
+    """Whether the answer is what came before the gateway's client left."""
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
 
@@ -77,16 +83,25 @@ class Attempt:
         if getattr(self, "_open", None):
             self.let_go()
 
-    def answered(self, response: Any) -> None:
+    def answered(self, response: Any, call: Any = None) -> None:
         """Note an answer inline: LiteLLM's own callback may come late, or never."""
-        self.response, self.ended_at = response, time.time()
+        if not self._open:
+            return
+        is_first = self.response is None
+        self.response, self.call, self.ended_at = response, call, time.time()
+        self.is_partial = is_first and metadata.is_left(self.kwargs)
+        if is_first:
+            outbox.start()
+            worker.pending.add(self)
 
+    @guarded
     def let_go(self) -> None:
         """Tell an attempt that LiteLLM will say no more of."""
         if not self._open or self._process != os.getpid():
             return  # what the parent of a fork has not told, the parent tells
         if self.response is not None:
-            self.end(Outcome.OK)
+            self.kwargs, response = logged.as_logged(self.call, self.kwargs, self.response)
+            self.end(Outcome.OK, response)
         else:
             self.end(Outcome.DROPPED if self.kwargs.get("stream") else Outcome.CANCELLED)
 
@@ -104,10 +119,14 @@ class Attempt:
         except IndexError:
             return
         kwargs, self.kwargs = self.kwargs, {}
+        answered = self.response is not None
+        answer = self.response if response is None else response
+        if outcome is Outcome.OK and (self.is_partial if answered else metadata.is_left(kwargs)):
+            outcome = Outcome.CLOSED_EARLY
+        self.response = self.call = None
         _remember(kwargs)
         if self.quiet or _is_off(kwargs):
             return
-        answer = self.response if response is None else response
         exchange = self._exchange(kwargs, answer, outcome)
         if exchange is None:
             return
@@ -175,6 +194,28 @@ def of(kwargs: Mapping[str, Any]) -> Attempt | None:
     """Return the attempt in LiteLLM's record of a call."""
     found = kwargs.get(_KEY)
     return found if isinstance(found, Attempt) else None
+
+
+@guarded
+def answered(call: Any, response: Any) -> None:
+    """Note the answer to the attempt in the record of `call`, LiteLLM's object."""
+    found = of(getattr(call, "model_call_details", {}))
+    if found is not None and _is_whole(response):
+        found.answered(response, call)
+
+
+@guarded
+def failed(call: Any, error: BaseException | None) -> None:
+    """Tell that the attempt in the record of `call` failed; an answered one did not."""
+    found = of(getattr(call, "model_call_details", {}))
+    if found is not None and found.response is None:
+        found.end(Outcome.ERROR, error=error)
+
+
+def _is_whole(response: Any) -> bool:
+    if response is None or type(response).__name__.endswith("Stream"):
+        return False
+    return not any(hasattr(response, name) for name in ("__next__", "__anext__", "__aiter__"))
 
 
 def _remember(kwargs: Mapping[str, Any]) -> None:
