@@ -21,8 +21,6 @@ from .project import DEFAULT_HOST, Project
 
 log = logging.getLogger("posthog_llm")
 _YES = frozenset({"1", "true", "yes", "on"})
-
-
 _LIFECYCLE = ("flush", "join", "shutdown")
 _passing: ContextVar[bool] = ContextVar("posthog_llm_passing", default=False)
 """Whether a client is flushed by us, or inside a call of its user's that has delivered."""

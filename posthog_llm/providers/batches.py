@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -103,12 +104,11 @@ def _record(exchange: Exchange, name: str, answer: Mapping[str, Any]) -> Record:
 def load_prices() -> None:
     """Import the book of prices, where it is installed: on a caller's thread, never the worker's.
 
-    Its first look-up imports the rest of it.
+    Its first look-ups import the rest of it.
     """
-    with contextlib.suppress(ImportError, LookupError):
-        from genai_prices import Usage, calc_price
-
-        calc_price(Usage(), "", provider_id="anthropic")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("genai_prices")
+        _cost(Usage(1, 1, cache_read_tokens=1, cache_write_tokens=1), "claude-sonnet-4-5")
 
 
 def _cost(usage: Usage, model: str | None) -> float | None:
