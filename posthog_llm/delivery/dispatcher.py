@@ -242,18 +242,10 @@ class Dispatcher:
 
     def stats(self, waiting: int) -> Stats:
         """Return the counts; `waiting`: bytes of calls that were not read yet."""
-        ledger = self.ledger
         # At once, whatever thread asks: no code of Python's runs while a list is made.
         oldest = next(iter(list(self.entries.values())), None)
-        return Stats(
-            captured=ledger.captured,
-            delivered=ledger.delivered,
-            trimmed=ledger.trimmed,
-            dropped=dict(ledger.dropped),
-            spooled=self.shelf.count,
-            queue_bytes=self.bytes + max(0, waiting),
-            oldest_age=None if oldest is None else time.monotonic() - oldest[1].since,
-        )
+        age = None if oldest is None else time.monotonic() - oldest[1].since
+        return self.ledger.stats(self.shelf.count, self.bytes + max(0, waiting), age)
 
     def keep_bound(self, others: int) -> None:
         """Give up the oldest content, then events, until few enough bytes are held.

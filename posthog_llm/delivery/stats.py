@@ -67,6 +67,18 @@ class Ledger:
         while events:
             self.lose(*events.popleft())
 
+    def stats(self, spooled: int, queue_bytes: int, oldest_age: float | None) -> Stats:
+        """Return the counts, with what the caller knows of what still waits."""
+        return Stats(
+            captured=self.captured,
+            delivered=self.delivered,
+            trimmed=self.trimmed,
+            dropped=dict(self.dropped),
+            spooled=spooled,
+            queue_bytes=queue_bytes,
+            oldest_age=oldest_age,
+        )
+
     def next_line(self) -> Iterator[float]:
         """Yield in how many seconds there is something to tell."""
         if self._untold:

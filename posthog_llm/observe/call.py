@@ -60,9 +60,16 @@ class Call:
             body = _content(request)
             exchange.request = body if exchange.keep_media else _kept(body)
 
-    def refused_usage(self, error: Exception) -> bool:
-        """Whether the provider refused only the usage option that we added."""
-        return bool(self.injector and _refused(self.injector, error))
+    def goes_on_without_usage(self, error: Exception) -> bool:
+        """Whether the usage option that we added may be why the provider refused.
+
+        The attempt with it was none of the SDK's, and its body not what the caller asked.
+        """
+        if self.injector is None or not _left_out(self.injector, error):
+            return False
+        self.exchange.attempts -= 1
+        self.exchange.request = None
+        return True
 
     # -- the answer ----------------------------------------------------------------
 
@@ -84,10 +91,13 @@ class Call:
             exchange.body = response.content
         return False
 
-    @staticmethod
-    def keeps(headers: Any) -> bool:
-        """Whether the body may hold text; sound and pictures are only counted."""
-        return not headers.get("content-type", "").startswith(_BINARY)
+    def keeps(self, headers: Any) -> bool:
+        """Whether the body may hold text; sound and pictures are only counted.
+
+        The SDK reads what it asked to be streamed as text, whatever it is called.
+        """
+        kind: str = headers.get("content-type", "").lower()
+        return self.exchange.streamed or not kind.startswith(_BINARY)
 
     # -- the end -------------------------------------------------------------------
 
@@ -117,6 +127,14 @@ class Call:
         else:
             self.end(Outcome.CANCELLED)
 
+    def undecodable(self, error: Exception) -> None:
+        """End the call because its answer cannot be decoded.
+
+        Whether the caller gets to see that, the answer tells: after a stream's last event the
+        SDK reads no more of it.
+        """
+        self.end(Outcome.CLOSED_EARLY, _failure(error))
+
     def __enter__(self) -> Call:
         return self
 
@@ -136,8 +154,8 @@ class Call:
 
 
 @guarded
-def _refused(injector: stream_usage.Injector, error: Exception) -> bool:
-    return injector.refused(error)
+def _left_out(injector: stream_usage.Injector, error: Exception) -> bool:
+    return injector.leave_out(error)
 
 
 def _failure(error: Exception) -> Failure:

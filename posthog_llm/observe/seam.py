@@ -15,6 +15,7 @@ from ..faults import guarded
 from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
+from ..providers.hosts import reports_usage_unasked
 from . import body, stream_usage
 from .abandoned import loosen_response, loosening
 from .call import Call
@@ -34,7 +35,7 @@ def request(client: Any, options: Any, send: Callable[[], Any]) -> Any:
         try:
             return remember(send(), call)
         except Exception as error:
-            if not call.refused_usage(error):
+            if not call.goes_on_without_usage(error):
                 raise
         return remember(send(), call)
 
@@ -49,7 +50,7 @@ async def arequest(client: Any, options: Any, send: Callable[[], Awaitable[Any]]
         try:
             return remember(await send(), call)
         except Exception as error:
-            if not call.refused_usage(error):
+            if not call.goes_on_without_usage(error):
                 raise
         return remember(await send(), call)
 
@@ -94,7 +95,7 @@ def _started(client: Any, options: Any) -> Call | None:
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
     streamed = _streams(options)
     injector = None
-    if streamed and endpoint.streams_usage and client._posthog_stream_usage:
+    if streamed and endpoint.streams_usage and _wants_usage(client):
         injector = stream_usage.Injector(str(client.base_url))
     call = Call(endpoint.name, scope, injector)
     call.exchange.base_url = getattr(client, "_base_url", None) or client.base_url
@@ -110,6 +111,12 @@ def _started(client: Any, options: Any) -> Call | None:
 def _in_background(endpoint: str, options: Any) -> bool:
     body = options.json_data
     return endpoint == "response_poll" or (is_dict(body) and bool(body.get("background")))
+
+
+def _wants_usage(client: Any) -> bool:
+    """Whether a stream's usage must be asked for; some report it unasked."""
+    unasked = client._posthog_openrouter or reports_usage_unasked(str(client.base_url))
+    return bool(client._posthog_stream_usage and not unasked)
 
 
 def _model(options: Any) -> str | None:
@@ -144,6 +151,8 @@ def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
 def _observe(call: Call, response: Any, more: dict[str, Any]) -> dict[str, Any] | None:
     remember_request(response.request, call)  # a hook may have sent another one than was built
     if not call.answered(response):
+        if call.injector:
+            call.injector.hide_in_memory(response)
         return None
     loosen_response(response)
     body.wrap(response, call)
