@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from .. import event
@@ -76,6 +76,7 @@ class Worker:
         """Start anew in a forked child, where the thread does not exist."""
         self.dispatcher.shelf.leave()
         self.destinations.forget()
+        children.disconnect()
         self._begin()
 
     # -- life --------------------------------------------------------------------
@@ -171,7 +172,7 @@ class Worker:
                 report("worker", error)
 
     @contextlib.contextmanager
-    def _alone(self, patience: float) -> Iterator[bool]:
+    def _alone(self, patience: float) -> Generator[bool, None, None]:
         """Have the turn; False: another thread, whose filter may not end, kept it all the time."""
         if not self._turning.acquire(timeout=patience):
             yield False
