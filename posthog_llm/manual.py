@@ -62,7 +62,8 @@ def capture_generation(**told: Unpack[GenerationArguments]) -> str:
         )
 
     `model` is needed; `arguments.GenerationArguments` says what each argument is. Contexts,
-    traces and spans hold, as for a wrapped call.
+    traces and spans hold, as for a wrapped call. Where too much waits to be sent, it waits for
+    room: 10 seconds at most, 0.1 in a thread that runs an event loop.
 
     Raises `TypeError` or `ValueError` that names the argument.
     """

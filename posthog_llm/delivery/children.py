@@ -5,9 +5,11 @@ Nothing here is imported for it: where a library is not loaded, no child of its 
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..faults import guarded
@@ -36,8 +38,22 @@ def watch(deliver: Callable[[float | None], object]) -> None:
     _watch_celery()
 
 
-def _deliver() -> None:
-    """Deliver what this process captured; a forked child that captured nothing has nothing."""
+@guarded
+def disconnect() -> None:
+    """Give a forked child connections of its own, where the official client's first 7.x do not.
+
+    Two processes that write to one connection read each other's answers, and send again.
+    """
+    request: Any = sys.modules.get("posthog.request")
+    if hasattr(request, "_session") and not hasattr(request, "reset_sessions"):
+        request._session = copy.deepcopy(request._session)  # without its open connections
+
+
+def _deliver(**_: Any) -> None:
+    """Deliver what this process captured; a forked child that captured nothing has nothing.
+
+    Celery says by name which process ends.
+    """
     if deliver := _started.get(os.getpid()):
         deliver(None)
 
@@ -50,17 +66,13 @@ def _watch_multiprocessing(name: str) -> None:
     _at_end_of_child(name)
     # A child starts by forgetting all exit functions, ours too where its module made the first
     # call while it was imported.
-    util.register_after_fork(_deliver, lambda _: _started_here() and _at_end_of_child(name))
-
-
-def _started_here() -> bool:
-    return os.getpid() in _started
+    util.register_after_fork(_deliver, partial(_at_end_of_child, name))
 
 
 @guarded
-def _at_end_of_child(name: str) -> None:
+def _at_end_of_child(name: str, _: object = None) -> None:
     process: Any = sys.modules[f"{name}.process"]
-    if process.parent_process() is None:
+    if os.getpid() not in _started or process.parent_process() is None:
         return
     sys.modules[f"{name}.util"].Finalize(None, _deliver, exitpriority=_LAST)
     pool: Any = imported(f"{name}.pool")
@@ -73,4 +85,4 @@ def _at_end_of_child(name: str) -> None:
 def _watch_celery() -> None:
     ends = getattr(imported("celery.signals"), "worker_process_shutdown", None)
     if ends is not None:
-        ends.connect(lambda **_: _deliver(), weak=False)
+        ends.connect(_deliver, weak=False)

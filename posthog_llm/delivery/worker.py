@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ..faults import guarded, report
@@ -74,6 +74,7 @@ class Worker:
     def forget(self) -> None:
         """Start anew in a forked child, where the thread does not exist."""
         self.destinations.forget()
+        children.disconnect()
         self._begin()
 
     # -- life --------------------------------------------------------------------
@@ -196,7 +197,7 @@ class Worker:
                 report("worker", error)
 
     @contextlib.contextmanager
-    def _alone(self, patience: float) -> Iterator[bool]:
+    def _alone(self, patience: float) -> Generator[bool, None, None]:
         """Have the turn; False: another thread, whose filter may not end, kept it all the time."""
         if not self._turning.acquire(timeout=patience):
             yield False
