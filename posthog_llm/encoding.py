@@ -187,6 +187,29 @@ def decoders(content_encoding: str) -> list[Codec]:
     return [reader for reader in readers if reader][::-1]
 
 
+def decoded(pieces: Iterable[bytes], codecs: list[Codec]) -> tuple[list[bytes], Exception | None]:
+    """Decode a body piece by piece; returns what came out, and what stopped it, if anything did."""
+    plain: list[bytes] = []
+    try:
+        for piece in pieces:
+            for codec in codecs:
+                piece = codec.feed(piece)
+            plain.append(piece)
+    except Exception as error:  # whatever the packages raise: the body is broken from here on
+        return plain, error
+    return plain, None
+
+
+def unfinished(codecs: list[Codec]) -> Exception | None:
+    """Return why a body that was decoded whole is not whole; HTTP clients ask zstd alone."""
+    try:
+        for codec in codecs:
+            codec.flush()
+    except EOFError as error:
+        return error
+    return None
+
+
 def transcoder(response: Any, encoding: str, inner: Codec) -> Transcoder | None:
     """Return what runs `inner` over the plain text of `response`; `None` where nothing can.
 

@@ -12,8 +12,10 @@ import openai as sdk
 import pytest
 
 from posthog_llm.encoding import transcoder
+from posthog_llm.exchange import Exchange, Outcome, Scope
 from posthog_llm.observe import stream_usage
 from posthog_llm.observe.usage_chunk import UsageFilter
+from posthog_llm.providers.reading import read
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import AsyncDriver, Driver, comparable
@@ -321,3 +323,25 @@ def test_time_grows_as_an_event_does(piece: int, line_end: bytes, encoding: str)
         for pieces in (500, 8 * 500)
     )
     assert large < 32 * max(small, 0.0005)
+
+
+def seconds_to_read(pieces: int) -> float:
+    """Return the processor's time for reading an answer that came byte by byte."""
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\r\n\r\n'
+    body = event * (pieces // len(event))
+    found = Exchange("chat", "id", Scope(), 0.0, base_url="http://x", streamed=True)
+    found.chunks = [body[at : at + 1] for at in range(len(body))]
+    found.times = [0.0] * len(body)
+    found.outcome, found.headers = Outcome.CLOSED_EARLY, {"content-type": "text/event-stream"}
+    started = time.process_time()
+    record = read(found)
+    spent = time.process_time() - started
+    assert record.answered.output == [
+        {"role": "assistant", "content": "word" * (pieces // len(event))}
+    ]
+    return spent
+
+
+def test_time_to_read_grows_as_the_pieces_do() -> None:
+    small, large = (min(seconds_to_read(size) for _ in range(3)) for size in (10_000, 80_000))
+    assert large < 32 * small

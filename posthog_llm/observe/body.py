@@ -130,7 +130,7 @@ class _Body:
                 stamp(clock())
             else:
                 keeper.overflow(chunk)
-            if show:  # raises what the reader would get for a body that does not decode
+            if show and chunk:  # raises what the reader would get for a body that does not decode
                 chunk = show(chunk)
 
     def _through(self) -> Callable[[bytes], bytes]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..encoding import decoders
+from ..encoding import decoded, decoders
 from ..exchange import Exchange, Outcome
 from ..faults import guarded
 from ..imports import imported
@@ -57,8 +57,7 @@ def _lines(exchange: Exchange) -> bytes:
     if batch.codecs is None:
         batch.codecs = decoders(exchange.encoding) if exchange.encoding else []
     pieces = [exchange.body] if exchange.body is not None else [*exchange.chunks, *exchange.tail]
-    for codec in batch.codecs:
-        pieces = [codec.feed(piece) for piece in pieces]
+    pieces, _ = decoded(pieces, batch.codecs)
     body = batch.rest + b"".join(pieces)
     whole = len(body) if exchange.ended else body.rfind(b"\n") + 1
     batch.rest = body[whole:]

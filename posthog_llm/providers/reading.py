@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..encoding import decoders
+from ..encoding import decoded, decoders, unfinished
 from ..exchange import Exchange, Failure, Outcome, Scope
 from ..faults import guarded
 from ..media import without_blobs
@@ -233,21 +233,12 @@ def _decoded(exchange: Exchange) -> tuple[list[bytes], Failure | None]:
     if not exchange.encoding:
         return pieces, None
     codecs = decoders(exchange.encoding)
-    plain: list[bytes] = []
-    failure: Failure | None = None
-    try:
-        for piece in pieces:
-            for codec in codecs:
-                piece = codec.feed(piece)
-            plain.append(piece)
-        if exchange.outcome is Outcome.OK:
-            for codec in codecs:
-                codec.flush()
-    except Exception as error:  # the body is broken from here on
-        failure = Failure("DecodingError", str(error))
-    if exchange.cut or exchange.outcome is Outcome.ERROR:
-        return plain, None
-    return plain, exchange.failure or failure
+    plain, error = decoded(pieces, codecs)
+    if error is None and exchange.outcome is Outcome.OK:
+        error = unfinished(codecs)
+    if exchange.failure is not None:  # as the reader got it
+        return plain, exchange.failure
+    return plain, Failure("DecodingError", str(error)) if error and not exchange.cut else None
 
 
 def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) -> float | None:
