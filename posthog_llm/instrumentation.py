@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import wrapt
@@ -13,11 +14,12 @@ from .checks import checked
 from .context import NOTHING
 from .exchange import Arguments
 from .faults import guarded
-from .observe import seam
+from .observe import around, seam
 from .observe.client import ObservedClient
 from .observe.outbox import outbox
 
 _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
+_VERBS = ("get", "post", "put", "patch", "delete")
 _undo: dict[str, list[Callable[[], object]]] = {}
 """What takes our seam out of an SDK again, by its name; an SDK that is watched has an entry."""
 _hooked: set[str] = set()
@@ -55,7 +57,10 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
 
 
 def uninstrument() -> None:
-    """Undo `instrument`: the SDKs are as they were."""
+    """Undo `instrument`: the SDKs are as they were.
+
+    Where another library has put something around our seam meanwhile, it stays and does nothing.
+    """
     for steps in _undo.values():
         for step in reversed(steps):
             step()
@@ -75,10 +80,20 @@ def _put_in(sdk: Any) -> None:
         return
     outbox.prepare()  # some of it hangs on which SDK is there
     base = sdk._base_client
-    _wrap(steps, base.BaseClient, "_build_request", _build_request)
-    for cls, request in ((base.SyncAPIClient, _request), (base.AsyncAPIClient, _arequest)):
-        _wrap(steps, cls, "request", request)
-        _wrap(steps, cls, "_process_response", _process_response)
+    put = functools.partial(around.put, steps, functools.partial(_is_off, sdk.__name__))
+    put(base.BaseClient, "_build_request", _build_request)
+    for cls, request, sends in (
+        (base.SyncAPIClient, _request, seam.request),
+        (base.AsyncAPIClient, _arequest, seam.arequest),
+    ):
+        waits = sends is seam.arequest
+        put(cls, "request", request, waits)
+        put(cls, "_process_response", _process_response, waits)
+        for verb in _VERBS:
+            put(cls, verb, functools.partial(_verb, sends), waits)
+        for own in _subclasses(cls):
+            if "request" in vars(own):
+                put(own, "request", functools.partial(_others_request, sends), waits)
         for name in _SETTINGS:
             _set(steps, cls, name, getattr(ObservedClient, name))
         _set(steps, cls, "_posthog", _Settings())
@@ -91,41 +106,49 @@ class _Settings:
         return _defaults
 
 
-def _wrap(steps: list[Callable[[], object]], cls: Any, name: str, wrapper: Any) -> None:
-    _set(steps, cls, name, wrapt.FunctionWrapper(cls.__dict__[name], wrapper))
+def _is_off(sdk: str, client: Any) -> bool:
+    return sdk not in _undo or isinstance(client, ObservedClient)
+
+
+def _subclasses(cls: Any) -> Iterator[Any]:
+    for found in cls.__subclasses__():
+        if not issubclass(found, ObservedClient):
+            yield found
+            yield from _subclasses(found)
 
 
 def _set(steps: list[Callable[[], object]], cls: Any, name: str, value: Any) -> None:
-    before = cls.__dict__.get(name)
-    undo = (lambda: delattr(cls, name)) if before is None else (lambda: setattr(cls, name, before))
-    steps.append(undo)
+    steps.append(lambda: delattr(cls, name))
     setattr(cls, name, value)
 
 
-def _request(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    if isinstance(client, ObservedClient):
-        return wrapped(*args, **kwargs)
-    return seam.request(client, _options(args, kwargs), lambda: wrapped(*args, **kwargs))
+def _request(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    return seam.request(client, _options(args, kwargs), lambda: send(*args, **kwargs))
 
 
-def _arequest(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    if isinstance(client, ObservedClient):
-        return wrapped(*args, **kwargs)
-    return seam.arequest(client, _options(args, kwargs), lambda: wrapped(*args, **kwargs))
+def _arequest(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    return seam.arequest(client, _options(args, kwargs), lambda: send(*args, **kwargs))
+
+
+def _others_request(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    """Stand by around what another library, or a subclass, put in the place of `request`."""
+    return observed(client, _options(args, kwargs), lambda: send(*args, **kwargs), late=True)
+
+
+def _verb(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    """Stand by around `post`, for a client whose own `request` was replaced."""
+    asked = seam.Asked(args[0] if args else kwargs["path"], kwargs.get("body"))
+    return observed(client, asked, lambda: send(*args, **kwargs), late=True)
 
 
 def _options(args: Any, kwargs: Any) -> Any:
     return args[1] if len(args) > 1 else kwargs["options"]
 
 
-def _build_request(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    if isinstance(client, ObservedClient):
-        return wrapped(*args, **kwargs)
+def _build_request(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
     options = args[0] if args else kwargs["options"]
-    return seam.build_request(client, options, lambda: wrapped(*args, **kwargs))
+    return seam.build_request(client, options, lambda: send(*args, **kwargs))
 
 
-def _process_response(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    if not isinstance(client, ObservedClient):
-        kwargs = seam.see_response(client, kwargs["response"], kwargs)
-    return wrapped(*args, **kwargs)
+def _process_response(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    return send(*args, **seam.see_response(client, kwargs["response"], kwargs))

@@ -32,9 +32,17 @@ def peel(kwargs: dict[str, Any]) -> Arguments | None:
     return Arguments(**{NAMES[n]: checked(n, NAMES[n], value) for n, value in found.items()})
 
 
+class _Carried(str):
+    """Arguments that are text to whoever looks: other libraries wrap the SDK's methods."""
+
+    arguments: Arguments
+
+
 def carry(kwargs: dict[str, Any], arguments: Arguments) -> None:
     """Put `arguments` into the query options of an SDK method's `kwargs`."""
-    kwargs["extra_query"] = {**(kwargs.get("extra_query") or {}), CARRIER: arguments}
+    carried = _Carried()
+    carried.arguments = arguments
+    kwargs["extra_query"] = {**(kwargs.get("extra_query") or {}), CARRIER: carried}
 
 
 def detach(kwargs: dict[str, Any]) -> Arguments | None:
@@ -51,5 +59,5 @@ def detach(kwargs: dict[str, Any]) -> Arguments | None:
     rest["params"] = {key: value for key, value in params.items() if key != CARRIER}
     if not rest["params"]:
         del rest["params"]
-    arguments: Arguments = params[CARRIER]
-    return arguments
+    carried: _Carried = params[CARRIER]
+    return carried.arguments

@@ -37,9 +37,9 @@ def new_id() -> str:
     return f"{_prefix}{next(_numbers):012x}"
 
 
-def remember(result: T, call: Call) -> T:
+def remember(result: T, call: Call | None) -> T:
     """Note which event an answer belongs to, without touching the answer."""
-    if not call.streaming:
+    if call is not None and not call.streaming:
         _note(result, call.exchange.id)
     return result
 

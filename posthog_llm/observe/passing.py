@@ -14,6 +14,8 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ..exchange import Arguments
     from .call import Call
 
@@ -27,10 +29,11 @@ class _Layer:
         self._client: Any = client
         self._token: Token[_Layer | None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._token = _nearest.set(self)
+        return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self._client = None
         try:
             if self._token is not None:
@@ -65,20 +68,33 @@ class Underway(_Layer):
     """Between the client's `request` and what it sends: the observed call, or that there is none.
 
     Every request has its own, so that a request inside a hook never takes the outer's call.
+    Leaving it ends the call, but for a body that still streams.
     """
 
-    __slots__ = ("_call",)
+    __slots__ = ("begun", "call", "options")
 
-    def __init__(self, client: Any, call: Call | None) -> None:
+    def __init__(self, client: Any, options: Any) -> None:
         super().__init__(client)
-        self._call = call
+        self.options = options
+        self.begun = False
+        """Whether it is decided that there is a call, or none."""
+        self.call: Call | None = None
 
-    def __exit__(self, *_: object) -> None:
-        self._call = None
+    def __exit__(self, *raised: Any) -> None:
+        call, self.call, self.options = self.call, None, None
         super().__exit__()
+        if call is not None:
+            call.__exit__(*raised)
 
-    def call(self, client: Any) -> Call | None:
-        return self._call if client is self._client else None
+    def begin(self, call: Call | None) -> None:
+        self.call = call
+        self.begun = True
+
+    def goes_on_without_usage(self, error: Exception) -> bool:
+        return self.call is not None and self.call.goes_on_without_usage(error)
+
+    def is_of(self, client: Any) -> bool:
+        return self._client is client
 
 
 def is_given() -> bool:
@@ -92,7 +108,7 @@ def arguments_of(client: Any, url: str) -> Arguments | None:
     return layer.arguments(client, url) if isinstance(layer, Given) else None
 
 
-def call_of(client: Any) -> Call | None:
-    """Return the observed call that `client` is making; `None`: it is making none."""
+def underway(client: Any) -> Underway | None:
+    """Return the layer of the request that `client` is sending; `None`: it is sending none."""
     layer = _nearest.get()
-    return layer.call(client) if isinstance(layer, Underway) else None
+    return layer if isinstance(layer, Underway) and layer.is_of(client) else None

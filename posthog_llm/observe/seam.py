@@ -5,8 +5,9 @@ The client classes of ours and `instrument` share it; sync and async share all b
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import sampling
 from ..context import NOTHING, ambient, current
@@ -22,42 +23,76 @@ from .call import Call
 from .event_ids import remember, remember_request
 from .outbox import counted, outbox
 from .outer import HEADER, is_named_gateway, is_told_above
-from .passing import Underway, arguments_of, call_of
+from .passing import Underway, arguments_of, underway
 
 
-def request(client: Any, options: Any, send: Callable[[], Any]) -> Any:
-    """Send a request by the SDK, and observe it where it runs a model."""
-    call = _started(client, options)
-    if call is None:
-        with Underway(client, None):
-            return send()
-    with call, Underway(client, call):
+def request(client: Any, options: Any, send: Callable[[], Any], *, late: bool = False) -> Any:
+    """Send a request by the SDK, and observe it where it runs a model.
+
+    `late`: what `send` does may come back to this function for the same request, or go past it
+    to the SDK. So the call begins when the HTTP request is built, where nothing has begun it.
+    """
+    layer = _layer(client, options, late)
+    if layer is None:
+        return send()
+    with layer:
         try:
-            return remember(send(), call)
+            return remember(send(), layer.call)
         except Exception as error:
-            if not call.goes_on_without_usage(error):
+            if not layer.goes_on_without_usage(error):
                 raise
-        return remember(send(), call)
+        return remember(send(), layer.call)
 
 
-async def arequest(client: Any, options: Any, send: Callable[[], Awaitable[Any]]) -> Any:
+async def arequest(
+    client: Any, options: Any, send: Callable[[], Awaitable[Any]], *, late: bool = False
+) -> Any:
     """Do what `request` does, and await it."""
-    call = _started(client, options)
-    if call is None:
-        with Underway(client, None):
-            return await send()
-    with call, Underway(client, call):
+    layer = _layer(client, options, late)
+    if layer is None:
+        return await send()
+    with layer:
         try:
-            return remember(await send(), call)
+            return remember(await send(), layer.call)
         except Exception as error:
-            if not call.goes_on_without_usage(error):
+            if not layer.goes_on_without_usage(error):
                 raise
-        return remember(await send(), call)
+        return remember(await send(), layer.call)
+
+
+def _layer(client: Any, options: Any, late: bool) -> Underway | None:
+    """Return a layer for a request; `None` where one above has begun it."""
+    above = underway(client)
+    if above is not None and above.begun and above.options is options:
+        return None
+    layer = Underway(client, options)
+    if not late:
+        layer.begin(_started(client, options))
+    return layer
+
+
+class Asked(NamedTuple):
+    """What is known of a request before the SDK makes options of it."""
+
+    path: str
+    body: Any
+
+
+def _asked(known: Any, built: Any) -> Any:
+    """Return options that say what was asked for; some clients change them on the way."""
+    if not isinstance(known, Asked):
+        return known
+    options = copy.copy(built)
+    options.url, options.json_data = known
+    return options
 
 
 def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
     """Build one HTTP request of the observed call by the SDK."""
-    call = call_of(client)
+    layer = underway(client)
+    if layer is not None and not layer.begun:
+        layer.begin(_started(client, _asked(layer.options, options)))
+    call = None if layer is None else layer.call
     if call is None:
         return build()
     made = _with_usage(call.injector, options, build) if call.injector else build()
@@ -73,8 +108,10 @@ def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, 
 
     `more` is what else the SDK is told of the answer; returns what it is to be told.
     """
-    call = call_of(client)
-    return more if call is None else _observe(call, response, more) or more
+    layer = underway(client)
+    if layer is None or layer.call is None:
+        return more
+    return _observe(layer.call, response, more) or more
 
 
 @counted
