@@ -24,6 +24,14 @@ FRAMEWORKS = [
     *("llama-index-llms-openai==0.8.3", "llama-index-llms-anthropic==0.12.3"),
     "celery==5.7.0",
 ]
+# Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
+OTHERS = [
+    *("openai==3.54.0", "anthropic==2.12.0", "logfire==4.41.0", "langfuse==4.15.6"),
+    *("openinference-instrumentation-openai==0.1.66", "ddtrace==4.16.0"),
+    "openinference-instrumentation-anthropic==3.1.0",
+    "opentelemetry-instrumentation-openai==0.62.4",
+    "opentelemetry-instrumentation-anthropic==0.62.4",
+]
 
 
 def _groups(*names: str) -> list[str]:
@@ -89,6 +97,13 @@ def frameworks(session: nox.Session) -> None:
     """Test frameworks that are given our clients, or are watched by `instrument`."""
     session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
     session.run("pytest", "tests/test_frameworks.py", "tests/test_children.py", *session.posargs)
+
+
+@nox.session(python="3.12")
+def beside(session: nox.Session) -> None:
+    """Test `instrument` and our clients beside other libraries that watch the SDKs."""
+    session.install("-e", ".", *OTHERS, *_groups("test"))
+    session.run("pytest", "tests/test_beside_others.py", *session.posargs)
 
 
 @nox.session
