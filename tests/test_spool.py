@@ -92,17 +92,20 @@ def test_first_call_is_written_as_soon_as_any_other(children: Children, tmp_path
     """The first call of a process does not wait a tenth of a second for others to come."""
     children.receiver.fault = "hang"
 
-    def took() -> float:
+    def took() -> list[float]:
         code = """
-            ask(1)
-            ended = time.monotonic()
-            wait_until(lambda: posthog_llm.stats().captured == 1)
-            print(time.monotonic() - ended, flush=True)
+            for count in (1, 2):
+                ask(1)
+                ended = time.monotonic()
+                wait_until(lambda: posthog_llm.stats().captured == count)
+                print(time.monotonic() - ended, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
             """
-        return float(children.run(code, expect=-signal.SIGKILL, POSTHOG_LLM_SPOOL=tmp_path))
+        out = children.run(code, expect=-signal.SIGKILL, POSTHOG_LLM_SPOOL=tmp_path)
+        return [float(seconds) for seconds in out.split()]
 
-    assert any(took() < 0.1 for _ in range(5))
+    # The machine may be busy; then the second call takes long, too.
+    assert any(first < max(0.1, 3 * second) for first, second in (took() for _ in range(5)))
 
 
 # -- what it costs -------------------------------------------------------------------------
@@ -203,11 +206,11 @@ def test_idle_process_keeps_no_file_and_delivers_what_others_leave(
 
 
 def test_many_orphans_take_few_open_files(tmp_path: Path) -> None:
-    for number in range(20):
+    for number in range(40):
         orphan(tmp_path, [line(number)])
     directory = opened(tmp_path)
     found = claimed(directory)
-    assert len(found) == 8
+    assert len(found) == 32
     assert directory.is_looking
     seen = uuids(found)
     while found:  # each that is done makes room for another
@@ -217,7 +220,7 @@ def test_many_orphans_take_few_open_files(tmp_path: Path) -> None:
         for backlogs in directory.look(unfiltered, patient=False) or ():
             found += backlogs
             seen |= uuids(backlogs)
-    assert len(seen) == 20
+    assert len(seen) == 40
 
 
 # -- what is left on the disk --------------------------------------------------------------
@@ -354,10 +357,10 @@ def test_age_is_judged_by_clocks_that_can_be_right() -> None:
     age = Age(60.0)
     assert age.is_over(now - 100, now)
     assert not age.is_over(now - 10, now - 100)
-    for created in (0.0, now + YEAR, None, "damaged"):  # then the file tells
-        assert not age.is_over(created, now - 10)  # type: ignore[arg-type]
-        assert age.is_over(created, now - 100)  # type: ignore[arg-type]
-        assert not age.is_over(created, 0.0)  # type: ignore[arg-type]
+    for created in (0.0, now + YEAR):  # then the file tells
+        assert not age.is_over(created, now - 10)
+        assert age.is_over(created, now - 100)
+        assert not age.is_over(created, 0.0)
 
 
 def test_clock_that_steps_forward_drops_nothing() -> None:
@@ -408,6 +411,16 @@ def test_process_that_may_not_send_keeps_no_other_from_it(tmp_path: Path) -> Non
     backlogs = claimed(opened(tmp_path), lambda project, filtered: project)
     assert uuids(backlogs) == {uuid_of(1), uuid_of(2)}
     assert claimed(first) == []
+
+
+def test_damaged_entries_that_nobody_may_send_are_left_alone(tmp_path: Path) -> None:
+    path = orphan(tmp_path, [line(1, FILTERED)])
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("update events set created = null, uuid = null")
+        db.commit()
+    directory = opened(tmp_path, max_age=60)
+    assert claimed(directory) == []
+    assert directory.left == 1
 
 
 def test_what_nobody_may_send_is_given_up_in_its_time(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from .spool_file import SUFFIX, Address, Line, Row, SpoolFile, Stored
 from .spool_turns import turn
 
 _DAMAGED = ".damaged"
-_MOST_CLAIMED = 8
+_MOST_CLAIMED = 32
 """Files of ended processes that are open at once."""
 _LONGEST_LOOK = 0.02
 """Seconds that the worker looks for orphans before it sees to other work."""

@@ -35,9 +35,9 @@ class Age:
         stamp = created if self.is_likely(created) else found
         return self.is_likely(stamp) and self.now() - stamp > self.longest
 
-    def is_likely(self, stamp: object) -> bool:
+    def is_likely(self, stamp: float) -> bool:
         """Whether a clock that was right may have said so."""
-        return isinstance(stamp, float) and _EARLIEST < stamp < self.now() + _AHEAD
+        return _EARLIEST < stamp < self.now() + _AHEAD
 
     def of_file(self, path: str) -> float:
         """Return when a file was last written, or found first where its own time cannot be."""

@@ -85,7 +85,7 @@ class Row:
     stored: Stored
     uuid: str
     created: float
-    """Unix time, seconds, by the clock of its writer."""
+    """Unix time, seconds, by the clock of its writer; 0 where that is damaged."""
 
 
 class SpoolFile:
@@ -178,7 +178,10 @@ class SpoolFile:
             "order by seq limit ?",
             (address, after, most),
         )
-        return [Row(Stored(self, seq, size), u, created) for seq, size, u, created in found]
+        return [
+            Row(Stored(self, seq, size), str(name), created if isinstance(created, float) else 0.0)
+            for seq, size, name, created in found
+        ]
 
     def pages(self) -> Iterator[list[Line]]:
         """Yield everything, up to where the file is damaged."""
