@@ -51,9 +51,8 @@ def install_signal_flush(timeout: float = 5.0) -> None:
     interpreter exit. Where there was no handler before, the process ends by the signal, as it
     would have; streams that are still open are told first, as far as they came. A handler that
     was installed before is called afterwards, and open streams are left to go on until the
-    process ends. Call it from the main thread; raises
-    `ValueError` elsewhere. An event loop's `add_signal_handler` replaces it: call
-    `posthog_llm.flush` in that handler instead.
+    process ends. Call it from the main thread; raises `ValueError` elsewhere. An event loop's
+    `add_signal_handler` replaces it: call `posthog_llm.flush` in that handler instead.
     """
     previous = signal.getsignal(signal.SIGTERM)
     is_ignored = previous == signal.SIG_IGN
