@@ -64,7 +64,7 @@ def _loosen(stream: Any) -> None:
 
     A stream whose class has ways of its own stays as it is.
     """
-    cls: Any = type(stream)
+    cls: Any = type(stream)  # pyright: ignore[reportUnknownVariableType]
     iterator = getattr(stream, "__dict__", {}).get("_iterator")
     if iterator is None or not _is_the_sdks(cls) or not _is_new(iterator, cls.__stream__):
         return

@@ -51,8 +51,8 @@ def detach(kwargs: dict[str, Any]) -> Arguments | None:
     What stays is what the SDK makes of the call without them; the caller's own mappings are
     left as they are.
     """
-    options = kwargs.get("options")
-    params = options.get("params") if options else None
+    options: dict[str, Any] = kwargs.get("options") or {}
+    params = options.get("params")
     if not params or CARRIER not in params:
         return None
     kwargs["options"] = rest = dict(options)

@@ -29,7 +29,7 @@ def put(
     of the instance that there is nothing to observe. `waits`: whether the result is awaited.
     What was put there takes itself away in `undo`, if it is still the outermost.
     """
-    found = vars(cls)[name]
+    found: Any = cls.__dict__[name]
     if hasattr(found, "__get__") and not _leads_to_ours(found):
         make = functools.partial(_awaited if waits else _plain, is_off=is_off, observe=observe)
         setattr(cls, name, _made(make, undo, cls, name, found))
@@ -43,11 +43,16 @@ def _made(make: Any, undo: list[Callable[[], object]], cls: Any, name: str, foun
     """
     ours = make(found)
     _ours.add(ours)
-    undo.append(lambda: vars(cls).get(name) is ours and setattr(cls, name, found))
+    undo.append(functools.partial(_take_away, ours, cls, name, found))
     below = getattr(found, "__wrapped__", None)
     if hasattr(below, "__get__"):
         ours.__wrapped__ = _made(make, undo, cls, name, below)
     return ours
+
+
+def _take_away(ours: Any, cls: Any, name: str, found: Any) -> None:
+    if vars(cls)[name] is ours:
+        setattr(cls, name, found)
 
 
 def _plain(found: Any, is_off: Callable[[Any], bool], observe: Any) -> Any:

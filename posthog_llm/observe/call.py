@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from time import perf_counter, time
-from types import TracebackType
 from typing import Any
 
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload, text_of
@@ -21,10 +20,10 @@ _BINARY = ("audio/", "image/", "video/", "application/octet-stream")
 
 
 class Call:
-    """A context manager around the SDK's own request, for sync and async alike.
+    """What is seen of one call, for sync and async alike.
 
-    `with` covers the request itself. A body that streams lives longer: its wrapper reports
-    the end. Whichever end comes first is told, every later one is ignored.
+    The SDK's own request returns or raises. A body that streams lives longer: its wrapper
+    reports the end. Whichever end comes first is told, every later one is ignored.
     """
 
     __slots__ = ("__weakref__", "_open", "exchange", "injector", "streaming")
@@ -135,15 +134,8 @@ class Call:
         """
         self.end(Outcome.CLOSED_EARLY, _failure(error))
 
-    def __enter__(self) -> Call:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def returned(self, error: BaseException | None) -> None:
+        """Note that the SDK's own `request` returned, or raised `error`."""
         if error is not None:
             self.broke(error)
         elif not self.streaming:

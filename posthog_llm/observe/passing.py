@@ -33,7 +33,7 @@ class _Layer:
         self._token = _nearest.set(self)
         return self
 
-    def __exit__(self, *raised: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
         self._client = None
         try:
             if self._token is not None:
@@ -80,11 +80,11 @@ class Underway(_Layer):
         """Whether it is decided that there is a call, or none."""
         self.call: Call | None = None
 
-    def __exit__(self, *raised: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
         call, self.call, self.options = self.call, None, None
-        super().__exit__()
+        super().__exit__(kind, error, tb)
         if call is not None:
-            call.__exit__(*raised)
+            call.returned(error)
 
     def begin(self, call: Call | None) -> None:
         self.call = call

@@ -79,7 +79,7 @@ def _observed_class(cls: Any) -> Any:
     for name in _VERBS:
         namespace[name] = _Verb(name, is_async)
     namespace[_LISTING] = _Verb(_LISTING, is_async=False)  # an awaitable page, whichever the kind
-    made = type(cls.__name__, (cls,), namespace)
+    made: Any = type(cls.__name__, (cls,), namespace)
     made.__reduce_ex__ = _reducing(made)
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
@@ -88,11 +88,16 @@ def _observed_class(cls: Any) -> Any:
     return made
 
 
+def _above(made: Any, resource: Any) -> Any:
+    """Return a resource as what it was before its class was exchanged."""
+    return super(made, resource)  # pyright: ignore[reportUnknownVariableType]
+
+
 def _reducing(made: Any) -> Callable[..., Any]:
     """Let `copy` and `pickle` take a resource apart; its class has a name of the SDK's class."""
 
     def reduce(self: Any, protocol: Any) -> Any:
-        parts: tuple[Any, ...] = super(made, self).__reduce_ex__(protocol)
+        parts: tuple[Any, ...] = _above(made, self).__reduce_ex__(protocol)
         return (_unmade, (made._posthog_sdk,), *parts[2:]) if made in parts[1] else parts
 
     return reduce
@@ -128,7 +133,7 @@ def _peeling(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., 
             arguments = _in_one_trace(resource, arguments or NOTHING)
         if arguments is not None:
             carry(kwargs, arguments)
-        return getattr(super(made, resource), name)
+        return getattr(_above(made, resource), name)
 
     if inspect.iscoroutinefunction(method):
 
