@@ -63,7 +63,7 @@ def _watched(function: Callable[..., Any], name: str) -> Any:
             # LiteLLM handles the first failure here, and has not called back for a sync one.
             attempts.failed(call, sys.exc_info()[1])
             tried = kwargs.get("original_function") or _tried_by(name)
-            kwargs["original_function"] = inside(lambda *_: _Try(call), tried, _nothing)
+            kwargs["original_function"] = inside(lambda args, kwargs: _Try(call), tried, _nothing)
         return function(*args, **kwargs)
 
     retrying._posthog_llm = True  # type: ignore[attr-defined]
