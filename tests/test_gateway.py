@@ -12,6 +12,7 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,11 @@ def settings(receiver: PostHogReceiver) -> dict[str, str]:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with ScriptedProvider() as provider, PostHogReceiver() as receiver:
         started = Gateway(provider, receiver, tmp_path_factory.mktemp("gateway"))
-        started.wait()
-        yield started
-        started.stop()
+        try:
+            started.wait()
+            yield started
+        finally:
+            started.stop()
         assert len(receiver.events) == started.seen
 
 
@@ -254,12 +257,19 @@ def test_terminated_after_calls(
     provider: ScriptedProvider, receiver: PostHogReceiver, tmp_path: Path
 ) -> None:
     gateway = Gateway(provider, receiver, tmp_path)
-    gateway.wait()
     receiver.fault, receiver.delay = "slow", 0.5
-    for _ in range(20):
-        assert gateway.post("/v1/embeddings", {"model": "vectors", "input": "a"})[0] == 200
-    ended_at = time.monotonic()
-    gateway.stop()
+
+    def call(number: int) -> int:
+        status: int = gateway.post("/v1/embeddings", {"model": "vectors", "input": "a"})[0]
+        return status
+
+    try:
+        gateway.wait()
+        with ThreadPoolExecutor(20) as callers:  # all at once: none is sent before the signal
+            assert set(callers.map(call, range(20))) == {200}
+    finally:
+        ended_at = time.monotonic()
+        gateway.stop()
     assert time.monotonic() - ended_at < 10
     assert len(receiver.wait_for(20, timeout=1.0)) == 20
 

@@ -6,6 +6,7 @@ where it begins and ends.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -57,6 +58,7 @@ def watch() -> None:
 
 
 def _watched(function: Callable[..., Any], name: str) -> Any:
+    @functools.wraps(function)
     def retrying(*args: Any, **kwargs: Any) -> Any:
         call = kwargs.get("litellm_logging_obj")
         if hasattr(call, "model_call_details"):
