@@ -172,13 +172,14 @@ def undone(response: Any) -> str:
     return ",".join(name for name in names if name in known and name != "identity")
 
 
-def _known(response: Any) -> Iterable[str]:
+def _known(response: Any) -> frozenset[str]:
     """Return the encodings that the package of `response` has decoders for."""
-    for cls in type(response).__mro__:
-        if "_get_content_decoder" in vars(cls):
-            package = cls.__module__.partition(".")[0]
-            return getattr(sys.modules.get(f"{package}._decoders"), "SUPPORTED_DECODERS", ())
-    return ()
+    for cls in type(response).__mro__:  # it may be of a class of the caller's own
+        package = cls.__module__.partition(".")[0]
+        known: Any = getattr(sys.modules.get(f"{package}._decoders"), "SUPPORTED_DECODERS", None)
+        if known is not None:
+            return frozenset(known)
+    return frozenset()
 
 
 def decoders(content_encoding: str) -> list[Codec]:

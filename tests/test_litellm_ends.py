@@ -46,16 +46,10 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "responses": ("responses", {"model": "openai/gpt-4o", "input": "hi"}),
     "responses, streamed": ("responses", {"model": "openai/gpt-4o", "input": "hi", "stream": True}),
     "embeddings": ("embedding", {"model": "openai/text-embedding-3-small", "input": ["hi"]}),
-    "messages of another provider": (
-        "responses",
-        {"model": "anthropic/claude-sonnet-4-5", "input": "hi"},
-    ),
 }
 
 
 async def acall(name: str, place: dict[str, Any], arguments: dict[str, Any], rest: float) -> None:
-    if "anthropic" in arguments["model"]:
-        place = {**place, "api_base": place["api_base"].removesuffix("/v1")}
     answer = await getattr(litellm, f"a{name}")(**place, **arguments)
     if arguments.get("stream"):
         async for _ in answer:
@@ -258,3 +252,26 @@ def test_an_answer_that_refers_to_itself(sink: MemorySink, logger: PostHogLogger
     logger.log_success_event(record, response, None, None)
     told = sink.wait_for(1)[0].properties
     assert (told["posthog_llm_outcome"], told["$ai_input"]) == ("ok", ASK)
+
+
+def test_what_fails_after_the_answer_is_no_failure_of_the_model(
+    place: dict[str, Any], sink: MemorySink, logger: PostHogLogger
+) -> None:
+    calls: list[Any] = []
+
+    class Spy(litellm.integrations.custom_logger.CustomLogger):  # type: ignore[misc,name-defined]
+        async def async_post_call_success_deployment_hook(
+            self, request_data: Any, response: Any, call_type: Any
+        ) -> None:
+            calls.append(request_data["litellm_logging_obj"])
+
+    async def refused_by_a_guardrail() -> None:
+        await acall("completion", place, CHAT, rest=0.0)
+        await calls[0].async_failure_handler(ValueError("not this answer"), "")  # as the gateway
+
+    use_callbacks(litellm, [logger, Spy()])
+    asyncio.run(refused_by_a_guardrail())
+    told = sink.wait_for(1)[0].properties
+    assert (told["posthog_llm_outcome"], told["$ai_is_error"]) == ("ok", False)
+    assert told["$ai_input_tokens"] > 0
+    assert told["$ai_total_cost_usd"] > 0

@@ -185,9 +185,9 @@ _STREAM_ENDS: dict[str, Callable[[Any, Any], object]] = {
 
 def _noting(call: Any, method: Any, note: Callable[[Any, Any], object]) -> Any:
     @functools.wraps(method)
-    def noting(found: Any = None, *args: Any, **kwargs: Any) -> Any:
-        note(call, kwargs.get("result", kwargs.get("exception")) if found is None else found)
-        return method(*(() if found is None else (found,)), *args, **kwargs)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        note(call, args[0] if args else kwargs.get("result", kwargs.get("exception")))
+        return method(*args, **kwargs)
 
     noting._posthog_llm = True  # type: ignore[attr-defined]
     return noting

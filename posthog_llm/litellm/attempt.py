@@ -89,8 +89,8 @@ class Attempt:
             return
         is_first = self.response is None
         self.response, self.call, self.ended_at = response, call, time.time()
-        self.is_partial = is_first and metadata.is_left(self.kwargs)
         if is_first:
+            self.is_partial = metadata.is_left(self.kwargs)
             outbox.start()
             worker.pending.add(self)
 

@@ -78,7 +78,8 @@ def _of_gateway(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def is_left(kwargs: Mapping[str, Any]) -> bool:
     """Whether the gateway's client went away before its answer's end."""
-    return bool(_of_gateway(kwargs)) and metadata_of(kwargs).get("client_disconnected") is True
+    places = (metadata_of(kwargs), mapping(kwargs.get("metadata")))
+    return any(place.get("client_disconnected") is True for place in places)
 
 
 def request_headers(kwargs: Mapping[str, Any]) -> dict[str, str]:
@@ -145,7 +146,8 @@ def _is_plain(value: Any) -> bool:
         below: list[Any] = []
         for item in level:
             if is_mapping(item):
-                if not all(isinstance(name, str) for name in item):
+                names: list[Any] = list(item)
+                if not all(isinstance(name, str) for name in names):
                     return False
                 below.extend(item.values())
             elif is_sequence(item):

@@ -6,6 +6,7 @@ where it begins and ends.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -57,13 +58,14 @@ def watch() -> None:
 
 
 def _watched(function: Callable[..., Any], name: str) -> Any:
+    @functools.wraps(function)
     def retrying(*args: Any, **kwargs: Any) -> Any:
         call = kwargs.get("litellm_logging_obj")
         if hasattr(call, "model_call_details"):
             # LiteLLM handles the first failure here, and has not called back for a sync one.
             attempts.failed(call, sys.exc_info()[1])
             tried = kwargs.get("original_function") or _tried_by(name)
-            kwargs["original_function"] = inside(lambda *_: _Try(call), tried, _nothing)
+            kwargs["original_function"] = inside(lambda args, kwargs: _Try(call), tried, _nothing)
         return function(*args, **kwargs)
 
     retrying._posthog_llm = True  # type: ignore[attr-defined]

@@ -152,8 +152,9 @@ def _in_background(endpoint: str, options: Any) -> bool:
 
 def _wants_usage(client: Any) -> bool:
     """Whether a stream's usage must be asked for; some report it unasked."""
-    unasked = client._posthog_openrouter or reports_usage_unasked(str(client.base_url))
-    return bool(client._posthog_stream_usage and not unasked)
+    if not client._posthog_stream_usage or getattr(client, "_posthog_openrouter", False):
+        return False
+    return not reports_usage_unasked(str(client.base_url))
 
 
 def _model(options: Any) -> str | None:

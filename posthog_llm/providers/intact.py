@@ -14,7 +14,7 @@ from ..exchange import Failure
 from .sse import Event
 
 _DONE = b"[DONE]"
-_LITERAL = re.compile(rb'[^"\\\x00-\x1f]*')
+_LITERAL = re.compile(rb"[ !#-\[\]-~]*")
 """Text that needs no look to be the inside of a JSON string."""
 
 
