@@ -14,6 +14,7 @@ from .exchange import Arguments
 from .observe import seam
 from .observe.client import ObservedClient
 from .observe.outbox import outbox
+from .settings import note_instrumented
 
 _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
 _undo: dict[str, list[Callable[[], object]]] = {}
@@ -31,7 +32,8 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     SDK is never imported for it: it is watched once the program imports it. `context`, `trace`
     and `span` say who asks. Calling it again changes the destination. `uninstrument` undoes it.
 
-    - `posthog_client`: where events go; `None`: where the environment says.
+    - `posthog_client`: where events go, those of `trace` and `span` included; `None`: where the
+      environment says.
     - `openai`, `anthropic`: which SDKs.
 
     Raises `TypeError` for a `posthog_client` without a `capture` method.
@@ -39,6 +41,7 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     global _defaults
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
+    note_instrumented(client)
     if client is not None:
         outbox.attach(client)
     for name, wanted in (("openai", openai), ("anthropic", anthropic)):
@@ -53,6 +56,7 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
 
 def uninstrument() -> None:
     """Undo `instrument`: the SDKs are as they were."""
+    note_instrumented(None)
     for steps in _undo.values():
         for step in reversed(steps):
             step()

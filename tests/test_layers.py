@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "posthog_llm"
 ROOMS = [
-    {"arguments", "narrowing"},
-    {"exchange", "faults", "checks", "encoding", "media", "running", "settings"},
-    {"record"},
+    {"arguments", "chain", "narrowing", "roots"},
+    {"exchange", "faults", "checks", "encoding", "media", "running"},
+    {"record", "settings"},
     {"context", "privacy", "providers", "sampling"},
     {"identity"},
     {"observe", "event"},

@@ -8,6 +8,7 @@ import threading
 import time
 from types import FrameType
 
+from ..roots import waiting
 from .stats import Stats
 from .worker import worker
 
@@ -57,7 +58,7 @@ def install_signal_flush(timeout: float = 5.0) -> None:
 
     def flush_first(number: int, frame: FrameType | None) -> None:
         # A thread of its own: the interrupted one may hold a lock that flushing needs.
-        flushing = threading.Thread(target=worker.flush, args=(timeout,), daemon=True)
+        flushing = threading.Thread(target=_flush_last, args=(timeout,), daemon=True)
         flushing.start()
         flushing.join(timeout)
         if callable(previous):
@@ -67,3 +68,8 @@ def install_signal_flush(timeout: float = 5.0) -> None:
             os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, flush_first)
+
+
+def _flush_last(timeout: float) -> None:
+    waiting.let_go()
+    worker.flush(timeout)

@@ -107,6 +107,13 @@ class Worker:
             self._last_at_exit()
         self.look_for_spooled()
 
+    def follow_settings(self) -> None:
+        """Take note of a default destination; deliver what earlier processes left."""
+        client = settings().posthog_client
+        if client is not None:
+            self.attach(client)
+        self.look_for_spooled()
+
     def look_for_spooled(self) -> None:
         """Deliver what earlier processes left, also where no call is made."""
         if settings().spool is not None:
@@ -210,7 +217,8 @@ class Worker:
                 self._breathe()
 
     def _send(self, record: Record) -> None:
-        client = self.destinations.find(destination(record.exchange.scope))
+        scope = record.exchange.scope
+        client = self.destinations.find(destination(scope), scope.otherwise)
         if self.destinations.attach(client):
             self._last_at_exit()
         built = event.build(record, is_private(client))
@@ -283,7 +291,7 @@ worker = Worker()
 outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach
-on_change.append(worker.look_for_spooled)
+on_change.append(worker.follow_settings)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=worker.pause,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from time import perf_counter, time
 from types import TracebackType
 from typing import Any
 
-from ..exchange import Exchange, Failure, Outcome, Scope, Upload
+from ..exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
@@ -112,10 +113,8 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
-        if isinstance(error, Exception):
-            self.end(Outcome.ERROR, _failure(error))
-        else:
-            self.end(Outcome.CANCELLED)
+        outcome, failure = outcome_of(error)
+        self.end(outcome, failure and (_with_code(error, failure) or failure))
 
     def __enter__(self) -> Call:
         return self
@@ -140,18 +139,13 @@ def _refused(injector: stream_usage.Injector, error: Exception) -> bool:
     return injector.refused(error)
 
 
-def _failure(error: Exception) -> Failure:
-    return _described(error) or Failure(type=type(error).__name__)
-
-
 @guarded
-def _described(error: Exception) -> Failure:
-    """Describe an exception now: keeping it would keep the caller's frames alive."""
+def _with_code(error: BaseException, found: Failure) -> Failure:
+    """Add what the SDK's exceptions say of the provider's answer."""
     code = getattr(error, "code", None) or _code(getattr(error, "body", None))
     status = getattr(error, "status_code", None)
-    return Failure(
-        type=type(error).__name__,
-        message=str(error),
+    return replace(
+        found,
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
@@ -182,7 +176,7 @@ def wants_media(scope: Scope) -> bool:
 
     https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
     """
-    client = scope.call.client or scope.context.client or scope.client.client
+    client = scope.call.client or scope.context.client or scope.client.client or scope.default
     client = getattr(client, "default_client", client)
     return getattr(client, "enable_full_ai_capture", False) is True
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..exchange import Exchange
+from ..roots import waiting
 from ..settings import settings
 
 _SHARE = 0.75
@@ -133,7 +134,7 @@ class Outbox:
             self._items.append(item)
 
 
-outbox = Outbox()
+outbox = waiting.calls = Outbox()
 if hasattr(os, "register_at_fork"):
     # What the parent has not told yet, the parent tells.
     os.register_at_fork(after_in_child=outbox.empty_again)
