@@ -90,17 +90,16 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     - `queue_bytes`: most memory that undelivered events may take, bytes; 64 MiB by default.
       Past it the oldest events lose their content first, and whole events are given up last.
     - `on_drop(uuid, reason)`: called in the worker for each event that is lost.
-    - `sample_rate`: share of calls that become events, 0 to 1. Decided by session id, else by
-      trace id, so that each is captured whole or not at all.
+    - `sample_rate`: share of calls that become events, 0 to 1. Decided once for a trace, by its
+      session id, else by its own, so that it is captured whole or not at all.
     - `keep_errors`: whether calls that fail become events whatever the sampling says.
     - `before_capture(event)`: sees each event as a dict (`event`, `distinct_id`, `properties`,
       `groups`, `timestamp`, `uuid`) in the worker; returns it, changed or not, or `None` to
       drop it. An event for which it raises does not leave.
     - `gateways`: hosts of LiteLLM gateways of yours whose callback is ours, too. Requests to
       them carry `x-posthog-llm-span-id`, by which the gateway leaves the event to this process.
-    - `posthog_client`: where every event goes for which nothing nearer names a destination:
-      calls of clients without one, manual captures, traces and spans. `None`: where the
-      environment says.
+    - `posthog_client`: where events go for which nothing nearer names a destination: of clients
+      without one, manual captures, traces and spans. `None`: where the environment says.
 
     Raises `TypeError` or `ValueError` for a value that cannot be, `OSError` where the spool's
     directory cannot be made or written.
@@ -115,14 +114,13 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         "gateways": gateways if gateways is _KEEP else _hosts(gateways),
         "posthog_client": posthog_client,
     }
-    changes = {name: value for name, value in given.items() if value is not _KEEP}
-    for name, value in changes.items():
-        _check(name, value)
-    _change(changes)
+    _change({name: value for name, value in given.items() if value is not _KEEP})
 
 
 def _change(changes: dict[str, Any]) -> None:
     global _settings
+    for name, value in changes.items():
+        _check(name, value)
     _settings = replace(settings(), **changes)
     for listener in on_change:
         listener()
