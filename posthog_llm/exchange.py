@@ -50,6 +50,40 @@ class Failure:
     """Stack trace, where the failure was raised by a library that calls the provider for us."""
 
 
+def ended_by(error: BaseException | None) -> Outcome:
+    """Return how something ended that an exception ended, or none did.
+
+    What is no `Exception` cancels: each framework has a class of its own for it. A group of
+    exceptions is an error where it holds one. (Groups are Python's from 3.11 on, and the
+    `exceptiongroup` package's before.)
+    """
+    if error is None:
+        return Outcome.OK
+    waiting: list[Any] = [error]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            break
+        found = waiting.pop()
+        if isinstance(found, Exception):
+            return Outcome.ERROR
+        inner: Any = getattr(found, "exceptions", None)
+        if isinstance(found, BaseException) and isinstance(inner, (tuple, list)):
+            waiting.extend(inner)  # pyright: ignore[reportUnknownArgumentType]
+    return Outcome.CANCELLED
+
+
+def outcome_of(error: BaseException | None) -> tuple[Outcome, Failure | None]:
+    """Return how something ended, and why it failed, described now.
+
+    Keeping the exception would keep the caller's frames alive.
+    """
+    outcome = ended_by(error)
+    if outcome is not Outcome.ERROR:
+        return outcome, None
+    message = None if error is None else text_of(error)
+    return outcome, Failure(type=type(error).__name__, message=message)
+
+
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """The `posthog_*` arguments of a call, a client or a context. `None` means not given."""
@@ -98,6 +132,11 @@ class Scope:
     client: Arguments = Arguments()
     redact: Any = None
     """The client's `posthog_redact` callable, or `None`."""
+    default: Any = None
+    """Where the event goes that none of these names a destination for; `None`: where the
+    environment says, or the `posthog` module."""
+    otherwise: Any = None
+    """Where it goes where those say nothing either."""
 
 
 @dataclass(slots=True)
@@ -164,6 +203,8 @@ class Exchange:
     failure: Failure | None = None
     sample_rate: float | None = None
     """Share of such calls that are told; `None` when all are."""
+    drawn: float | None = None
+    """Number in [0, 1) that was drawn for the trace; `None`: none was, or it was used."""
     only_errors: bool = False
     """Whether sampling left this call out, unless it failed."""
     keep_media: bool = False
@@ -171,7 +212,7 @@ class Exchange:
     batch: Any = None
     """Which batch the answer holds the results of; `None` for any other answer."""
     deferred: bool = False
-    """Whether sampling waits for the id of a background response."""
+    """Whether the worker decides about sampling: it reads which trace or response this is."""
     sent: Any = None
     """Headers of the request: for what they say of the session, and the credentials that must
     not leave."""

@@ -17,6 +17,7 @@ from .faults import guarded
 from .observe import around, seam
 from .observe.client import ObservedClient
 from .observe.outbox import outbox
+from .settings import note_instrumented
 
 _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
 _VERBS = ("get", "post", "put", "patch", "delete")
@@ -35,7 +36,8 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     SDK is never imported for it: it is watched once the program imports it. `context`, `trace`
     and `span` say who asks. Calling it again changes the destination. `uninstrument` undoes it.
 
-    - `posthog_client`: where events go; `None`: where the environment says.
+    - `posthog_client`: where events go, those of `trace` and `span` included; `None`: where the
+      environment says.
     - `openai`, `anthropic`: which SDKs.
 
     Raises `TypeError` for a `posthog_client` without a `capture` method.
@@ -43,6 +45,7 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     global _defaults
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
+    note_instrumented(client)
     outbox.prepare()
     if client is not None:
         outbox.attach(client)
@@ -61,6 +64,7 @@ def uninstrument() -> None:
 
     Where another library has put something around our seam meanwhile, it stays and does nothing.
     """
+    note_instrumented(None)
     for steps in _undo.values():
         for step in reversed(steps):
             step()

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import sampling
 from .arguments import GenerationArguments, StepArguments
 from .checks import checked, count, duration, field_of, moment, text, usd
-from .context import ambient, current
-from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of, text_of
+from .context import ambient, chain
+from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of, size_of
 from .narrowing import is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
 from .providers.hosts import bare_url
 from .record import Answered, Asked, Kind, Record, Usage
+from .settings import default_for_steps, settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -174,11 +175,14 @@ def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> st
 
 def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
-    context = current()
-    exchange = Exchange("manual", event_id, Scope(own, context, ambient()), 0.0)
-    sample = sampling.draw(False, own, context)
+    here = chain.get()
+    context, root = here.values, here.root
+    sample = sampling.draw(root, own, context)
     if sample is None:
         return
+    scope = Scope(own, context, ambient(), default=settings().posthog_client)
+    scope.otherwise = root.client if root is not None and root.is_known else default_for_steps()
+    exchange = Exchange("manual", event_id, scope, 0.0)
     latency = told.get("latency")
     exchange.started_at = told.get("timestamp") or time.time() - (latency or 0.0)
     exchange.streamed = told.get("stream", "time_to_first_token" in told)
@@ -200,11 +204,10 @@ def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
         return (Outcome.OK, None) if (status or 200) < 400 else (Outcome.ERROR, None)
     if isinstance(error, str):
         return Outcome.ERROR, Failure("Error", error, status=status)
-    if not isinstance(error, Exception):
-        return Outcome.CANCELLED, None
+    outcome, failure = outcome_of(error)
     found = getattr(error, "status_code", None)
     found = found if isinstance(found, int) else status
-    return Outcome.ERROR, Failure(type(error).__name__, text_of(error), status=found)
+    return outcome, failure and replace(failure, status=found)
 
 
 def _record(exchange: Exchange) -> Record:

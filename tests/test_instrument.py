@@ -94,12 +94,13 @@ def test_who_asks(drive: Driver, sink: MemorySink) -> None:
     client = drive.bare()
     with context(distinct_id="user-7"), trace("t") as t:
         drive.ask(client)
-    generation = sink.wait_for(1)[0]  # the trace goes where the environment says
+    generation, step = sink.wait_for(2)
+    assert step.event == "$ai_trace"
     assert generation.distinct_id == "user-7"
     assert generation.properties["$ai_parent_id"] == t.id
     with context(capture=False):
         drive.ask(client)
-    sink.wait_for(1)
+    sink.wait_for(2)
 
 
 @every_provider

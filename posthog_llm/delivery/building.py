@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import event
-from ..exchange import Exchange
+from ..exchange import Exchange, Scope
 from ..faults import report
-from ..identity import destination
 from ..observe.outer import tells_itself
 from ..providers.batches import records
 from ..record import Record
@@ -25,7 +24,7 @@ class Builder:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        find: Callable[[Any], Any],
+        find: Callable[[Scope], Any],
         breathe: Callable[[], object],
     ) -> None:
         self._dispatcher = dispatcher
@@ -62,7 +61,7 @@ class Builder:
             self._dispatcher.ledger.lose(uuid, "fault")
 
     def _add(self, record: Record) -> None:
-        client = self._find(destination(record.exchange.scope))
+        client = self._find(record.exchange.scope)
         built = event.build(record, is_private(client))
         try:
             built = filtered(built)

@@ -45,11 +45,16 @@ class Destinations:
         """Every client that was attached, by its `id`: its own `==` is its user's affair."""
         self._stand_ins: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
-    def find(self, client: Any) -> Any:
-        """Return `client`, or the one that the environment or the `posthog` module stands for."""
+    def find(self, client: Any, otherwise: Any = None) -> Any:
+        """Return `client`, or the one that the environment or the `posthog` module stands for.
+
+        `otherwise`: where neither does.
+        """
         if is_mock():
             return None
         found = self._living(client) if client is not None else self._default()
+        if found is None and otherwise is not None:
+            found = self._living(otherwise)
         if found is None and not self._warned:
             self._warned = True
             log.warning(

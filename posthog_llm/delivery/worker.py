@@ -11,7 +11,9 @@ import time
 from collections.abc import Generator
 from typing import Any
 
+from ..exchange import Scope
 from ..faults import guarded, report
+from ..identity import destination
 from ..imports import imported
 from ..observe.outbox import outbox
 from ..providers.batches import load_prices
@@ -116,6 +118,13 @@ class Worker:
         if self.destinations.attach(client):
             self._last_at_exit()
             self.dispatcher.shelf.look_soon()
+        self.look_for_spooled()
+
+    def follow_settings(self) -> None:
+        """Take note of a default destination; deliver what earlier processes left."""
+        client = settings().posthog_client
+        if client is not None:
+            self.attach(client)
         self.look_for_spooled()
 
     def look_for_spooled(self) -> None:
@@ -232,8 +241,8 @@ class Worker:
             return
         self._builder.build(item)
 
-    def _find(self, named: Any) -> Any:
-        client = self.destinations.find(named)
+    def _find(self, scope: Scope) -> Any:
+        client = self.destinations.find(destination(scope), scope.otherwise)
         if self.destinations.attach(client):
             self._last_at_exit()
             self.dispatcher.shelf.look_soon()
@@ -281,7 +290,7 @@ outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach
 outbox.on_capture = worker.wait_for_room
-on_change.append(worker.look_for_spooled)
+on_change.append(worker.follow_settings)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=worker.pause,

@@ -32,6 +32,7 @@ from ..faults import guarded
 from ..narrowing import is_list
 from ..observe.arguments import peel
 from ..observe.outer import is_told_above
+from ..settings import settings
 from . import attempt as attempts
 from . import built_in, gateway, logged, metadata, retries, streams, urls
 from .attempt import Attempt
@@ -70,7 +71,8 @@ class PostHogLogger(_CustomLogger):
             self._defaults = replace(self._defaults, privacy_mode=True)
         project = environment()
         metadata.checked_host(project.host)
-        if self._defaults.client is None and not project.api_key and not is_mock():
+        client = self._defaults.client or settings().posthog_client
+        if client is None and not project.api_key and not is_mock():
             raise ValueError(
                 "PostHogLogger needs a PostHog project: set POSTHOG_API_KEY (and "
                 "POSTHOG_API_URL), or pass posthog_client=posthog.Posthog(...)"
@@ -83,7 +85,7 @@ class PostHogLogger(_CustomLogger):
         gateway.watch()
         # Now, because a process that ends takes no new threads: its calls may be told then only.
         worker.prepare()
-        worker.attach(worker.destinations.find(self._defaults.client))
+        worker.attach(worker.destinations.find(client))
 
     # -- while the request runs: on the caller's thread ------------------------------
 

@@ -20,14 +20,16 @@ from datetime import datetime
 from typing import Any
 
 from .. import sampling
-from ..context import NOTHING, ambient, current
+from ..context import NOTHING, ambient, current, current_root
 from ..delivery.worker import worker
-from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
+from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, ended_by, size_of
 from ..faults import guarded
 from ..narrowing import mapping
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
 from ..observe.outbox import counted, outbox
+from ..roots import Root
+from ..settings import settings
 from . import logged, metadata, reading
 from .told import Told, endpoint_of, is_told_outside, payload_of
 
@@ -50,6 +52,8 @@ class Attempt:
     redact: Any = None
     started_at: float = field(default_factory=time.time)
     context: Arguments = field(default_factory=current)
+    root: Root | None = field(default_factory=current_root)
+    """The trace around the caller."""
     ambient: Ambient = field(default_factory=ambient)
     input: Any = None
     fields: frozenset[str] | None = None
@@ -67,6 +71,11 @@ class Attempt:
     """Whether the answer is what came before the gateway's client left."""
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        if self.root is not None and not self.quiet:
+            named = self.context.client or self.defaults.client
+            self.root.found(named or settings().posthog_client)
 
     @property
     def is_open(self) -> bool:
@@ -124,6 +133,9 @@ class Attempt:
         if outcome is Outcome.OK and (self.is_partial if answered else metadata.is_left(kwargs)):
             outcome = Outcome.CLOSED_EARLY
         self.response = self.call = None
+        error = error or kwargs.get("exception")
+        if outcome is Outcome.ERROR and isinstance(error, BaseException):
+            outcome = ended_by(error)
         _remember(kwargs)
         if self.quiet or _is_off(kwargs):
             return
@@ -147,11 +159,12 @@ class Attempt:
         except ValueError as refusal:
             _warn(str(refusal))
             return None
-        sample = sampling.draw(False, given, self.context, self.defaults)
+        told = Told.of(kwargs, self.input, answer)
+        sample = sampling.draw(self.root, given, self.context, self.defaults, told.names)
         if sample is None:
             return None
-        told = Told.of(kwargs, self.input, answer)
         scope = Scope(given, self.context, self.ambient, self.defaults, self.redact)
+        scope.default = settings().posthog_client
         exchange = Exchange(endpoint, new_id(), scope, self.started_at)
         exchange.content, exchange.reader = told, reading.record
         exchange.client = told  # it has the credential
@@ -249,7 +262,6 @@ def _timestamp(moment: Any) -> float | None:
 
 def _failure(error: BaseException | None, kwargs: Mapping[str, Any]) -> Failure:
     """Describe an exception now: keeping it would keep the caller's frames alive."""
-    error = error or kwargs.get("exception")
     payload = payload_of(kwargs)
     said = mapping(payload.get("error_information"))
     if error is None:

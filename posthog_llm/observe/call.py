@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from time import perf_counter, time
 from typing import Any
 
-from ..exchange import Exchange, Failure, Outcome, Scope, Upload, text_of
+from ..exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
@@ -121,10 +122,8 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
-        if isinstance(error, Exception):
-            self.end(Outcome.ERROR, _failure(error))
-        else:
-            self.end(Outcome.CANCELLED)
+        outcome, failure = outcome_of(error)
+        self.end(outcome, failure and (_with_code(error, failure) or failure))
 
     def undecodable(self, error: Exception) -> None:
         """End the call because its answer cannot be decoded.
@@ -132,7 +131,8 @@ class Call:
         Whether the caller gets to see that, the answer tells: after a stream's last event the
         SDK reads no more of it.
         """
-        self.end(Outcome.CLOSED_EARLY, _failure(error))
+        _, failure = outcome_of(error)
+        self.end(Outcome.CLOSED_EARLY, failure)
 
     def returned(self, error: BaseException | None) -> None:
         """Note that the SDK's own `request` returned, or raised `error`."""
@@ -150,18 +150,13 @@ def _left_out(injector: stream_usage.Injector, error: Exception) -> bool:
     return injector.leave_out(error)
 
 
-def _failure(error: Exception) -> Failure:
-    return _described(error) or Failure(type=type(error).__name__)
-
-
 @guarded
-def _described(error: Exception) -> Failure:
-    """Describe an exception now: keeping it would keep the caller's frames alive."""
+def _with_code(error: BaseException, found: Failure) -> Failure:
+    """Add what the SDK's exceptions say of the provider's answer."""
     code = getattr(error, "code", None) or _code(getattr(error, "body", None))
     status = getattr(error, "status_code", None)
-    return Failure(
-        type=type(error).__name__,
-        message=text_of(error),
+    return replace(
+        found,
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
@@ -192,7 +187,7 @@ def wants_media(scope: Scope) -> bool:
 
     https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
     """
-    client = scope.call.client or scope.context.client or scope.client.client
+    client = scope.call.client or scope.context.client or scope.client.client or scope.default
     client = getattr(client, "default_client", client)
     return getattr(client, "enable_full_ai_capture", False) is True
 

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..exchange import Exchange
 from ..faults import guarded, report
+from ..roots import waiting
 from ..settings import settings
 from .event_ids import new_id
 
@@ -207,7 +208,7 @@ def _weight(item: Any) -> int:
     return item.weight() if isinstance(item, Exchange) else 0
 
 
-outbox = Outbox()
+outbox = waiting.calls = Outbox()
 
 
 def counted(function: Callable[P, R]) -> Callable[P, R | None]:

@@ -10,13 +10,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from .. import sampling
-from ..context import NOTHING, ambient, current
-from ..exchange import Scope
+from ..context import NOTHING, ambient, chain
+from ..exchange import Arguments, Scope
 from ..faults import guarded
 from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
-from ..providers.hosts import reports_usage_unasked
+from ..providers.hosts import provider_of, reports_usage_unasked
+from ..providers.openrouter import PROVIDER as OPENROUTER
+from ..settings import settings
 from . import body, stream_usage
 from .abandoned import loosen_response, loosening
 from .call import Call
@@ -121,15 +123,22 @@ def _started(client: Any, options: Any) -> Call | None:
     if endpoint is None or is_told_above():
         return None
     given = arguments_of(client, options.url) or NOTHING
-    outer, defaults = current(), client._posthog
-    sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
+    here = chain.get()
+    outer, defaults = here.values, client._posthog
+    later = sampling.is_partial() and (
+        _in_parts(endpoint.name, options) or _is_openrouter(client, given, outer, defaults)
+    )
+    sample = sampling.draw(here.root, given, outer, defaults, later=later)
     if sample is None:
         return None
     outbox.start()
     named = given.client or outer.client
     if named is not None:
         outbox.attach(named)
-    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
+    default = settings().posthog_client
+    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
+    if here.root is not None:
+        here.root.found(named or defaults.client or default)
     streamed = _streams(options)
     injector = None
     if streamed and endpoint.streams_usage and _wants_usage(client):
@@ -145,9 +154,21 @@ def _started(client: Any, options: Any) -> Call | None:
     return call
 
 
-def _in_background(endpoint: str, options: Any) -> bool:
+def _in_parts(endpoint: str, options: Any) -> bool:
+    """Whether an answer says of which batch or background response the call is part."""
+    if endpoint in ("response_poll", "message_batch"):
+        return True
     body = options.json_data
-    return endpoint == "response_poll" or (is_dict(body) and bool(body.get("background")))
+    return is_dict(body) and bool(body.get("background"))
+
+
+def _is_openrouter(client: Any, *by_precedence: Arguments) -> bool:
+    """Whether the request's body may name the session or the trace: the worker reads it."""
+    if client._posthog_openrouter or any(
+        given.provider_override == OPENROUTER for given in by_precedence
+    ):
+        return True
+    return provider_of(str(client.base_url)) == OPENROUTER
 
 
 def _wants_usage(client: Any) -> bool:
