@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from .. import sampling
 from ..context import NOTHING, ambient, current
-from ..exchange import Scope
+from ..exchange import Arguments, Scope
 from ..faults import guarded
 from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
 from . import body, stream_usage
 from .abandoned import loosen_response, loosening
+from .arguments import unload
 from .call import Call
 from .event_ids import remember, remember_request
 from .outbox import outbox
@@ -66,7 +67,9 @@ def _layer(client: Any, options: Any, late: bool) -> Underway | None:
         return None
     layer = Underway(client, options)
     if not late:
-        layer.begin(_started(client, options))
+        # Outside the guard: whatever happens to us, they must not become a URL parameter.
+        carried = unload(options)
+        layer.begin(_started(client, options, carried))
     return layer
 
 
@@ -77,6 +80,7 @@ class Asked(NamedTuple):
     body: Any
 
 
+@guarded
 def _asked(known: Any, built: Any) -> Any:
     """Return options that say what was asked for; some clients change them on the way."""
     if not isinstance(known, Asked):
@@ -90,7 +94,7 @@ def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
     """Build one HTTP request of the observed call by the SDK."""
     layer = underway(client)
     if layer is not None and not layer.begun:
-        layer.begin(_started(client, _asked(layer.options, options)))
+        layer.begin(_started(client, _asked(layer.options, options), None))
     call = None if layer is None else layer.call
     if call is None:
         return build()
@@ -114,12 +118,12 @@ def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, 
 
 
 @guarded
-def _started(client: Any, options: Any) -> Call | None:
+def _started(client: Any, options: Any, carried: Arguments | None) -> Call | None:
     """Start observing a request, or return `None` where there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or is_told_above():
         return None
-    given = arguments_of(client, options.url) or NOTHING
+    given = carried or arguments_of(client, options.url) or NOTHING
     outer, defaults = current(), client._posthog
     sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
     if sample is None:
