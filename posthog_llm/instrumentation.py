@@ -65,10 +65,11 @@ def uninstrument() -> None:
     Where another library has put something around our seam meanwhile, it stays and does nothing.
     """
     note_instrumented(None)
-    for steps in _undo.values():
+    undone = list(_undo.values())
+    _undo.clear()  # from here on ours passes through, in calls of other threads, too
+    for steps in undone:
         for step in reversed(steps):
             step()
-    _undo.clear()
 
 
 @guarded

@@ -19,6 +19,7 @@ import anthropic
 import pytest
 
 from posthog_llm import event_id
+from posthog_llm.observe.resources import observed
 from posthog_llm.testing import MemorySink
 
 from .driving import QUESTION, AsyncDriver, Driver, comparable, every_provider
@@ -371,6 +372,23 @@ def test_helpers_hand_arguments_on(drive: Driver, sink: MemorySink) -> None:
     drive.inside(owner.with_streaming_response.create(**ask), lambda answer: answer.read())
     both = sink.wait_for(2)
     assert [(event.distinct_id, event.properties["plan"]) for event in both] == [("ann", "pro")] * 2
+
+
+@every_provider
+def test_resource_that_is_none_of_ours_on_the_way(drive: Driver, sink: MemorySink) -> None:
+    """An SDK's helper may make a resource for itself; nothing of ours reaches the provider."""
+    client = client_of(drive, our_class(drive), posthog_client=sink)
+    found = client.messages if drive.vendor.client == "Anthropic" else client.chat.completions
+    their_class: Any = type(found)._posthog_sdk
+
+    class Delegating(their_class):  # type: ignore[misc]
+        def create(self, *, extra_query: Any = None, **kwargs: Any) -> Any:
+            return their_class(client).create(extra_query=extra_query, **kwargs)
+
+    owner = observed(Delegating(client))
+    drive.call(lambda: owner.create(**QUESTION, max_tokens=9, **WHO))
+    one_event(drive, sink)
+    assert "posthog" not in drive.provider.requests[0].path
 
 
 def outcome_of(run: Callable[[], Any]) -> Any:

@@ -56,8 +56,25 @@ def detach(kwargs: dict[str, Any]) -> Arguments | None:
     if not params or CARRIER not in params:
         return None
     kwargs["options"] = rest = dict(options)
-    rest["params"] = {key: value for key, value in params.items() if key != CARRIER}
+    rest["params"] = _without(params)
     if not rest["params"]:
         del rest["params"]
     carried: _Carried = params[CARRIER]
     return carried.arguments
+
+
+def unload(options: Any) -> Arguments | None:
+    """Take the carried arguments out of a request's options, should they have come that far.
+
+    That is when the SDK made a resource of its own, which is none of ours, on the way.
+    """
+    params = options.params
+    if not params or CARRIER not in params:
+        return None
+    options.params = _without(params)
+    carried: _Carried = params[CARRIER]
+    return carried.arguments
+
+
+def _without(params: Any) -> dict[str, Any]:
+    return {key: value for key, value in params.items() if key != CARRIER}

@@ -55,6 +55,10 @@ class Given(_Layer):
         self._path = path
         self._arguments = arguments
 
+    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
+        self._arguments = None
+        super().__exit__(kind, error, tb)
+
     def arguments(self, client: Any, url: str) -> Arguments | None:
         """Return what was given for a request, unless it is one that a hook makes besides.
 

@@ -21,6 +21,7 @@ from ..providers.openrouter import PROVIDER as OPENROUTER
 from ..settings import settings
 from . import body, stream_usage
 from .abandoned import loosen_response, loosening
+from .arguments import unload
 from .call import Call
 from .event_ids import remember, remember_request
 from .outbox import counted, outbox
@@ -69,7 +70,9 @@ def _layer(client: Any, options: Any, late: bool) -> Underway | None:
         return None
     layer = Underway(client, options)
     if not late:
-        layer.begin(_started(client, options))
+        # Outside the guard: whatever happens to us, they must not become a URL parameter.
+        carried = unload(options)
+        layer.begin(_started(client, options, carried))
     return layer
 
 
@@ -80,6 +83,7 @@ class Asked(NamedTuple):
     body: Any
 
 
+@guarded
 def _asked(known: Any, built: Any) -> Any:
     """Return options that say what was asked for; some clients change them on the way."""
     if not isinstance(known, Asked):
@@ -93,7 +97,7 @@ def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
     """Build one HTTP request of the observed call by the SDK."""
     layer = underway(client)
     if layer is not None and not layer.begun:
-        layer.begin(_started(client, _asked(layer.options, options)))
+        layer.begin(_started(client, _asked(layer.options, options), None))
     call = None if layer is None else layer.call
     if call is None:
         return build()
@@ -117,12 +121,12 @@ def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, 
 
 
 @counted
-def _started(client: Any, options: Any) -> Call | None:
+def _started(client: Any, options: Any, carried: Arguments | None) -> Call | None:
     """Start observing a request, or return `None` where there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or is_told_above():
         return None
-    given = arguments_of(client, options.url) or NOTHING
+    given = carried or arguments_of(client, options.url) or NOTHING
     here = chain.get()
     outer, defaults = here.values, client._posthog
     later = sampling.is_partial() and (
