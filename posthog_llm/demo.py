@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import posthog
@@ -50,7 +50,7 @@ def run() -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _without_settings() -> Iterator[None]:
+def _without_settings() -> Generator[None, None, None]:
     """Hide the environment's settings: they are for real services, and nothing here is one."""
     hidden = {name: os.environ[name] for name in os.environ if _is_setting(name.upper())}
     for name in hidden:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,7 +53,10 @@ def send(project: Project, event: str, properties: Mapping[str, Any], timeout: f
 
     Raises `Unreachable` when PostHog does not take the event within `timeout` seconds.
     """
-    from posthog.request import batch_post, determine_server_host
+    from posthog.request import (
+        batch_post,  # pyright: ignore[reportUnknownVariableType]
+        determine_server_host,
+    )
 
     message = {
         "event": event,
@@ -74,7 +77,7 @@ def send(project: Project, event: str, properties: Mapping[str, Any], timeout: f
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -51,6 +51,12 @@ class Pending:
         self._let_go(until + _PATIENCE)
 
     def _let_go(self, until: float) -> None:
-        with self._taking, contextlib.suppress(IndexError):
-            while self._waiting[0][0] <= until:
-                self._waiting.popleft()[1].let_go()
+        # Not for ever: a signal's handler may flush while the thread that it interrupts takes out.
+        is_taken = self._taking.acquire(timeout=_PATIENCE)
+        try:
+            with contextlib.suppress(IndexError):
+                while self._waiting[0][0] <= until:
+                    self._waiting.popleft()[1].let_go()
+        finally:
+            if is_taken:
+                self._taking.release()

@@ -63,6 +63,8 @@ class Attempt:
     ended_at: float | None = None
     call: Any = None
     """LiteLLM's object of the call that was answered, where it was seen."""
+    is_partial: bool = False
+    """Whether the answer is what came before the gateway's client left."""
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
 
@@ -88,6 +90,7 @@ class Attempt:
         is_first = self.response is None
         self.response, self.call, self.ended_at = response, call, time.time()
         if is_first:
+            self.is_partial = metadata.is_left(self.kwargs)
             outbox.start()
             worker.pending.add(self)
 
@@ -116,7 +119,10 @@ class Attempt:
         except IndexError:
             return
         kwargs, self.kwargs = self.kwargs, {}
+        answered = self.response is not None
         answer = self.response if response is None else response
+        if outcome is Outcome.OK and (self.is_partial if answered else metadata.is_left(kwargs)):
+            outcome = Outcome.CLOSED_EARLY
         self.response = self.call = None
         _remember(kwargs)
         if self.quiet or _is_off(kwargs):
@@ -188,6 +194,28 @@ def of(kwargs: Mapping[str, Any]) -> Attempt | None:
     """Return the attempt in LiteLLM's record of a call."""
     found = kwargs.get(_KEY)
     return found if isinstance(found, Attempt) else None
+
+
+@guarded
+def answered(call: Any, response: Any) -> None:
+    """Note the answer to the attempt in the record of `call`, LiteLLM's object."""
+    found = of(getattr(call, "model_call_details", {}))
+    if found is not None and _is_whole(response):
+        found.answered(response, call)
+
+
+@guarded
+def failed(call: Any, error: BaseException | None) -> None:
+    """Tell that the attempt in the record of `call` failed; an answered one did not."""
+    found = of(getattr(call, "model_call_details", {}))
+    if found is not None and found.response is None:
+        found.end(Outcome.ERROR, error=error)
+
+
+def _is_whole(response: Any) -> bool:
+    if response is None or type(response).__name__.endswith("Stream"):
+        return False
+    return not any(hasattr(response, name) for name in ("__next__", "__anext__", "__aiter__"))
 
 
 def _remember(kwargs: Mapping[str, Any]) -> None:

@@ -39,9 +39,13 @@ def as_logged(call: Any, kwargs: Mapping[str, Any], response: Any) -> tuple[Mapp
 def _complete(call: Any, kwargs: Mapping[str, Any], response: Any) -> dict[str, Any]:
     twin = copy.copy(call)
     twin.model_call_details = details = dict(kwargs)
-    twin.get_combined_callback_list = lambda *args, **kwargs: []
+    twin.get_combined_callback_list = _no_callbacks
     twin.success_handler(response, cache_hit=kwargs.get("cache_hit"))
     return details
+
+
+def _no_callbacks(*args: Any, **kwargs: Any) -> list[Any]:
+    return []
 
 
 @guarded

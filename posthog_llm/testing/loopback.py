@@ -26,7 +26,7 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Listen without a look at the name of this machine, which may ask the network."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = _HOST, int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.open.add(request)
