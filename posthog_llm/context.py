@@ -52,11 +52,19 @@ def merged(outer: Arguments, inner: Arguments) -> Arguments:
     return Arguments(*values)
 
 
+def nested(outer: Arguments, inner: Arguments) -> Arguments:
+    """Do what `merged` does, for a block in another: what is private stays so inside."""
+    values = merged(outer, inner)
+    if outer.privacy_mode and not values.privacy_mode:
+        values = replace(values, privacy_mode=True)
+    return values
+
+
 def anew(outer: Arguments, inner: Arguments) -> Arguments:
     """Do what `merged` does, for a trace: whatever called it is not its parent."""
     if outer.parent_id or outer.span_name or outer.span_id:
         outer = replace(outer, parent_id=None, span_name=None, span_id=None)
-    return merged(outer, inner)
+    return nested(outer, inner)
 
 
 def decorated(open_block: OpenBlock, function: F) -> F:
@@ -101,7 +109,7 @@ class context:
     def __enter__(self) -> None:
         outer = chain.get()
         try:
-            link = Link(self, merged, self._values, outer, self._begun(outer))
+            link = Link(self, nested, self._values, outer, self._begun(outer))
             chain.set(link)
         except BaseException:  # a signal's handler raised between two of these instructions
             chain.set(outer)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import signal
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -14,6 +16,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_SIGNALS = signal.valid_signals()
 log = logging.getLogger("posthog_llm")
 counts: Counter[str] = Counter()
 """How often each kind of fault happened in this process, by `where:ExceptionClass`."""
@@ -32,6 +35,13 @@ def report(where: str, error: BaseException) -> None:
         log.debug("posthog_llm: %s", where, exc_info=error)
 
 
+def is_from_signal(error: BaseException) -> bool:
+    """Whether a signal's handler raised this amid our lines: a time limit of the program's own."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in _SIGNALS}
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code in handlers for frame, _ in frames)
+
+
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
     """Make `function` answer `None` where it would raise an `Exception`."""
 
@@ -40,6 +50,8 @@ def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
+            if is_from_signal(error):
+                raise
             report(function.__qualname__, error)
             return None
 

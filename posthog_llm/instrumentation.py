@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ _undo: dict[str, list[Callable[[], object]]] = {}
 """What takes our seam out of an SDK again, by its name; an SDK that is watched has an entry."""
 _hooked: set[str] = set()
 _defaults: Arguments = NOTHING
+_changing = threading.RLock()
+"""Held while our seam is put into classes or taken out; never while a module is imported."""
 
 
 def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bool = True) -> None:
@@ -50,13 +53,20 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     if client is not None:
         outbox.attach(client)
     for name, wanted in (("openai", openai), ("anthropic", anthropic)):
-        if wanted and name not in _undo:
+        if wanted:
+            _watch(name)
+
+
+def _watch(name: str) -> None:
+    with _changing:
+        is_new = name not in _undo
+        if is_new:
             _undo[name] = []
-            if sys.modules.get(name) is not None:
-                _put_in_imported(name)
-            elif name not in _hooked:
-                _hooked.add(name)
-                wrapt.when_imported(name)(_put_in)
+    if is_new and sys.modules.get(name) is not None:
+        _put_in_imported(name)
+    elif is_new and name not in _hooked:
+        _hooked.add(name)
+        wrapt.when_imported(name)(_put_in)
 
 
 def uninstrument() -> None:
@@ -65,11 +75,22 @@ def uninstrument() -> None:
     Where another library has put something around our seam meanwhile, it stays and does nothing.
     """
     note_instrumented(None)
-    undone = list(_undo.values())
-    _undo.clear()  # from here on ours passes through, in calls of other threads, too
-    for steps in undone:
-        for step in reversed(steps):
+    with _changing:
+        undone = [step for steps in _undo.values() for step in reversed(steps)]
+        _undo.clear()  # from here on ours passes through, in calls of other threads, too
+        _run_all(undone)
+
+
+def _run_all(steps: list[Callable[[], object]]) -> None:
+    """Run each step, also where a signal's handler raises amid one of them."""
+    raised: BaseException | None = None
+    for step in steps:
+        try:
             step()
+        except BaseException as error:  # noqa: PERF203 - each step is to be run
+            raised = error
+    if raised is not None:
+        raise raised
 
 
 @guarded
@@ -80,10 +101,15 @@ def _put_in_imported(name: str) -> None:
 
 @guarded
 def _put_in(sdk: Any) -> None:
+    outbox.prepare()  # some of it hangs on which SDK is there
+    with _changing:
+        _put_around(sdk)
+
+
+def _put_around(sdk: Any) -> None:
     steps = _undo.get(sdk.__name__)
     if steps is None or steps:  # `uninstrument` was called meanwhile, or it is done
         return
-    outbox.prepare()  # some of it hangs on which SDK is there
     base = sdk._base_client
     put = functools.partial(around.put, steps, functools.partial(_is_off, sdk.__name__))
     put(base.BaseClient, "_build_request", _build_request)
@@ -123,7 +149,7 @@ def _subclasses(cls: Any) -> Iterator[Any]:
 
 
 def _set(steps: list[Callable[[], object]], cls: Any, name: str, value: Any) -> None:
-    steps.append(lambda: delattr(cls, name))
+    steps.append(lambda: delattr(cls, name) if name in vars(cls) else None)
     setattr(cls, name, value)
 
 

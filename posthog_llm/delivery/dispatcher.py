@@ -154,7 +154,7 @@ class Dispatcher:
         try:
             for entry, event in entries:
                 results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
-                if receipt.error is not None:
+                if receipt.may_pass and not isinstance(receipt.error, LookupError):
                     break  # the rest is tried again with this one
         finally:
             for entry, _ in entries[len(results) :]:
@@ -254,7 +254,9 @@ class Dispatcher:
         """
         limit = max(settings().queue_bytes - others, settings().queue_bytes * _SHARE)
         while self.bytes > limit and self._whole:
-            _, entry = self._whole.popitem(last=False)
+            uuid, entry = self._whole.popitem(last=False)
+            if uuid in self.entries[uuid][0].sent:
+                continue  # its client has it as it was
             self.bytes -= entry.size
             if entry.stored is not None:
                 entry.event = None
@@ -263,9 +265,9 @@ class Dispatcher:
                 entry.event, entry.bared = bare(entry.event), True
                 entry.size = min(entry.size, weigh(entry.event.properties) + 2048)
                 self.bytes += entry.size
-        while self.bytes > limit and self.entries:
-            uuid, (_, entry) = next(iter(self.entries.items()))
-            self.drop(uuid, "queue_full")
+        for uuid, (lane, entry) in list(self.entries.items()) if self.bytes > limit else ():
+            if self.bytes > limit and entry.event is not None and uuid not in lane.sent:
+                self.drop(uuid, "queue_full")
 
     # -- those who wait ------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Receipt:
         """Whether the same event may be taken later: the rule of the official client."""
         if self.status is not None:
             return self.status >= 500 or self.status in _AGAIN
-        return not hasattr(self.error, "status")
+        return self.error is not None and not hasattr(self.error, "status")
 
 
 Listener = Callable[[dict[str, Receipt]], None]

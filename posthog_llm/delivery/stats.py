@@ -54,7 +54,7 @@ class Ledger:
         if on_drop := settings().on_drop:
             try:
                 on_drop(uuid, reason)
-            except Exception as error:
+            except BaseException as error:  # `sys.exit`, too: what else was lost is to be counted
                 report("on_drop", error)
 
     def lose(self, uuid: str, reason: str, *, wanted: bool = False) -> None:

@@ -110,7 +110,7 @@ class Worker:
             self._lock.release()
             self._last_at_exit()
             children.watch(self.end)
-        return True
+        return self._is_prepared
 
     @guarded
     def attach(self, client: Any) -> None:
@@ -150,7 +150,7 @@ class Worker:
         thread, self._thread = self._thread, None
         outbox.stop()
         self._hurry.set()
-        if thread is not None:
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
         self.save()
 
@@ -260,8 +260,8 @@ class Worker:
 
     def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
         thread = self._thread
-        if thread is threading.current_thread():
-            return False
+        if thread is threading.current_thread() or self.room.turner == threading.get_ident():
+            return False  # a callback of the user's cannot wait for the turn that it is in
         waiter.until = None if timeout is None else time.monotonic() + timeout
         self.pending.settle(timeout)
         self._waiters.add(waiter)
@@ -285,6 +285,7 @@ class Worker:
 
 
 worker = Worker()
+atexit.register(lambda: worker.end())  # registered first, it runs last: after the user's own
 outbox.on_prepare = worker.prepare
 outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once

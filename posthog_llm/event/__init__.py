@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -46,6 +46,7 @@ _LABELS = frozenset(
 """Names and words of a provider's, beside its answer."""
 _TITLES = frozenset({"$ai_span_name", "$ai_trace_name"})
 """Names that the caller gives, which may hold a credential by mistake."""
+_IDS = ("distinct_id", "trace_id", "session_id", "span_id", "parent_id")
 _TOO_LONG = 200
 """Characters of a distinct id beyond which PostHog refuses or cuts it."""
 
@@ -79,6 +80,7 @@ def build(record: Record, private: bool) -> Event:
     longest = _LONGEST_TEXT if size > _LARGE else None
     secrets = credentials_of(exchange)
     cleaner = Cleaner(secrets, scope.redact, longest, keep_media=exchange.keep_media)
+    who = _cleaned(who, cleaner)
     # Apart, so that a conversation without end leaves the caller's properties alone.
     for_custom = Cleaner(secrets, keep_media=exchange.keep_media)
     trace_id = who.trace_id or str(uuid.uuid4())
@@ -112,6 +114,12 @@ def build(record: Record, private: bool) -> Event:
 
 
 # -- who -----------------------------------------------------------------------------
+
+
+def _cleaned(who: Arguments, cleaner: Cleaner) -> Arguments:
+    ids = {name: value for name in _IDS if (value := getattr(who, name)) is not None}
+    shown = {name: cleaner.identity(value) for name, value in ids.items()}
+    return who if shown == ids else replace(who, **shown)
 
 
 def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) -> dict[str, Any]:

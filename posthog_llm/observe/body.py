@@ -109,7 +109,9 @@ class _Body:
 
     def __del__(self, dropped: Outcome = Outcome.DROPPED) -> None:
         # May run in any thread, inside any lock, and while modules are being torn down.
-        self._call.end(dropped)
+        call = self.__dict__.get("_call")  # it may have been interrupted while it was made
+        if call is not None:
+            call.end(dropped)
 
     def _passage(self) -> Generator[bytes, bytes, None]:
         """Take in each piece as it comes, and give out what the caller may see of it.

@@ -8,7 +8,7 @@ from time import perf_counter, time
 from typing import Any
 
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
-from ..faults import guarded
+from ..faults import guarded, is_from_signal
 from ..media import without_blobs
 from ..narrowing import is_mapping
 from . import stream_usage
@@ -103,10 +103,18 @@ class Call:
 
     def end(self, outcome: Outcome, failure: Failure | None = None) -> None:
         """Tell how the call ended. Only the first end counts; safe in finalisers."""
+        is_first = False
         try:
-            self._open.pop()
+            is_first = self._open.pop()
+            self._put(outcome, failure)
         except IndexError:
             return
+        except BaseException:  # a signal's handler raised amid this; one uuid is one event
+            if is_first:
+                self._put(outcome, failure)
+            raise
+
+    def _put(self, outcome: Outcome, failure: Failure | None) -> None:
         exchange = self.exchange
         exchange.ended = self.elapsed()
         exchange.outcome = outcome
@@ -114,6 +122,8 @@ class Call:
         try:
             outbox.put(exchange)
         except Exception as error:
+            if is_from_signal(error):
+                raise
             outbox.failed("end", error, exchange.id)
 
     def let_go(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from ..exchange import Exchange
-from ..faults import guarded, report
+from ..faults import guarded, is_from_signal, report
 from ..roots import waiting
 from ..settings import settings
 from .event_ids import new_id
@@ -219,6 +219,8 @@ def counted(function: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
+            if is_from_signal(error):
+                raise
             outbox.failed(function.__qualname__, error, new_id())
             return None
 

@@ -10,7 +10,7 @@ So a layer that has returned holds nothing, and means nothing to what runs in su
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,23 +23,33 @@ if TYPE_CHECKING:
 class _Layer:
     """A context manager around what the SDK does below one layer, for sync and async alike."""
 
-    __slots__ = ("_client", "_token")
+    __slots__ = ("_client", "_outer")
 
     def __init__(self, client: Any) -> None:
         self._client: Any = client
-        self._token: Token[_Layer | None] | None = None
+        self._outer: _Layer | None = None
 
     def __enter__(self) -> Self:
-        self._token = _nearest.set(self)
-        return self
+        self._outer = _nearest.get()
+        try:
+            _nearest.set(self)
+            return self
+        except BaseException:  # a signal's handler raised between two of these instructions
+            self._leave()
+            raise
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
-        self._client = None
         try:
-            if self._token is not None:
-                _nearest.reset(self._token)
-        except ValueError:  # a coroutine that is closed in another context than it ran in
-            pass
+            self._leave()
+        except BaseException:  # as above
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Hold nothing any more. Once is as good as twice."""
+        self._client = None
+        if _nearest.get() is self:  # else: a coroutine that is closed in another context
+            _nearest.set(self._outer)
 
 
 _nearest: ContextVar[_Layer | None] = ContextVar("posthog_llm_nearest_layer", default=None)
@@ -55,9 +65,9 @@ class Given(_Layer):
         self._path = path
         self._arguments = arguments
 
-    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
+    def _leave(self) -> None:
         self._arguments = None
-        super().__exit__(kind, error, tb)
+        super()._leave()
 
     def arguments(self, client: Any, url: str) -> Arguments | None:
         """Return what was given for a request, unless it is one that a hook makes besides.

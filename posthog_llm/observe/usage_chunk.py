@@ -29,6 +29,7 @@ _NULLS = re.compile(
     rb',\s*"usage"\s*:\s*(?:null|\{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0\})'
     rb"(?=\s*}\s*(?:[\r\n]|$))"
     rb'|(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
+    rb'|(?:(?<=data: \{)|(?<=data:\{))"usage"\s*:\s*null\s*,\s*'
 )
 _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _ENDS = re.compile(rb"\n\r?\n|\r\r")

@@ -32,6 +32,9 @@ _NO_SECRETS = frozenset({"idempotency-key", "x-stainless-idempotency-key", "sec-
 _CERTAIN = frozenset(
     {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"}
 )
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+_MARKUP = re.compile("[&<>'/+=]")
+"""Characters that some writers of JSON escape, so that it may stand in a page."""
 
 
 def credentials_of(exchange: Exchange) -> list[str]:
@@ -105,7 +108,12 @@ def _is_unlikely_a_word(value: str) -> bool:
 def _forms(secret: str) -> Iterator[str]:
     """Yield a secret as it may stand in a text: as it is, in a URL, in JSON."""
     yield secret
-    yield quote(secret, safe="")
-    yield quote_plus(secret)
+    for quoted in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
+        yield quoted
+        yield _ESCAPE.sub(lambda found: found.group().lower(), quoted)
     for in_ascii in (True, False):
-        yield json.dumps(secret, ensure_ascii=in_ascii)[1:-1]
+        text = json.dumps(secret, ensure_ascii=in_ascii)[1:-1]
+        yield text
+        yield text.replace("/", "\\/")  # PHP's way
+        yield _MARKUP.sub(lambda found: f"\\u{ord(found.group()):04x}", text)  # Go's
+        yield _MARKUP.sub(lambda found: f"\\u{ord(found.group()):04X}", text)

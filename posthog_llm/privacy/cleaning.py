@@ -103,7 +103,7 @@ class Cleaner:
         """Yield properties of the caller's by their names, each cleaned by itself."""
         pairs = opened(given, self._nodes, self._until)
         for name, value in pairs.items() if is_dict(pairs) else ():
-            yield _as_key(name), self.plain(value)
+            yield self._key(_as_key(name), None), self.plain(value)
 
     def label(self, text: str) -> str:
         """Clean a code, a reason or a name; the redactor sees what is no plain word."""
@@ -116,6 +116,10 @@ class Cleaner:
     def text(self, text: str) -> str:
         """Remove credentials from a text that a provider or an exception says."""
         return without_credentials(self._without_secrets(text))
+
+    def identity(self, text: str) -> str:
+        """Remove what the request carried to authenticate itself from an id of the caller's."""
+        return self._without_secrets(text)
 
     def address(self, url: str) -> str:
         """Remove credentials from a URL that has lost its query."""
@@ -200,7 +204,7 @@ class Cleaner:
             if item and _is_credential(key, item, value):
                 cleaned[shown] = HIDDEN
             elif key in _ADDRESSES and isinstance(item, str) and _is_server(key, value):
-                cleaned[shown] = self.address(item.partition("?")[0])
+                cleaned[shown] = self._redacted(self.address(item.partition("?")[0]), below[0])
             else:
                 cleaned[shown] = self._clean(item, key, value, depth, below)
         if kept < len(pairs):
@@ -250,7 +254,7 @@ class Cleaner:
         began = time.monotonic()
         try:
             answer: Any = redact(text)
-        except Exception as error:
+        except BaseException as error:  # `sys.exit`, too: what it was to see must not leave
             raise Withheld(type(error).__name__) from None
         finally:
             self._until += time.monotonic() - began

@@ -143,7 +143,10 @@ def joined(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines_unified(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Make every line of a body cut in pieces end in `\\n`; the pieces keep their number."""
+    """Make every line of a body cut in pieces end in `\\n`.
+
+    The pieces keep their number, but for one more where the body ends in `\\r`.
+    """
     carried = b""
     for piece in pieces:
         text = carried + piece
@@ -152,3 +155,5 @@ def lines_unified(pieces: Iterable[bytes]) -> Iterator[bytes]:
             text = text[: len(text) - len(carried)]
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         yield text
+    if carried:
+        yield b"\n"

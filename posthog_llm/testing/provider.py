@@ -30,19 +30,38 @@ class Reply:
     """Whether the connection breaks after the last piece, without an end."""
 
     @classmethod
-    def json(cls, body: Any, status: int = 200, **headers: str) -> Reply:
-        """Return a JSON answer."""
+    def json(
+        cls,
+        body: Any,
+        status: int = 200,
+        *,
+        delay: float = 0.0,
+        cut: bool = False,
+        **headers: str,
+    ) -> Reply:
+        """Return a JSON answer. `delay` and `cut` are those of a `Reply`."""
         headers = {"content-type": "application/json", "x-request-id": "req_test", **headers}
-        return cls([json.dumps(body).encode()], status, headers)
+        return cls([json.dumps(body).encode()], status, headers, delay, cut)
 
     @classmethod
-    def stream(cls, events: Iterable[Any], *, done: bool = True, **headers: str) -> Reply:
-        """Return server-sent events: each a JSON value, or bytes as they are to be sent."""
+    def stream(
+        cls,
+        events: Iterable[Any],
+        *,
+        done: bool = True,
+        delay: float = 0.0,
+        cut: bool = False,
+        **headers: str,
+    ) -> Reply:
+        """Return server-sent events: each a JSON value, or bytes as they are to be sent.
+
+        `delay` and `cut` are those of a `Reply`.
+        """
         pieces = [e if isinstance(e, bytes) else b"data: %b\n\n" % _compact(e) for e in events]
         if done:
             pieces.append(b"data: [DONE]\n\n")
         headers = {"content-type": "text/event-stream", "x-request-id": "req_test", **headers}
-        return cls(pieces, 200, headers)
+        return cls(pieces, 200, headers, delay, cut)
 
 
 def _compact(value: Any) -> bytes:
