@@ -22,7 +22,8 @@ successor inside its block adds one each time."""
 class Link:
     """One block, over what holds around it.
 
-    `combine(around, given)` makes what holds inside. `root` is the trace that the block is in.
+    `combine(around, given)` makes what holds inside. `root` is the trace that the block is in;
+    `begun` is a trace to be in instead of the one around the block.
     """
 
     __slots__ = ("begun", "combine", "depth", "given", "key", "outer", "root", "values")
@@ -49,6 +50,11 @@ class Link:
     def over(self, outer: Link) -> Link:
         """Return the same block over something else."""
         return Link(self.key, self.combine, self.given, outer, self.begun)
+
+    @property
+    def began(self) -> Any:
+        """The trace that begins with this block, and ends with it; `None`: none does."""
+        return None if self.begun is INHERITED or self.combine is only else self.begun
 
     def flat(self) -> Link:
         """Return what holds here without the blocks that say so."""
@@ -143,7 +149,7 @@ class Resumed:
         finally:
             chain.set(outer)
         self._base = Link(base.key, only, base.values, outer, base.root)
-        self._begun = None if base.root is outer.root else base.root
+        self._begun = base.began
         self._links: list[Link] = []
 
     def __enter__(self) -> None:

@@ -132,8 +132,8 @@ class context:
         except BaseException:  # as above; what was taken out once is not taken out again
             chain.set(without(chain.get() if here is None else here, self))
             raise
-        if link is not None and link.begun is not INHERITED and link.combine is not only:
-            link.begun.end()
+        if link is not None and link.began is not None:
+            link.began.end()
 
     def __call__(self, function: F) -> F:
         return decorated(lambda args, kwargs: self._again(), function)

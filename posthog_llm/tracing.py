@@ -60,7 +60,7 @@ class _Step:
         self._given, self._options = given, options
         self._outer: Arguments | None = None
         self._root: Any = None
-        self._key = object()
+        self._begins_trace, self._key = False, object()
         self._ambient = Ambient()
         self._started_at = self._clock = 0.0
 
@@ -76,7 +76,7 @@ class _Step:
             self._outer, self._ambient = outer.values, _around() or Ambient()
             inner = self._begin(outer)
             self._root = inner.root
-            self._begins_trace = inner.begun is not INHERITED
+            self._begins_trace = inner.began is not None
             self.input = _snapshot(self.input)
             self._started_at, self._clock = time(), perf_counter()
             chain.set(inner)

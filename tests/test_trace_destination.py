@@ -188,6 +188,22 @@ def test_many_threads_of_one_trace(provider: ScriptedProvider, sink: MemorySink)
     assert len(sink.wait_for(162)) == len(names(sink))
 
 
+def test_a_bound_generator_ends_no_trace(provider: ScriptedProvider, sink: MemorySink) -> None:
+    driver = SyncDriver(provider)
+
+    def pieces() -> Any:
+        with span("inside"):
+            yield
+
+    with trace("t"):
+        bound = bind(pieces)
+        thread = threading.Thread(target=lambda: list(bound()))
+        thread.start()
+        thread.join()
+        driver.ask(driver.ours(posthog_client=sink))
+    assert names(sink) == {"t", "inside", "$ai_generation"}
+
+
 # -- the bound, and what lives on ------------------------------------------------------------
 
 
