@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class _Layer:
     """A context manager around what the SDK does below one layer, for sync and async alike."""
 
-    __slots__ = ("_client", "_token")
+    __slots__ = ("_token", "client")
 
     def __init__(self, client: Any) -> None:
-        self._client: Any = client
+        self.client: Any = client
         self._token: Token[_Layer | None] | None = None
 
     def __enter__(self) -> Self:
@@ -34,10 +34,11 @@ class _Layer:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
-        self._client = None
+        self.client = None
+        token, self._token = self._token, None
         try:
-            if self._token is not None:
-                _nearest.reset(self._token)
+            if token is not None:
+                _nearest.reset(token)
         except ValueError:  # a coroutine that is closed in another context than it ran in
             pass
 
@@ -64,7 +65,7 @@ class Given(_Layer):
 
         A user's `post` may send by a copy of the client, and put something before the path.
         """
-        same = type(client) is type(self._client) and url.endswith(self._path)
+        same = type(client) is type(self.client) and url.endswith(self._path)
         return self._arguments if same else None
 
 
@@ -97,9 +98,6 @@ class Underway(_Layer):
     def refused_usage(self, error: Exception) -> bool:
         return self.call is not None and self.call.refused_usage(error)
 
-    def is_of(self, client: Any) -> bool:
-        return self._client is client
-
 
 def is_given() -> bool:
     """Whether the nearest layer holds arguments, which a call without any must not take."""
@@ -115,4 +113,4 @@ def arguments_of(client: Any, url: str) -> Arguments | None:
 def underway(client: Any) -> Underway | None:
     """Return the layer of the request that `client` is sending; `None`: it is sending none."""
     layer = _nearest.get()
-    return layer if isinstance(layer, Underway) and layer.is_of(client) else None
+    return layer if isinstance(layer, Underway) and layer.client is client else None
