@@ -22,6 +22,7 @@ FRAMEWORKS = [
     *("pydantic-ai-slim[openai,anthropic]==2.31.1", "openai-agents==0.20.0", "instructor==1.17.0"),
     *("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
     *("llama-index-llms-openai==0.8.3", "llama-index-llms-anthropic==0.12.3"),
+    "celery==5.7.0",
 ]
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
 OTHERS = [
@@ -87,7 +88,7 @@ def tests(session: nox.Session, sdk: str) -> None:
 def gateway(session: nox.Session, litellm: str) -> None:
     """Test LiteLLM's callback and its gateway's: LiteLLM pins older SDKs."""
     session.install("-e", ".[litellm]", litellm, "anthropic", "langchain-openai", *_groups("test"))
-    files = ("compared", "docs", "gateway", "litellm", "outer")
+    files = ("compared", "docs", "gateway", "litellm", "litellm_ends", "outer")
     session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs)
 
 
@@ -95,7 +96,7 @@ def gateway(session: nox.Session, litellm: str) -> None:
 def frameworks(session: nox.Session) -> None:
     """Test frameworks that are given our clients, or are watched by `instrument`."""
     session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
-    session.run("pytest", "tests/test_frameworks.py", *session.posargs)
+    session.run("pytest", "tests/test_frameworks.py", "tests/test_children.py", *session.posargs)
 
 
 @nox.session(python="3.12")

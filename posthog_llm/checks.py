@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,9 @@ _TEXTS = frozenset(
     {"distinct_id", "trace_id", "session_id", "span_id", "parent_id", "span_name", "trace_name"}
     | {"provider_override"}
 )
+_DAY = 86_400.0
+_LONGEST = 30 * _DAY
+_YEAR_2000 = 946_684_800.0
 _FLAGS = frozenset({"privacy_mode", "capture"})
 _MAPPINGS = frozenset({"properties", "groups"})
 
@@ -74,9 +78,31 @@ def count(name: str, value: Any) -> int:
     return value
 
 
-def seconds(name: str, value: Any) -> float:
-    """Return a number of seconds. Raises `TypeError` or `ValueError`."""
-    return _amount(name, value, "seconds")
+def duration(name: str, value: Any) -> float:
+    """Return a number of seconds, 30 days at most. Raises `TypeError` or `ValueError`."""
+    seconds = _amount(name, value, "seconds")
+    if seconds > _LONGEST:
+        raise ValueError(f"{name} must be in seconds, not milliseconds: {value} is over 30 days")
+    return seconds
+
+
+def moment(name: str, value: Any) -> float:
+    """Return a Unix time, from the year 2000 to a day from now.
+
+    Raises `TypeError` or `ValueError`.
+    """
+    seconds = _amount(name, value, "seconds")
+    if seconds > time.time() + _DAY:
+        raise ValueError(
+            f"{name} must be Unix time in seconds, not milliseconds or less: {value} is in the "
+            f"future. time.time() and datetime.timestamp() give seconds"
+        )
+    if seconds < _YEAR_2000:
+        raise ValueError(
+            f"{name} must be Unix time in seconds: {value} is before the year 2000. time.time() "
+            f"and datetime.timestamp() give it; a time since the start is `latency`"
+        )
+    return seconds
 
 
 def usd(name: str, value: Any) -> float:

@@ -77,6 +77,9 @@ def _demo(options: argparse.Namespace) -> int:
         if missing:
             print(f"--live needs {' and '.join(missing)} in the environment", file=sys.stderr)
             return 2
+        if is_mock():
+            print("--live sends nothing while POSTHOG_MOCK is set. Unset it.", file=sys.stderr)
+            return 2
         print(f"{scenario.run_live()} events sent; see your PostHog project")
         return 0
     events = scenario.run()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from contextvars import ContextVar
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .arguments import ContextArguments
+from .chain import INHERITED, Chain, Link, find, only, without
 from .checks import named
 from .exchange import Ambient, Arguments
+from .imports import imported
+from .roots import Root
 from .running import OpenBlock, bound, inside
 
 if TYPE_CHECKING:
@@ -17,36 +20,48 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 NOTHING = Arguments()
-_current: ContextVar[Arguments] = ContextVar("posthog_llm_context", default=NOTHING)
+_NOWHERE = Link(None, only, NOTHING, None)
+_FIELDS = tuple(f.name for f in fields(Arguments))
+_read = attrgetter(*_FIELDS)
+_MAPPINGS = (_FIELDS.index("properties"), _FIELDS.index("groups"))
 _NO_AMBIENT = Ambient()
+chain: Chain = ContextVar("posthog_llm_context", default=_NOWHERE)
+"""The blocks around the caller."""
 
 
 def current() -> Arguments:
     """Return the values of the innermost `context` around the caller."""
-    return _current.get()
+    values: Arguments = chain.get().values
+    return values
 
 
-def set_current(values: Arguments) -> None:
-    """Let values hold from here on: an old value set again, never a token reset."""
-    _current.set(values)
+def current_root() -> Root | None:
+    """Return the trace that the caller is in."""
+    return chain.get().root
 
 
 def merged(outer: Arguments, inner: Arguments) -> Arguments:
     """Return `outer` with what `inner` gives; mappings are merged key by key."""
     if inner is NOTHING or outer is NOTHING:
         return outer if inner is NOTHING else inner
-    given = {
-        f.name: value for f in fields(Arguments) if (value := getattr(inner, f.name)) is not None
-    }
-    for name in ("properties", "groups"):
-        if name in given and getattr(outer, name):
-            given[name] = {**getattr(outer, name), **given[name]}
-    return replace(outer, **given)
+    around, given = _read(outer), _read(inner)
+    values = [o if i is None else i for o, i in zip(around, given, strict=True)]
+    for at in _MAPPINGS:
+        if around[at] and given[at]:
+            values[at] = {**around[at], **given[at]}
+    return Arguments(*values)
+
+
+def anew(outer: Arguments, inner: Arguments) -> Arguments:
+    """Do what `merged` does, for a trace: whatever called it is not its parent."""
+    if outer.parent_id or outer.span_name or outer.span_id:
+        outer = replace(outer, parent_id=None, span_name=None, span_id=None)
+    return merged(outer, inner)
 
 
 def decorated(open_block: OpenBlock, function: F) -> F:
     """Return `function` running inside a block of its own; see `running.inside`."""
-    made: F = inside(open_block, function, _current)
+    made: F = inside(open_block, function, chain)
     return made
 
 
@@ -58,7 +73,7 @@ def bind(function: F) -> F:
     Takes plain and async functions, and generators. The values of every context variable
     travel, `posthog`'s and OpenTelemetry's included; to all but plain functions ours alone.
     """
-    made: F = bound(function, _current)
+    made: F = bound(function, chain)
     return made
 
 
@@ -68,7 +83,8 @@ class context:
     Takes the per-call names without their prefix, and `posthog_client`: see
     `arguments.ContextArguments`. Works with `with` and `async with`, and as a decorator of
     functions, sync and async, and of generators; nested blocks merge. A stream keeps the values
-    that held when it was opened, also after the block.
+    that held when it was opened, also after the block. One object may be used for many blocks,
+    also by several threads and tasks at a time.
 
         with posthog_llm.context(distinct_id="user-7", session_id="chat-1"):
             client.chat.completions.create(...)
@@ -76,40 +92,79 @@ class context:
     Raises `TypeError` for an unknown name, or a value of the wrong type.
     """
 
+    _number: float | None = None
+    """What another service drew for the trace; see `roots.Root`."""
+
     def __init__(self, **values: Unpack[ContextArguments]) -> None:
         self._values = Arguments(**named("context", values, ContextArguments))
-        self._outer: list[Arguments] = []
 
     def __enter__(self) -> None:
-        outer = _current.get()
-        self._outer.append(outer)
-        _current.set(merged(outer, self._values))
+        outer = chain.get()
+        try:
+            link = Link(self, merged, self._values, outer, self._begun(outer))
+            chain.set(link)
+        except BaseException:  # a signal's handler raised between two of these instructions
+            chain.set(outer)
+            raise
+
+    def _begun(self, outer: Link) -> Any:
+        """Return the trace that begins here, where one is named, and else `INHERITED`."""
+        trace_id = self._values.trace_id
+        if trace_id is None or (outer.root is not None and outer.root.trace_id == trace_id):
+            return INHERITED
+        session_id = self._values.session_id or outer.values.session_id
+        return Root(trace_id, session_id, outer.root, self._number)
 
     def __exit__(self, *exc_info: object) -> None:
-        # The old value is set again rather than a token reset: a token fails when a
-        # generator is finished from another context.
-        _current.set(self._outer.pop())
+        here = link = None
+        try:
+            here = chain.get()
+            link = find(here, self)
+            chain.set(without(here, self))
+        except BaseException:  # as above; what was taken out once is not taken out again
+            chain.set(without(chain.get() if here is None else here, self))
+            raise
+        if link is not None and link.begun is not INHERITED and link.combine is not only:
+            link.begun.end()
 
     def __call__(self, function: F) -> F:
         return decorated(lambda args, kwargs: self._again(), function)
 
     def _again(self) -> context:
         again = context()
-        again._values = self._values
+        again._values, again._number = self._values, self._number
         return again
 
     async def __aenter__(self) -> None:
-        self.__enter__()
+        outer = chain.get()
+        try:
+            self.__enter__()
+        except BaseException:  # as above
+            chain.set(outer)
+            raise
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.__exit__()
+        here = None
+        try:
+            here = chain.get()
+            self.__exit__()
+        except BaseException:  # as above
+            chain.set(without(chain.get() if here is None else here, self))
+            raise
+
+
+def continued(values: ContextArguments, number: float | None) -> context:
+    """Return a context of values that another service sent, and the number that it drew."""
+    made = context(**values)
+    vars(made)["_number"] = number
+    return made
 
 
 def ambient() -> Ambient:
     """Read the `posthog` package's own context, and OpenTelemetry's, importing neither."""
     otel = _otel()
-    posthog = sys.modules.get("posthog")
-    contexts = sys.modules.get("posthog.contexts")
+    posthog = imported("posthog")
+    contexts = imported("posthog.contexts")
     if posthog is None or contexts is None:
         return Ambient(otel=otel) if otel else _NO_AMBIENT
     distinct_id = contexts.get_context_distinct_id()
@@ -123,7 +178,7 @@ def ambient() -> Ambient:
 
 def _otel() -> tuple[str, str] | None:
     """Read the ids of the active OpenTelemetry span, without importing that package."""
-    trace = sys.modules.get("opentelemetry.trace")
+    trace = imported("opentelemetry.trace")
     if trace is None:
         return None
     found = trace.get_current_span().get_span_context()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import posthog
@@ -39,7 +39,7 @@ class City(BaseModel):
 
 def run() -> list[dict[str, Any]]:
     """Make the calls against fakes on 127.0.0.1; returns the events that arrived."""
-    with ScriptedProvider() as provider, PostHogReceiver() as receiver:
+    with _without_settings(), ScriptedProvider() as provider, PostHogReceiver() as receiver:
         destination = posthog.Posthog("phc_demo", host=receiver.url)
         client = openai.OpenAI(
             base_url=provider.base_url, api_key="demo", posthog_client=destination
@@ -47,6 +47,22 @@ def run() -> list[dict[str, Any]]:
         sent = make_calls(client)
         destination.shutdown()
         return receiver.wait_for(sent)
+
+
+@contextlib.contextmanager
+def _without_settings() -> Generator[None, None, None]:
+    """Hide the environment's settings: they are for real services, and nothing here is one."""
+    hidden = {name: os.environ[name] for name in os.environ if _is_setting(name.upper())}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith(("POSTHOG_", "OPENAI_", "SSL_CERT_")) or name.endswith("_PROXY")
 
 
 def run_live() -> int:

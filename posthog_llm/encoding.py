@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import sys
 import zlib
+from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any, Protocol
+
+from .imports import imported
 
 _ZSTD = ("compression.zstd", "backports.zstd", "zstandard")
 
@@ -88,13 +91,26 @@ class _BrotliWriter:
 
 class _ZstdReader:
     def __init__(self, module: Any) -> None:
-        made = module.ZstdDecompressor()
-        self._stream = made.decompressobj() if hasattr(made, "decompressobj") else made
+        self._module = module
+        self._stream: Any = None
+
+    def _frame(self) -> Any:
+        made = self._module.ZstdDecompressor()
+        return made.decompressobj() if hasattr(made, "decompressobj") else made
 
     def feed(self, data: bytes) -> bytes:
-        return bytes(self._stream.decompress(data))
+        plain = b""
+        while data:  # a body may be several frames, one behind the other
+            if self._stream is None or self._stream.eof:
+                self._stream = self._frame()
+            plain += self._stream.decompress(data)
+            data = self._stream.unused_data if self._stream.eof else b""
+        return plain
 
     def flush(self) -> bytes:
+        """Raises `EOFError` for a body that stops within a frame, as HTTP clients refuse it."""
+        if self._stream is not None and not self._stream.eof:
+            raise EOFError("Zstandard data is incomplete")
         return b""
 
 
@@ -115,68 +131,147 @@ class _ZstdWriter:
 
 
 def _installed(*names: str) -> Any:
-    """Import the first of some packages that is there: the ones that the HTTP client uses."""
-    for name in names:
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    return None
+    """Return the first of some packages that is there: the HTTP client imported what it uses."""
+    return next((module for name in names if (module := imported(name))), None)
 
 
-def _codec(encoding: str) -> tuple[Codec, Codec] | None:
-    """Return what decodes and what encodes `encoding`, or `None` where nothing does."""
+def _reader(encoding: str) -> Codec | None:
     if encoding in ("gzip", "x-gzip"):
-        return _Inflate(zlib.MAX_WBITS | 16), _Deflate(zlib.MAX_WBITS | 16)
+        return _Inflate(zlib.MAX_WBITS | 16)
     if encoding == "deflate":
-        return _InflateEither(), _Deflate(zlib.MAX_WBITS)
+        return _InflateEither()
     if encoding == "br" and (module := _installed("brotli", "brotlicffi")):
-        return _BrotliReader(module), _BrotliWriter(module)
+        return _BrotliReader(module)
     if encoding == "zstd" and (module := _installed(*_ZSTD)):
-        return _ZstdReader(module), _ZstdWriter(module)
+        return _ZstdReader(module)
     return None
 
 
-def _codecs(content_encoding: str) -> list[tuple[Codec, Codec]]:
-    names = (name.strip() for name in content_encoding.split(","))
-    return [codec for name in names if (codec := _codec(name))]
+def _writer(encoding: str) -> Codec | None:
+    if encoding == "gzip":
+        return _Deflate(zlib.MAX_WBITS | 16)
+    if encoding == "deflate":
+        return _Deflate(zlib.MAX_WBITS)
+    if encoding == "br" and (module := _installed("brotli", "brotlicffi")):
+        return _BrotliWriter(module)
+    if encoding == "zstd" and (module := _installed(*_ZSTD)):
+        return _ZstdWriter(module)
+    return None
 
 
-def understood(content_encoding: str, accepted: str) -> str:
-    """Return the part of a `Content-Encoding` that the HTTP client will undo.
+def undone(response: Any) -> str:
+    """Return the encodings of a body that the HTTP client will undo, as its header names them.
 
-    It takes an encoding that it does not know for none at all. What it knows, it asked for:
-    `accepted` is the request's `Accept-Encoding`.
+    The client takes an encoding that it does not know for none at all.
     """
-    known = {"gzip", "x-gzip", "deflate", *(name.strip().lower() for name in accepted.split(","))}
-    names = (name.strip().lower() for name in content_encoding.split(","))
-    return ",".join(name for name in names if name in known)
+    header = response.headers.get("content-encoding")
+    if not header:
+        return ""
+    names = (name.strip().lower() for name in header.split(","))
+    known = _known(response)
+    return ",".join(name for name in names if name in known and name != "identity")
+
+
+def _known(response: Any) -> frozenset[str]:
+    """Return the encodings that the package of `response` has decoders for."""
+    for cls in type(response).__mro__:  # it may be of a class of the caller's own
+        package = cls.__module__.partition(".")[0]
+        known: Any = getattr(sys.modules.get(f"{package}._decoders"), "SUPPORTED_DECODERS", None)
+        if known is not None:
+            return frozenset(known)
+    return frozenset()
 
 
 def decoders(content_encoding: str) -> list[Codec]:
     """Return what decodes a body with this `Content-Encoding`, in order of use."""
-    return [decoder for decoder, _ in reversed(_codecs(content_encoding))]
+    readers = (_reader(name.strip()) for name in content_encoding.split(","))
+    return [reader for reader in readers if reader][::-1]
+
+
+def decoded(pieces: Iterable[bytes], codecs: list[Codec]) -> tuple[list[bytes], Exception | None]:
+    """Decode a body piece by piece; returns what came out, and what stopped it, if anything did."""
+    plain: list[bytes] = []
+    try:
+        for piece in pieces:
+            for codec in codecs:
+                piece = codec.feed(piece)
+            plain.append(piece)
+    except Exception as error:  # whatever the packages raise: the body is broken from here on
+        return plain, error
+    return plain, None
+
+
+def unfinished(codecs: list[Codec]) -> Exception | None:
+    """Return why a body that was decoded whole is not whole; HTTP clients ask zstd alone."""
+    try:
+        for codec in codecs:
+            codec.flush()
+    except EOFError as error:
+        return error
+    return None
+
+
+def transcoder(response: Any, encoding: str, inner: Codec) -> Transcoder | None:
+    """Return what runs `inner` over the plain text of `response`; `None` where nothing can.
+
+    `encoding` is what `undone` says of it.
+    """
+    writers = [_writer(name) for name in encoding.split(",")]
+    try:
+        # The HTTP client's own decoder, of its own making, for a response that is not there:
+        # this one must keep the decoder that it makes for its reader.
+        kind: Any = type(response)  # pyright: ignore[reportUnknownVariableType]
+        reader = kind._get_content_decoder(SimpleNamespace(headers=response.headers))
+    except Exception:  # it cannot be read, and the HTTP client tells the reader so
+        return None
+    return Transcoder(reader, inner, [w for w in writers if w]) if all(writers) else None
 
 
 class Transcoder:
     """Runs a filter over the plain text of an encoded body, and encodes it again.
 
-    The headers, which the caller may read, stay true.
+    The headers, which the caller may read, stay true. The body is decoded by the HTTP client's
+    own decoder, so that what cannot be decoded raises what it raises without us.
     """
 
-    def __init__(self, content_encoding: str, inner: Codec) -> None:
-        codecs = _codecs(content_encoding)
-        self._stages = [
-            *(decoder for decoder, _ in reversed(codecs)),
-            inner,
-            *(encoder for _, encoder in codecs),
-        ]
+    def __init__(self, reader: Any, inner: Codec, writers: list[Codec]) -> None:
+        self._reader = reader
+        self._inner = inner
+        self._writers = writers
+        self._pending = b""
+        """What was decoded before the piece that could not be."""
+        self.error: Exception | None = None
+        """What the decoder raised."""
 
     def feed(self, data: bytes) -> bytes:
-        for stage in self._stages:
-            data = stage.feed(data) if data else data
-        return data
+        """Raises what the HTTP client raises for a body that it cannot decode."""
+        return self._decoded(self._reader.decode, data)
 
     def flush(self) -> bytes:
-        data = b""
-        for stage in self._stages:
-            data = (stage.feed(data) if data else b"") + stage.flush()
+        """Return what was held back, of a body that has no proper end."""
+        pending, self._pending = self._pending, b""
+        return pending + self._encoded(self._inner.flush())
+
+    def end(self) -> bytes:
+        """Return the end of a body. Raises what the HTTP client raises for one that lacks it."""
+        data = self._decoded(self._reader.flush) + self.flush()
+        end = b""
+        for writer in self._writers:
+            end = (writer.feed(end) if end else b"") + writer.flush()
+        return data + end
+
+    def _decoded(self, decode: Any, *data: bytes) -> bytes:
+        try:
+            plain = decode(*data)
+            for part in (plain,) if isinstance(plain, bytes) else plain:
+                self._pending += self._encoded(self._inner.feed(part)) if part else b""
+        except Exception as error:
+            self.error = error
+            raise
+        done, self._pending = self._pending, b""
+        return done
+
+    def _encoded(self, data: bytes) -> bytes:
+        for writer in self._writers:
+            data = writer.feed(data) if data else data
         return data

@@ -16,6 +16,8 @@ _HEAD, _TAIL = 4 << 10, 8 << 10
 _WEIGHT = 2048
 """Bytes that a call weighs beside its content."""
 _MOST_NODES = 2000
+_LONGEST = 1 << 20
+"""Characters of what an exception says that are kept."""
 
 
 class Outcome(str, Enum):
@@ -46,6 +48,40 @@ class Failure:
     """HTTP status of the answer; `None` when no answer arrived."""
     stack: str | None = None
     """Stack trace, where the failure was raised by a library that calls the provider for us."""
+
+
+def ended_by(error: BaseException | None) -> Outcome:
+    """Return how something ended that an exception ended, or none did.
+
+    What is no `Exception` cancels: each framework has a class of its own for it. A group of
+    exceptions is an error where it holds one. (Groups are Python's from 3.11 on, and the
+    `exceptiongroup` package's before.)
+    """
+    if error is None:
+        return Outcome.OK
+    waiting: list[Any] = [error]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            break
+        found = waiting.pop()
+        if isinstance(found, Exception):
+            return Outcome.ERROR
+        inner: Any = getattr(found, "exceptions", None)
+        if isinstance(found, BaseException) and isinstance(inner, (tuple, list)):
+            waiting.extend(inner)  # pyright: ignore[reportUnknownArgumentType]
+    return Outcome.CANCELLED
+
+
+def outcome_of(error: BaseException | None) -> tuple[Outcome, Failure | None]:
+    """Return how something ended, and why it failed, described now.
+
+    Keeping the exception would keep the caller's frames alive.
+    """
+    outcome = ended_by(error)
+    if outcome is not Outcome.ERROR:
+        return outcome, None
+    message = None if error is None else text_of(error)
+    return outcome, Failure(type=type(error).__name__, message=message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +132,11 @@ class Scope:
     client: Arguments = Arguments()
     redact: Any = None
     """The client's `posthog_redact` callable, or `None`."""
+    default: Any = None
+    """Where the event goes that none of these names a destination for; `None`: where the
+    environment says, or the `posthog` module."""
+    otherwise: Any = None
+    """Where it goes where those say nothing either."""
 
 
 @dataclass(slots=True)
@@ -162,6 +203,8 @@ class Exchange:
     failure: Failure | None = None
     sample_rate: float | None = None
     """Share of such calls that are told; `None` when all are."""
+    drawn: float | None = None
+    """Number in [0, 1) that was drawn for the trace; `None`: none was, or it was used."""
     only_errors: bool = False
     """Whether sampling left this call out, unless it failed."""
     keep_media: bool = False
@@ -169,9 +212,12 @@ class Exchange:
     batch: Any = None
     """Which batch the answer holds the results of; `None` for any other answer."""
     deferred: bool = False
-    """Whether sampling waits for the id of a background response."""
+    """Whether the worker decides about sampling: it reads which trace or response this is."""
     sent: Any = None
-    """Headers of the request: for what they say of the session, and nothing else."""
+    """Headers of the request: for what they say of the session, and the credentials that must
+    not leave."""
+    url: Any = None
+    """URL of the request: for the credentials in it."""
     content: Any = None
     """What another library told of a call that was not seen on the wire; has `bare()`."""
     reader: Any = None
@@ -199,6 +245,12 @@ class Exchange:
             self._cut_stream()
         return before - self.weight()
 
+    def release(self) -> None:
+        """Let go of what was kept: the answer may live on in the caller's hands."""
+        self.request = self.body = self.form = self.content = None
+        self.client = self.sent = self.url = None
+        self.chunks = self.times = self.tail = ()
+
     def _cut_stream(self) -> None:
         pieces = [*self.chunks, *self.tail]
         start, end = _within(pieces, _HEAD), len(pieces) - _within(reversed(pieces), _TAIL)
@@ -223,10 +275,18 @@ def size_of(value: Any) -> int:
         kind = type(item)  # pyright: ignore[reportUnknownVariableType]
         if kind is str or kind is bytes:
             total += len(item)
-        elif kind is dict:
-            waiting.extend(item.values())
-        elif kind is list or kind is tuple:
-            waiting.extend(item)
+        elif kind is dict or kind is list or kind is tuple:
+            items: Any = item.values() if kind is dict else item
+            waiting.extend(itertools.islice(items, _MOST_NODES))
+            total += 8 * max(0, len(item) - _MOST_NODES)
         else:
             total += 8
     return total + 8 * len(waiting)
+
+
+def text_of(error: BaseException) -> str | None:
+    """Return what an exception says; `None` where its own code fails at that."""
+    try:
+        return str(error)[:_LONGEST]
+    except Exception:  # it is the user's class, on the user's thread
+        return None

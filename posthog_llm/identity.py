@@ -32,5 +32,9 @@ def is_private(scope: Scope) -> bool:
 
 
 def destination(scope: Scope) -> Any:
-    """Return the client that a call named, or its context or its client; `None`: the default."""
-    return settled(scope).client
+    """Return the client that a call named, or its context or its client, or else its default.
+
+    `None`: where the environment says, or the `posthog` module.
+    """
+    found = settled(scope).client
+    return scope.default if found is None else found

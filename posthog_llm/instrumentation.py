@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,9 +13,11 @@ import wrapt
 from .checks import checked
 from .context import NOTHING
 from .exchange import Arguments
+from .faults import guarded
 from .observe import around, seam
 from .observe.client import ObservedClient
 from .observe.outbox import outbox
+from .settings import note_instrumented
 
 _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
 _VERBS = ("get", "post", "put", "patch", "delete")
@@ -33,7 +36,8 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     SDK is never imported for it: it is watched once the program imports it. `context`, `trace`
     and `span` say who asks. Calling it again changes the destination. `uninstrument` undoes it.
 
-    - `posthog_client`: where events go; `None`: where the environment says.
+    - `posthog_client`: where events go, those of `trace` and `span` included; `None`: where the
+      environment says.
     - `openai`, `anthropic`: which SDKs.
 
     Raises `TypeError` for a `posthog_client` without a `capture` method.
@@ -41,13 +45,15 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     global _defaults
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
+    note_instrumented(client)
+    outbox.prepare()
     if client is not None:
         outbox.attach(client)
     for name, wanted in (("openai", openai), ("anthropic", anthropic)):
         if wanted and name not in _undo:
             _undo[name] = []
-            if name in _hooked and name in sys.modules:
-                _put_in(sys.modules[name])
+            if sys.modules.get(name) is not None:
+                _put_in_imported(name)
             elif name not in _hooked:
                 _hooked.add(name)
                 wrapt.when_imported(name)(_put_in)
@@ -58,6 +64,7 @@ def uninstrument() -> None:
 
     Where another library has put something around our seam meanwhile, it stays and does nothing.
     """
+    note_instrumented(None)
     undone = list(_undo.values())
     _undo.clear()  # from here on ours passes through, in calls of other threads, too
     for steps in undone:
@@ -65,10 +72,18 @@ def uninstrument() -> None:
             step()
 
 
+@guarded
+def _put_in_imported(name: str) -> None:
+    # Another thread may be in the middle of its import: this waits until it is done.
+    _put_in(importlib.import_module(name))
+
+
+@guarded
 def _put_in(sdk: Any) -> None:
     steps = _undo.get(sdk.__name__)
-    if steps is None:  # `uninstrument` was called before the SDK was imported
+    if steps is None or steps:  # `uninstrument` was called meanwhile, or it is done
         return
+    outbox.prepare()  # some of it hangs on which SDK is there
     base = sdk._base_client
     put = functools.partial(around.put, steps, functools.partial(_is_off, sdk.__name__))
     put(base.BaseClient, "_build_request", _build_request)

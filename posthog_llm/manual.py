@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import sampling
 from .arguments import GenerationArguments, StepArguments
-from .checks import checked, count, field_of, seconds, text, usd
-from .context import ambient, current
-from .exchange import Arguments, Exchange, Failure, Outcome, Scope, size_of
-from .faults import guarded
+from .checks import checked, count, duration, field_of, moment, text, usd
+from .context import ambient, chain
+from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of, size_of
 from .narrowing import is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
 from .providers.hosts import bare_url
 from .record import Answered, Asked, Kind, Record, Usage
+from .settings import default_for_steps, settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,7 +63,8 @@ def capture_generation(**told: Unpack[GenerationArguments]) -> str:
         )
 
     `model` is needed; `arguments.GenerationArguments` says what each argument is. Contexts,
-    traces and spans hold, as for a wrapped call.
+    traces and spans hold, as for a wrapped call. Where too much waits to be sent, it waits for
+    room: 10 seconds at most, 0.1 in a thread that runs an event loop.
 
     Raises `TypeError` or `ValueError` that names the argument.
     """
@@ -149,7 +150,7 @@ def _value(name: str, value: Any) -> Any:
     if name in _TEXTS or name == "base_url":
         return text(name, value)
     if name in _TIMES:
-        return seconds(name, value)
+        return moment(name, value) if name == "timestamp" else duration(name, value)
     if name in ("stream", "cached_apart") and not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
     if name == "parameters" and not is_mapping(value):
@@ -165,18 +166,23 @@ def _value(name: str, value: Any) -> Any:
 def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> str:
     """Tell what was checked, and return the uuid of its event."""
     event_id = event_id or new_id()
-    _put(kind, dict(told), event_id)
+    try:
+        _put(kind, dict(told), event_id)
+    except Exception as error:
+        outbox.failed("manual", error, event_id)
     return event_id
 
 
-@guarded
 def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
-    context = current()
-    exchange = Exchange("manual", event_id, Scope(own, context, ambient()), 0.0)
-    sample = sampling.draw(False, own, context)
+    here = chain.get()
+    context, root = here.values, here.root
+    sample = sampling.draw(root, own, context)
     if sample is None:
         return
+    scope = Scope(own, context, ambient(), default=settings().posthog_client)
+    scope.otherwise = root.client if root is not None and root.is_known else default_for_steps()
+    exchange = Exchange("manual", event_id, scope, 0.0)
     latency = told.get("latency")
     exchange.started_at = told.get("timestamp") or time.time() - (latency or 0.0)
     exchange.streamed = told.get("stream", "time_to_first_token" in told)
@@ -190,6 +196,7 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
         outbox.attach(named)
     outbox.start()
     outbox.put(exchange)
+    outbox.wait_for_room()
 
 
 def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
@@ -197,11 +204,10 @@ def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
         return (Outcome.OK, None) if (status or 200) < 400 else (Outcome.ERROR, None)
     if isinstance(error, str):
         return Outcome.ERROR, Failure("Error", error, status=status)
-    if not isinstance(error, Exception):
-        return Outcome.CANCELLED, None
+    outcome, failure = outcome_of(error)
     found = getattr(error, "status_code", None)
     found = found if isinstance(found, int) else status
-    return Outcome.ERROR, Failure(type(error).__name__, str(error), status=found)
+    return outcome, failure and replace(failure, status=found)
 
 
 def _record(exchange: Exchange) -> Record:

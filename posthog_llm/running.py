@@ -6,24 +6,25 @@ import contextvars
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextvars import ContextVar
 from typing import Any
+
+from .chain import Chain, Held, Resumed
 
 OpenBlock = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
-def inside(open_block: OpenBlock, function: Any, values: ContextVar[Any]) -> Any:
+def inside(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
     """Return `function` running inside a block of its own.
 
     `open_block(args, kwargs)` makes a context manager for one call; `gave(value)` is called on
     it with what the function returns, or with each item that it yields, where it has that.
     A generator's block is as long as the generator runs; what holds inside does not hold for
-    its consumer between two items. `values` is the context variable that holds it.
+    its consumer between two items. `chain` is the context variable that says what holds.
     """
     if inspect.isasyncgenfunction(function):
-        return _agenerated(open_block, function, values)
+        return _agenerated(open_block, function, chain)
     if inspect.isgeneratorfunction(function):
-        return _generated(open_block, function, values)
+        return _generated(open_block, function, chain)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -48,39 +49,10 @@ def _noted(block: Any, value: Any) -> Any:
     return value
 
 
-class _Inside:
-    """What holds inside a generator's block, put in place while the generator runs."""
-
-    def __init__(self, manager: Any, values: ContextVar[Any]) -> None:
-        self._manager, self._values = manager, values
-        outer = values.get()
-        self._block = manager.__enter__()
-        self._inner, self._outer = values.get(), outer
-        values.set(outer)
-
-    def __enter__(self) -> None:
-        self._outer = self._values.get()
-        self._values.set(self._inner)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._inner = self._values.get()
-        self._values.set(self._outer)
-
-    def gave(self, item: Any) -> None:
-        """Hand what the generator yielded to the block."""
-        _noted(self._block, item)
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Leave the block; what holds for the consumer goes on holding."""
-        outer = self._values.get()
-        self._manager.__exit__(type(error) if error else None, error, None)
-        self._values.set(outer)
-
-
-def _generated(open_block: OpenBlock, function: Any, values: ContextVar[Any]) -> Any:
+def _generated(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
     @functools.wraps(function)
     def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        block = _Inside(open_block(args, kwargs), values)
+        block = Resumed(open_block(args, kwargs), chain)
         try:
             with block:
                 body = function(*args, **kwargs)
@@ -88,7 +60,7 @@ def _generated(open_block: OpenBlock, function: Any, values: ContextVar[Any]) ->
             while True:
                 with block:
                     item = step(value)
-                block.gave(item)
+                _noted(block.block, item)
                 step, value = body.send, None
                 try:
                     value = yield item
@@ -108,10 +80,10 @@ def _generated(open_block: OpenBlock, function: Any, values: ContextVar[Any]) ->
     return generated
 
 
-def _agenerated(open_block: OpenBlock, function: Any, values: ContextVar[Any]) -> Any:
+def _agenerated(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
     @functools.wraps(function)
     async def generated(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        block = _Inside(open_block(args, kwargs), values)
+        block = Resumed(open_block(args, kwargs), chain)
         try:
             with block:
                 body = function(*args, **kwargs)
@@ -119,7 +91,7 @@ def _agenerated(open_block: OpenBlock, function: Any, values: ContextVar[Any]) -
             while True:
                 with block:
                     item = await step(value)
-                block.gave(item)
+                _noted(block.block, item)
                 step, value = body.asend, None
                 try:
                     value = yield item
@@ -138,30 +110,16 @@ def _agenerated(open_block: OpenBlock, function: Any, values: ContextVar[Any]) -
     return generated
 
 
-class _Holding:
-    """A block in which a value holds."""
-
-    def __init__(self, values: ContextVar[Any], held: Any) -> None:
-        self._values, self._held, self._outer = values, held, None
-
-    def __enter__(self) -> None:
-        self._outer = self._values.get()
-        self._values.set(self._held)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._values.set(self._outer)
-
-
-def bound(function: Any, values: ContextVar[Any]) -> Any:
+def bound(function: Any, chain: Chain) -> Any:
     """Return `function` with what holds here; see `posthog_llm.bind`."""
-    held = values.get()
+    held = chain.get()
     runs_later = (
         inspect.iscoroutinefunction(function)
         or inspect.isgeneratorfunction(function)
         or inspect.isasyncgenfunction(function)
     )
     if runs_later:
-        return inside(lambda args, kwargs: _Holding(values, held), function, values)
+        return inside(lambda args, kwargs: Held(chain, held), function, chain)
     context = contextvars.copy_context()
 
     @functools.wraps(function)

@@ -1,13 +1,16 @@
-"""Which calls become events, where not all of them do."""
+"""Which calls become events, where not all of them do.
+
+One decision a trace, by the number that was drawn where it began: see `roots.Root`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import random
 from dataclasses import dataclass
 
 from .exchange import Arguments, Exchange, Outcome
 from .record import Record
+from .roots import Root, number_of
 from .settings import settings
 
 
@@ -18,21 +21,30 @@ class Sample:
     rate: float
     only_errors: bool = False
     deferred: bool = False
+    drawn: float | None = None
 
     def note(self, exchange: Exchange) -> None:
         exchange.sample_rate = self.rate if self.rate < 1 else None
         exchange.only_errors, exchange.deferred = self.only_errors, self.deferred
+        exchange.drawn = self.drawn
 
 
 _ALL = Sample(1.0)
 
 
-def draw(background: bool, *by_precedence: Arguments) -> Sample | None:
-    """Decide about a call, by its session, else by its trace; `None`: it is left out.
+def is_partial() -> bool:
+    """Whether calls are left out at all."""
+    return settings().sample_rate < 1
 
-    So is a call for which the first that says anything of `capture` says no.
-    A background response is told by a later call, so it is decided by its own id when that is
-    known.
+
+def draw(root: Root | None, *by_precedence: Arguments, later: bool = False) -> Sample | None:
+    """Decide about a call, or a step: by its trace, which `root` began; `None`: it is left out.
+
+    Outside of any trace the session decides, else the trace that it names, else chance. So is a
+    call left out for which the first that says anything of `capture` says no.
+
+    `later`: only the worker can know which session or trace it is. A background response is
+    captured by a later call, so it is decided by its own id where nothing else is known.
     """
     for arguments in by_precedence:
         if arguments.capture is not None:
@@ -42,11 +54,20 @@ def draw(background: bool, *by_precedence: Arguments) -> Sample | None:
     rate = settings().sample_rate
     if rate >= 1:
         return _ALL
-    if background:
-        return Sample(rate, deferred=True)
-    if is_kept(rate, identity_of(*by_precedence)):
+    drawn = _drawn(root, by_precedence[0])
+    if later:
+        return Sample(rate, deferred=True, drawn=drawn)
+    kept = is_kept(rate, identity_of(*by_precedence)) if drawn is None else drawn < rate
+    if kept:
         return Sample(rate)
     return Sample(rate, only_errors=True) if settings().keep_errors else None
+
+
+def _drawn(root: Root | None, call: Arguments) -> float | None:
+    """Return the number of the trace around a call; `None`: it is in none, or names another."""
+    if root is None or (call.trace_id is not None and call.trace_id != root.trace_id):
+        return None
+    return root.number
 
 
 def identity_of(*by_precedence: Arguments) -> str | None:
@@ -60,10 +81,7 @@ def identity_of(*by_precedence: Arguments) -> str | None:
 
 def is_kept(rate: float, identity: str | None) -> bool:
     """Decide by `identity`: the same answer in every process. Without one, chance decides."""
-    if identity is None:
-        return random.random() < rate
-    digest = hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=7).digest()
-    return int.from_bytes(digest, "big") < rate * (1 << 56)
+    return (random.random() if identity is None else number_of(identity)) < rate
 
 
 def is_sampled(record: Record) -> bool:
@@ -74,9 +92,17 @@ def is_sampled(record: Record) -> bool:
     if settings().keep_errors and record.outcome is Outcome.ERROR:
         exchange.sample_rate = 1.0
         return True
-    if exchange.deferred:
-        scope = exchange.scope
-        identity = identity_of(scope.call, scope.context, scope.client)
-        identity = identity or record.answered.response_id
-        return is_kept(exchange.sample_rate, identity)
-    return not exchange.only_errors
+    if not exchange.deferred:
+        return not exchange.only_errors
+    if exchange.drawn is not None:
+        return exchange.drawn < exchange.sample_rate
+    return is_kept(exchange.sample_rate, _late_identity(record))
+
+
+def _late_identity(record: Record) -> str | None:
+    """Return what a call is decided by, now that its request and its answer are read."""
+    scope, named = record.exchange.scope, record.asked.named or Arguments()
+    known = identity_of(scope.call, scope.context, scope.client, named)
+    if known is None and record.exchange.batch is not None:
+        return str(record.exchange.batch.id)
+    return known or record.answered.response_id

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .checks import checked
+
+if TYPE_CHECKING:
+    from .arguments import Destination
 
 _DAY = 86_400.0
 
@@ -48,6 +53,9 @@ class Settings:
     keep_errors: bool = False
     before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None
     gateways: frozenset[str] = frozenset()
+    posthog_client: Any = None
+    instrumented: Any = None
+    """Where `instrument` sends the calls that it captures; steps go there, too."""
 
 
 _settings: Settings | None = None
@@ -73,6 +81,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     keep_errors: bool = _KEEP,
     before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = _KEEP,
     gateways: Iterable[str] = _KEEP,
+    posthog_client: Destination | None = _KEEP,
 ) -> None:
     """Set what holds for every call of this process; what is not given stays as it is.
 
@@ -81,14 +90,16 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     - `queue_bytes`: most memory that undelivered events may take, bytes; 64 MiB by default.
       Past it the oldest events lose their content first, and whole events are given up last.
     - `on_drop(uuid, reason)`: called in the worker for each event that is lost.
-    - `sample_rate`: share of calls that become events, 0 to 1. Decided by session id, else by
-      trace id, so that each is captured whole or not at all.
+    - `sample_rate`: share of calls that become events, 0 to 1. Decided once for a trace, by its
+      session id, else by its own, so that it is captured whole or not at all.
     - `keep_errors`: whether calls that fail become events whatever the sampling says.
     - `before_capture(event)`: sees each event as a dict (`event`, `distinct_id`, `properties`,
       `groups`, `timestamp`, `uuid`) in the worker; returns it, changed or not, or `None` to
       drop it. An event for which it raises does not leave.
     - `gateways`: hosts of LiteLLM gateways of yours whose callback is ours, too. Requests to
       them carry `x-posthog-llm-span-id`, by which the gateway leaves the event to this process.
+    - `posthog_client`: where events go for which nothing nearer names a destination: of clients
+      without one, manual captures, traces and spans. `None`: where the environment says.
 
     Raises `TypeError` or `ValueError` for a value that cannot be, `OSError` where the spool's
     directory cannot be made or written.
@@ -101,17 +112,34 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         "keep_errors": keep_errors,
         "before_capture": before_capture,
         "gateways": gateways if gateways is _KEEP else _hosts(gateways),
+        "posthog_client": posthog_client,
     }
-    changes = {name: value for name, value in given.items() if value is not _KEEP}
+    _change({name: value for name, value in given.items() if value is not _KEEP})
+
+
+def _change(changes: dict[str, Any]) -> None:
+    global _settings
     for name, value in changes.items():
         _check(name, value)
-    global _settings
     _settings = replace(settings(), **changes)
     for listener in on_change:
         listener()
 
 
+def note_instrumented(client: Any) -> None:
+    """Note where `instrument` sends; `None`: nowhere of its own."""
+    _change({"instrumented": client})
+
+
+def default_for_steps() -> Any:
+    """Return where steps go that nobody named a destination for; `None`: nothing says so."""
+    found = settings()
+    return found.posthog_client if found.instrumented is None else found.instrumented
+
+
 def _check(name: str, value: Any) -> None:
+    if name == "posthog_client":
+        checked(name, "client", value)
     if name in ("on_drop", "before_capture") and value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, not {type(value).__name__}")
     if name == "keep_errors" and not isinstance(value, bool):

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import sampling
 from .arguments import TraceArguments
+from .chain import INHERITED, Link, leave
 from .checks import checked, named, text
-from .context import NOTHING, ambient, current, decorated, merged, set_current
-from .exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
+from .context import NOTHING, ambient, anew, chain, decorated, merged
+from .exchange import Ambient, Arguments, Exchange, Scope, outcome_of, size_of
 from .faults import guarded
 from .observe.event_ids import new_id
-from .observe.outbox import outbox
+from .observe.outbox import counted, outbox
 from .record import Answered, Asked, Kind, Record
+from .roots import Root
+from .settings import default_for_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 F = TypeVar("F")
-_CLOSED = (GeneratorExit, KeyboardInterrupt, SystemExit, asyncio.CancelledError)
-"""What ends a step without its having failed."""
 
 
 @dataclass(slots=True)
@@ -59,22 +59,30 @@ class _Step:
         """Custom properties of the step's own event; add to them before the step ends."""
         self._given, self._options = given, options
         self._outer: Arguments | None = None
+        self._root: Any = None
+        self._key = object()
         self._ambient = Ambient()
         self._started_at = self._clock = 0.0
 
-    def _begin(self, outer: Arguments) -> Arguments:
-        """Settle ids; returns what holds inside."""
+    def _begin(self, outer: Link) -> Link:
+        """Settle ids and the trace; returns what holds inside."""
         raise NotImplementedError
 
     def __enter__(self) -> Any:
         if self._outer is not None:
             raise RuntimeError(f"{self._kind} {self.name!r} was entered before: make another")
-        outer = current()
-        self._outer, self._ambient = outer, _around() or Ambient()
-        inner = self._begin(outer)
-        self.input = _snapshot(self.input)
-        self._started_at, self._clock = time(), perf_counter()
-        set_current(inner)
+        outer = chain.get()
+        try:
+            self._outer, self._ambient = outer.values, _around() or Ambient()
+            inner = self._begin(outer)
+            self._root = inner.root
+            self._begins_trace = inner.begun is not INHERITED
+            self.input = _snapshot(self.input)
+            self._started_at, self._clock = time(), perf_counter()
+            chain.set(inner)
+        except BaseException:  # a signal's handler raised between two of these instructions
+            chain.set(outer)
+            raise
         return self
 
     def __exit__(
@@ -83,15 +91,28 @@ class _Step:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        outer = self._outer or NOTHING
-        set_current(outer)
-        self._tell(outer, error)
+        try:
+            leave(chain, self._key)
+        except BaseException:  # as above
+            leave(chain, self._key)
+            raise
+        self._tell(self._outer or NOTHING, error)
+        if self._begins_trace:
+            self._root.end()
 
     async def __aenter__(self) -> Any:
-        return self.__enter__()
+        try:
+            return self.__enter__()
+        except BaseException:  # as above
+            leave(chain, self._key)
+            raise
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        self.__exit__(*exc_info)
+        try:
+            self.__exit__(*exc_info)
+        except BaseException:  # as above
+            leave(chain, self._key)
+            raise
 
     def __call__(self, function: F) -> F:
         """Decorate a function, sync or async, or a generator: each call is a step of its own."""
@@ -100,7 +121,7 @@ class _Step:
     def _for_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Step:
         step = copy.copy(self)
         step.properties = dict(self.properties)
-        step._outer = None
+        step._outer, step._key = None, object()
         if self._options.arguments:
             step.input = {"args": list(args), "kwargs": kwargs}
         return step
@@ -110,7 +131,7 @@ class _Step:
         if self._options.result:
             self.output = value
 
-    @guarded
+    @counted
     def _tell(self, outer: Arguments, error: BaseException | None) -> None:
         own = Arguments(
             distinct_id=self._given.distinct_id,
@@ -124,24 +145,31 @@ class _Step:
             privacy_mode=self._given.privacy_mode,
             client=self._given.client,
         )
-        around = outer if self._kind == "span" else _without_parent(outer)
-        sample = sampling.draw(False, own, around)
+        around = outer if self._kind == "span" else anew(outer, NOTHING)
+        sample = sampling.draw(self._root, own, around)
         if sample is None:
             return
         exchange = Exchange(self._kind, new_id(), Scope(own, around, self._ambient), 0.0)
         exchange.started_at = self._started_at
         exchange.ended = perf_counter() - self._clock
-        exchange.outcome, exchange.failure = _outcome(error)
+        exchange.outcome, exchange.failure = outcome_of(error)
         output = _snapshot(self.output)
         exchange.content = _State(self.input, output, {"type": self._options.type})
         exchange.received = size_of((self.input, output))
         exchange.reader = _record
         sample.note(exchange)
-        named = self._given.client or outer.client
-        if named is not None:
-            outbox.attach(named)
         outbox.start()
-        outbox.put(exchange)
+        self._put(exchange, self._given.client or outer.client)
+
+    def _put(self, exchange: Exchange, named: Any) -> None:
+        """Hand over the step, at once where it is known where to: see `roots.Root`."""
+        found = default_for_steps() if named is None else named
+        if found is None:
+            self._root.put(exchange)
+        else:
+            outbox.attach(found)
+            exchange.scope.default = found
+            outbox.put(exchange)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +215,12 @@ class trace(_Step):
         arguments = Arguments(**named("trace", given, TraceArguments))
         super().__init__(name, arguments, input, options)
 
-    def _begin(self, outer: Arguments) -> Arguments:
+    def _begin(self, outer: Link) -> Link:
         self.trace_id = self.id = self._given.trace_id or str(uuid.uuid4())
-        mine = Arguments(trace_id=self.trace_id, parent_id=self.id)
-        return merged(merged(_without_parent(outer), self._given), mine)
+        mine = merged(self._given, Arguments(trace_id=self.trace_id, parent_id=self.id))
+        session_id = self._given.session_id or outer.values.session_id
+        root = Root(self.trace_id, session_id, outer.root)
+        return Link(self._key, anew, mine, outer, root)
 
 
 class span(_Step):
@@ -228,15 +258,13 @@ class span(_Step):
         given = Arguments(properties=checked("properties", "properties", properties))
         super().__init__(name, given, input, _Options(kind, record_arguments, record_result))
 
-    def _begin(self, outer: Arguments) -> Arguments:
-        self.id = str(uuid.uuid4())
-        self.trace_id = outer.trace_id or str(uuid.uuid4())
-        return merged(outer, Arguments(trace_id=self.trace_id, parent_id=self.id))
-
-
-def _without_parent(outer: Arguments) -> Arguments:
-    """Return what holds around a trace, for what begins anew inside it."""
-    return replace(outer, parent_id=None, span_name=None, span_id=None)
+    def _begin(self, outer: Link) -> Link:
+        self.id, values = str(uuid.uuid4()), outer.values
+        self.trace_id = values.trace_id or str(uuid.uuid4())
+        mine = Arguments(trace_id=self.trace_id, parent_id=self.id)
+        is_in_one = outer.root is not None
+        root = INHERITED if is_in_one else Root(self.trace_id, values.session_id)
+        return Link(self._key, merged, mine, outer, root)
 
 
 _around = guarded(ambient)
@@ -244,14 +272,6 @@ _around = guarded(ambient)
 
 def _snapshot(value: Any) -> Any:
     return copy.copy(value) if type(value) in (list, dict) else value
-
-
-def _outcome(error: BaseException | None) -> tuple[Outcome, Failure | None]:
-    if error is None:
-        return Outcome.OK, None
-    if isinstance(error, _CLOSED):
-        return Outcome.CANCELLED, None
-    return Outcome.ERROR, Failure(type=type(error).__name__, message=str(error))
 
 
 def _record(exchange: Exchange) -> Record:

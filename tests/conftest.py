@@ -37,7 +37,7 @@ gc.freeze()
 def no_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     """A fault of ours, which users never see, fails the test that caused it."""
     faults.counts.clear()
-    stream_usage._support.clear()
+    stream_usage._refused.clear()
     yield
     worker.flush(10)
     expected = request.node.get_closest_marker("faulty")

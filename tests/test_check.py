@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from posthog_llm.cli import main
-from posthog_llm.testing import PostHogReceiver
+from posthog_llm.testing import PostHogReceiver, Reply, ScriptedProvider
 
 
 @pytest.fixture
@@ -42,6 +46,7 @@ def test_it_arrives(project: PostHogReceiver, capsys: pytest.CaptureFixture[str]
         ("POSTHOG_API_KEY", "sk-proj-1234567890", "provider's key"),
         ("POSTHOG_HOST", "us.i.posthog.com", "is no URL"),
         ("POSTHOG_HOST", "ftp://us.i.posthog.com", "is no URL"),
+        ("POSTHOG_HOST", "http://[::1", "is no URL"),
         ("POSTHOG_HOST", "http://127.0.0.1:9", "cannot be reached"),
         ("POSTHOG_HOST", "http://nowhere.invalid", "cannot be reached"),
         ("POSTHOG_MOCK", "true", "POSTHOG_MOCK is set"),
@@ -104,3 +109,124 @@ def test_tls(
     monkeypatch.setenv("POSTHOG_HOST", project.url.replace("http://", "https://"))
     status, text = said(capsys)
     assert (status, "No TLS connection" in text) == (1, True), text
+
+
+PAGE = Reply([b"<html>Please log in</html>"], headers={"content-type": "text/html"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (PAGE, "but not as a PostHog does (text/html instead of JSON"),
+        (Reply.json({"ok": True}), "but not as a PostHog does"),
+        (Reply([b""]), "but not as a PostHog does (no content type"),
+        (Reply([b"<html>" + b"x\n" * 5000], 502), "answered with HTTP 502"),
+        (Reply(status=302, headers={"location": "/login"}), "/login, and the event is lost"),
+    ],
+    ids=["website", "another API", "nothing", "long page", "redirect to a login page"],
+)
+def test_something_else_answers(
+    provider: ScriptedProvider,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Reply,
+    words: str,
+) -> None:
+    monkeypatch.setenv("POSTHOG_API_KEY", "phc_test")
+    monkeypatch.setenv("POSTHOG_HOST", provider.url)
+    provider.script("/batch/", answer)
+    provider.script("/login", PAGE)
+    status, text = said(capsys)
+    assert (status, words in text) == (1, True), text
+    assert len(text) < 800
+
+
+def test_a_redirect_that_keeps_the_event(
+    project: PostHogReceiver,
+    provider: ScriptedProvider,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POSTHOG_HOST", provider.url)
+    there = {"location": f"{project.url}/batch/"}
+    provider.script("/batch/", Reply(status=308, headers=there))
+    assert said(capsys)[0] == 0
+    project.wait_for(1)
+
+
+def command(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own, with nothing else in its environment."""
+    return subprocess.run(
+        [sys.executable, "-c", "from posthog_llm.cli import main; raise SystemExit(main())", name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+
+
+def test_it_prints_its_own_lines_alone(
+    project: PostHogReceiver, provider: ScriptedProvider
+) -> None:
+    key = {"POSTHOG_API_KEY": "phc_test"}
+    arrived = command("check", POSTHOG_HOST=project.url, **key)
+    assert (arrived.returncode, arrived.stderr) == (0, "")
+    assert len(arrived.stdout.splitlines()) == 3
+    provider.script("/batch/", PAGE)
+    refused = command("check", POSTHOG_HOST=provider.url, **key)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("posthog-llm check: ")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+NOBODY = "http://127.0.0.1:9"
+SURROUNDINGS = {
+    "proxies": {"HTTP_PROXY": NOBODY, "https_proxy": NOBODY, "ALL_PROXY": "socks5://127.0.0.1:9"},
+    "settings for real services": {
+        "POSTHOG_MOCK": "true",
+        "POSTHOG_API_KEY": "phc_real",
+        "POSTHOG_HOST": NOBODY,
+        "POSTHOG_LLM_SPOOL": "/proc/nowhere",
+        "OPENAI_BASE_URL": NOBODY,
+        "OPENAI_API_KEY": "sk-real",
+        "SSL_CERT_FILE": "/nowhere.pem",
+        "HOME": "/proc/nowhere",
+    },
+}
+
+
+@pytest.mark.parametrize("surroundings", list(SURROUNDINGS))
+def test_the_demo_runs_anywhere(surroundings: str) -> None:
+    shown = command("demo", **SURROUNDINGS[surroundings])
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "8 events arrived" in shown.stdout
+
+
+def test_the_live_demo_says_that_nothing_would_be_sent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "POSTHOG_API_KEY", "POSTHOG_MOCK"):
+        monkeypatch.setenv(name, "true")
+    assert main(["demo", "--live"]) == 2
+    assert "POSTHOG_MOCK is set" in capsys.readouterr().err
+
+
+def test_fakes_are_reached_where_a_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import posthog
+
+    from posthog_llm.openai import OpenAI
+
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, NOBODY)
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    with ScriptedProvider() as provider, PostHogReceiver() as receiver:
+        assert os.environ["no_proxy"] == "intranet.example,127.0.0.1"
+        client = OpenAI(
+            base_url=provider.base_url,
+            api_key="k",
+            max_retries=0,
+            posthog_client=posthog.Posthog("phc_test", host=receiver.url, sync_mode=True),
+        )
+        client.embeddings.create(model="m", input="x")
+        receiver.wait_for(1)
+    assert os.environ["no_proxy"] == "intranet.example"

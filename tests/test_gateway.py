@@ -12,6 +12,7 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,11 @@ def settings(receiver: PostHogReceiver) -> dict[str, str]:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with ScriptedProvider() as provider, PostHogReceiver() as receiver:
         started = Gateway(provider, receiver, tmp_path_factory.mktemp("gateway"))
-        started.wait()
-        yield started
-        started.stop()
+        try:
+            started.wait()
+            yield started
+        finally:
+            started.stop()
         assert len(receiver.events) == started.seen
 
 
@@ -167,6 +170,41 @@ def test_openai_sdk(gateway: Gateway, stream: bool) -> None:
 
 
 @needs_gateway
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_a_client_that_leaves_amid_a_stream(gateway: Gateway, path: str) -> None:
+    if path.endswith("completions"):
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
+        delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        slow = Reply.stream([{**chunk, "choices": [delta]}] * 100)
+    else:
+        piece = {"type": "response.output_text.delta", "item_id": "m", "delta": "word "}
+        place = {"output_index": 0, "content_index": 0}
+        begun = {"id": "resp_1", "object": "response", "created_at": 1, "model": "gpt-4o"}
+        created = {"type": "response.created", "sequence_number": 0, "response": begun}
+        begun |= {"status": "in_progress", "output": [], "parallel_tool_calls": True, "tools": []}
+        begun |= {"tool_choice": "auto", "temperature": 1.0, "top_p": 1.0}
+        pieces = ({**piece, **place, "sequence_number": n} for n in range(1, 100))
+        slow = Reply.stream([created, *pieces])
+    slow.delay = 0.05
+    gateway.provider.script(path.removeprefix("/v1"), slow)
+    body = {"model": "mine", "messages": ASK, "input": "hi", "stream": True}
+    request = urllib.request.Request(
+        gateway.url + path,
+        json.dumps(body).encode(),
+        {"Authorization": f"Bearer {MASTER}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        for _ in range(10):
+            answer.readline()
+    (event,) = gateway.told(1)
+    told = event["properties"]
+    assert told["$ai_is_error"] is False
+    assert told["posthog_llm_outcome"] == "closed_early"
+    invented = ("tokens", "cost_usd", "$ai_usage", "$ai_stop_reason")
+    assert not [name for name in told if name.endswith(invented)]
+
+
+@needs_gateway
 def test_retry_and_failure(gateway: Gateway) -> None:
     refused = Reply.json({"error": {"message": "busy"}}, status=500)
     gateway.provider.script("/chat/completions", refused)
@@ -212,6 +250,28 @@ def test_our_client_before_our_gateway(gateway: Gateway) -> None:
     sink.wait_for(2)
     (event,) = gateway.told(1)
     assert event["properties"]["$ai_input"] == ASK
+
+
+@needs_gateway
+def test_terminated_after_calls(
+    provider: ScriptedProvider, receiver: PostHogReceiver, tmp_path: Path
+) -> None:
+    gateway = Gateway(provider, receiver, tmp_path)
+    receiver.fault, receiver.delay = "slow", 0.5
+
+    def call(number: int) -> int:
+        status: int = gateway.post("/v1/embeddings", {"model": "vectors", "input": "a"})[0]
+        return status
+
+    try:
+        gateway.wait()
+        with ThreadPoolExecutor(20) as callers:  # all at once: none is sent before the signal
+            assert set(callers.map(call, range(20))) == {200}
+    finally:
+        ended_at = time.monotonic()
+        gateway.stop()
+    assert time.monotonic() - ended_at < 10
+    assert len(receiver.wait_for(20, timeout=1.0)) == 20
 
 
 PROGRAM = """

@@ -200,6 +200,19 @@ def test_feedback_and_metric(here: MemorySink) -> None:
             ValueError,
             "total_cost_usd.*USD",
         ),
+        *(
+            (lambda when=when: capture_generation(model="m", timestamp=when), ValueError, words)
+            for when, words in {
+                time.time() * 1e3: "timestamp.*seconds, not milliseconds",
+                time.time() * 1e6: "timestamp.*seconds, not milliseconds",
+                time.time() * 1e9: "timestamp.*seconds, not milliseconds",
+                time.time() + 200_000: "timestamp.*in the future",
+                12_345.6: "timestamp.*before the year 2000.*latency",  # time.perf_counter()
+                -1: "timestamp.*-1",
+            }.items()
+        ),
+        (lambda: generation(model="m", timestamp=1.7e12), ValueError, "timestamp.*milliseconds"),
+        (lambda: capture_generation(model="m", latency=3e6), ValueError, "latency.*milliseconds"),
         (lambda: capture_generation(model="m", stream="yes"), TypeError, "stream"),
         (lambda: capture_generation(model="m", error=500), TypeError, "error"),
         (lambda: capture_generation(model="m", parameters=[1]), TypeError, "parameters"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 from typing import Any
@@ -331,3 +332,145 @@ def test_parameters_are_an_allow_list() -> None:
     asked = {"temperature": 1, "brand_new": 1, "api_key": "x", "reasoning_effort": "a b c"}
     assert parameters(asked, private=False) == {"temperature": 1, "reasoning_effort": "a b c"}
     assert parameters(asked, private=True) == {"temperature": 1}
+
+
+# -- privacy mode, whoever says it --------------------------------------------------------
+
+SENTENCE = f"you said: my {SECRET}"
+
+
+def test_a_provider_that_echoes_the_prompt_everywhere_is_not_told(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    answer = {
+        "id": SENTENCE,
+        "model": SENTENCE,
+        "service_tier": SENTENCE,
+        "provider": SENTENCE,
+        "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": SENTENCE}],
+        "usage": {
+            "prompt_tokens": 5,
+            "completion_tokens": 2,
+            "note": SENTENCE,
+            SENTENCE: 1,
+            "details": {"tier": "flex", "notes": [SENTENCE]},
+        },
+    }
+    provider.script("/chat/completions", Reply.json(answer, **{"x-request-id": SENTENCE}))
+    ask(drive, drive.ours(posthog_client=sink), posthog_privacy_mode=True)
+    (event,) = sink.wait_for(1)
+    told = event.properties
+    assert SECRET not in everything(event)
+    for name in ("$ai_stop_reason", "$ai_service_tier", "posthog_llm_served_model"):
+        assert told[name] == "[withheld]"
+    assert told["posthog_llm_request_id"] == told["posthog_llm_response_id"] == "[withheld]"
+    assert told["$ai_model"] == "gpt-5-mini"
+    assert told["$ai_usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "note": "[withheld]",
+        "details": {"tier": "flex", "notes": ["[withheld]"]},
+    }
+    assert told["$ai_input_tokens"] == 5
+
+
+@every_provider
+def test_an_error_that_echoes_the_prompt_everywhere_is_not_told(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    error = {"message": SENTENCE, "type": SENTENCE, "code": SENTENCE}
+    body = {"type": "error", "error": error}
+    provider.script(drive.vendor.path, Reply.json(body, 400))
+    client = drive.ours(posthog_client=sink, posthog_privacy_mode=True)
+    with pytest.raises(drive.vendor.sdk.BadRequestError):
+        secretly(drive, client)
+    provider.script(
+        drive.vendor.path, Reply.stream([b"event: error\ndata: %b\n\n" % json.dumps(body).encode()])
+    )
+    with pytest.raises(drive.vendor.sdk.APIError):
+        drive.items(secretly(drive, client, stream=True))
+    gc.collect()  # older SDKs leave a stream open in which they raise
+    refused, broken = sink.wait_for(2)
+    for event in (refused, broken):
+        assert SECRET not in everything(event)
+        assert event.properties["$ai_is_error"] is True
+    assert refused.properties["$ai_error_type"] == "BadRequestError"
+
+
+@every_provider
+def test_content_under_any_of_posthogs_names_is_withheld(drive: Driver, sink: MemorySink) -> None:
+    content = {
+        "$ai_error": {"message": SENTENCE, "code": "boom", "status": 500},
+        "$ai_output": SENTENCE,
+        "$ai_model_parameters": {"voice": SENTENCE, "seed": 1},
+        "$ai_stop_reason": SENTENCE,
+        "$ai_something_new": [SENTENCE],
+        "posthog_llm_error_stack": SENTENCE,
+    }
+    client = drive.ours(posthog_client=sink)
+    with posthog.new_context(client=posthog.Posthog("phc_x", send=False)):
+        for name, value in content.items():
+            posthog.tag(name, value)
+        secretly(drive, client, posthog_privacy_mode=True)
+    mine = {**content, "mine": "a sentence of my own", "$current_url": "https://h/a b"}
+    secretly(drive, client, posthog_privacy_mode=True, posthog_properties=mine)
+    tagged, given = sink.wait_for(2)
+    for event in (tagged, given):
+        assert SECRET not in everything(event)
+    told = given.properties
+    assert told["$ai_error"] == {"code": "boom", "status": 500}
+    assert told["$ai_model_parameters"] == {"voice": "[withheld]", "seed": 1}
+    assert told["$ai_something_new"] == ["[withheld]"]
+    assert told["mine"] == "a sentence of my own"
+    assert told["$current_url"] == "https://h/a b"
+
+
+def test_parameters_with_a_sentence_are_withheld(drive: Driver, sink: MemorySink) -> None:
+    client = drive.ours(posthog_client=sink, posthog_privacy_mode=True)
+    drive.call(
+        lambda: client.chat.completions.create(
+            model="m",
+            messages=PRIVATE_ASK["messages"],
+            extra_body={
+                "voice": SENTENCE,
+                "reasoning_effort": SENTENCE,
+                "language": "en",
+                "include": [SENTENCE],
+                "audio": {"voice": SENTENCE, "format": "wav"},
+            },
+        )
+    )
+    (event,) = sink.wait_for(1)
+    assert SECRET not in everything(event)
+    assert event.properties["$ai_model_parameters"] == {
+        "language": "en",
+        "audio": {"format": "wav"},
+    }
+
+
+def test_names_that_models_and_providers_have_are_told(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-v1:0"
+    answer = {
+        "id": "chatcmpl-B9MHDbslfkBeAs8l4bebGdFOJ6PeG",
+        "model": arn,
+        "provider": "Google AI Studio",
+        "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "end_turn"}],
+    }
+    provider.script("/chat/completions", Reply.json(answer))
+    ask(
+        drive,
+        drive.ours(posthog_client=sink),
+        posthog_privacy_mode=True,
+        posthog_span_name="my own title",
+        model="my deployment (test)",
+    )
+    (event,) = sink.wait_for(1)
+    told = event.properties
+    assert told["posthog_llm_served_model"] == arn
+    assert told["$ai_model"] == told["posthog_llm_requested_model"] == "my deployment (test)"
+    assert told["posthog_llm_response_id"] == answer["id"]
+    assert told["posthog_llm_upstream_provider"] == "Google AI Studio"
+    assert told["$ai_stop_reason"] == "end_turn"
+    assert told["$ai_span_name"] == "my own title"

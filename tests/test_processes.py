@@ -169,6 +169,64 @@ def test_signal_flush_is_bounded(children: Children) -> None:
     )
 
 
+STREAM = """
+    stream = iter(client.chat.completions.create(model="m", messages=[], stream=True))
+    next(stream)
+    """
+
+
+def test_signal_flush_tells_of_open_streams_where_the_process_dies(children: Children) -> None:
+    code = textwrap.dedent(STREAM) + "os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)"
+    children.run("posthog_llm.install_signal_flush()\n" + code, expect=-signal.SIGTERM)
+    (event,) = children.receiver.events
+    assert event["properties"]["posthog_llm_outcome"] == "dropped"
+
+
+@pytest.mark.parametrize("end", ["list(stream)", "sys.exit()"], ids=["lives on", "exits"])
+def test_signal_flush_leaves_open_streams_to_the_handler_before_it(
+    children: Children, end: str
+) -> None:
+    code = f"""
+        signal.signal(signal.SIGTERM, lambda number, frame: {end})
+        posthog_llm.install_signal_flush()
+        os.kill(os.getpid(), signal.SIGTERM)
+        """
+    children.run(textwrap.dedent(STREAM) + textwrap.dedent(code))
+    (event,) = children.receiver.events
+    assert event["properties"]["posthog_llm_outcome"] == ("ok" if "list" in end else "dropped")
+
+
+def test_step_of_the_end_that_fails_costs_no_other(children: Children) -> None:
+    """Threads go on opening streams while the process ends, and one stream cannot be ended."""
+    out = children.run(
+        """
+        from posthog_llm.observe.outbox import outbox
+
+        class Broken:
+            def let_go(self):
+                print("broken")
+                raise RuntimeError
+
+        class Open:
+            def let_go(self):
+                pass
+
+        def go_on():
+            kept = []
+            while True:
+                kept.append(Open())
+                outbox.unended.add(kept[-1])
+
+        broken = Broken()
+        outbox.unended.add(broken)
+        ask(3)
+        threading.Thread(target=go_on, daemon=True).start()
+        """
+    )
+    assert out == "broken\n"
+    once(children, 3)
+
+
 # -- forks ---------------------------------------------------------------------------------
 
 FORKS = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from typing import Any
 
+import posthog
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posthog_llm import (
@@ -19,8 +21,16 @@ from posthog_llm import (
     span,
     trace,
 )
-from posthog_llm.context import current
+from posthog_llm.context import NOTHING, current
 from posthog_llm.testing import MemorySink
+
+IDS = {
+    "x-posthog-llm-trace-id": "trace_id",
+    "x-posthog-llm-parent-id": "parent_id",
+    "x-posthog-llm-session-id": "session_id",
+    "x-posthog-distinct-id": "distinct_id",
+}
+SAMPLING = "x-posthog-llm-sampling"
 
 
 def test_there_and_back(sink: MemorySink) -> None:
@@ -72,15 +82,103 @@ def test_traceparent_alone() -> None:
 def test_what_fits_no_header_stays() -> None:
     with context(distinct_id="böse\r\nSet-Cookie: x", trace_id="a b"):
         sent = headers()
-    assert set(sent) == {"traceparent"}
+    assert set(sent) == {"traceparent", "x-posthog-llm-sampling"}
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.text() | st.binary() | st.none() | st.integers()))
 def test_any_headers(found: dict[str, Any]) -> None:
     with continue_trace(found):
         for name, value in headers().items():
             assert f"{name}{value}".isascii()
             assert value.isprintable()
+
+
+def test_ids_that_are_numbers() -> None:
+    """PostHog's own context, and properties, hold whatever they were given."""
+    with (
+        posthog.new_context(),
+        context(session_id=3, properties={"$session_id": 9}),
+        trace("t", trace_id=12),
+    ):
+        posthog.identify_context(7)  # type: ignore[arg-type]
+        sent = headers()
+        assert sent["X-POSTHOG-DISTINCT-ID"] == "7"
+        assert sent["X-POSTHOG-SESSION-ID"] == "9"
+        assert sent["x-posthog-llm-session-id"] == "3"
+        for odd in (True, 1.5, ["a"], object(), 10**5000, "x" * 201, uuid.UUID(int=1)):
+            with context(properties={"$session_id": odd}):
+                found = headers().get("X-POSTHOG-SESSION-ID")
+                assert found == (str(odd) if isinstance(odd, uuid.UUID) else None)
+
+
+@pytest.mark.parametrize("name", [*IDS, "x-posthog-session-id"])
+@pytest.mark.parametrize("odd", ["", " ", "\0", "a\tb", "a\x7fb", "\ud800", "\u2028", "x" * 201])
+def test_what_is_no_id_is_absent(name: str, odd: str) -> None:
+    with continue_trace({name: odd}):
+        assert current() == NOTHING
+        assert headers() == {}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_ids_of_any_script(name: str) -> None:
+    with continue_trace([(name, "Zo\xeb Müller")]):
+        assert getattr(current(), IDS[name]) == "Zo\xeb Müller"
+        assert not headers().keys() - {"traceparent", "x-posthog-llm-sampling"}
+
+
+ONE, TWO = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        (f"00-{ONE}-{TWO}-01", True),
+        (f"01-{ONE}-{TWO}-01", True),
+        (f"01-{ONE}-{TWO}-01-more", True),
+        (f"01-{ONE}-{TWO}-01more", False),
+        (f"00-{ONE}-{TWO}-01-more", False),
+        (f"ff-{ONE}-{TWO}-01", False),
+        (f"00-{ONE.upper()}-{TWO}-01", False),
+        (f"00-{ONE}-{'0' * 16}-01", False),
+        (f"00-{chr(0x0661) * 32}-{TWO}-01", False),
+        (f"00-{ONE}-{TWO}-01\n", False),
+        (f"00-{ONE}-{TWO}-0", False),
+    ],
+)
+def test_traceparent_as_w3c_has_it(value: str, is_one: bool) -> None:
+    with continue_trace({"traceparent": value}):
+        assert current().trace_id == (ONE if is_one else None)
+
+
+def test_no_traceparent_of_zeros() -> None:
+    for odd in (str(uuid.UUID(int=0)), "12345678-0000-0000-0000-000000000000"):
+        with context(trace_id=odd):
+            sent = headers()
+        with continue_trace({"traceparent": sent["traceparent"]}):
+            assert current().trace_id is not None
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_hostile_headers(data: st.DataObject) -> None:
+    """Whatever comes, nothing raises; what goes on is fit for a header, and comes back."""
+    odd = st.text() | st.binary() | st.integers() | st.none() | st.text(max_size=300)
+    value = odd | st.builds("00-{}-{}-01".format, st.text(max_size=40), st.text(max_size=20))
+    names = st.sampled_from([*IDS, "x-posthog-session-id", "traceparent", SAMPLING]) | odd
+    named = names | names.map(lambda name: name.encode() if name in IDS else name)
+    pairs = st.lists(st.tuples(named, value) | odd)
+    given_ = data.draw(pairs | st.dictionaries(named, value) | odd)
+    with continue_trace(given_):
+        sent = headers()
+        here = current()
+    for name, told in sent.items():
+        assert re.fullmatch(r"[!-~]{1,200}", told), name
+    with continue_trace(sent):
+        again = current()
+        assert headers() == sent
+    for field in IDS.values():
+        assert getattr(again, field) in (getattr(here, field), None)
 
 
 def test_asgi() -> None:

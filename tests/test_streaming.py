@@ -158,17 +158,6 @@ def test_other_refusals_are_the_callers(
     assert event.properties["$ai_http_status"] == 400
 
 
-def test_vague_refusal_after_an_accepted_one_is_not_repeated(
-    drive: Driver, sink: MemorySink, provider: ScriptedProvider
-) -> None:
-    client = drive.ours(posthog_client=sink)
-    drive.collect(lambda: chat(client))
-    provider.script("/chat/completions", Reply.json({"detail": "no"}, 400))
-    with pytest.raises(sdk.BadRequestError):
-        drive.call(lambda: chat(client))
-    assert len(provider.requests) == 2
-
-
 # -- raw bytes and lines, and content encodings ---------------------------------------
 
 

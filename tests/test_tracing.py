@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ import pytest
 import posthog_llm
 from posthog_llm import bind, context, headers, span, trace
 from posthog_llm.context import current
-from posthog_llm.testing import MemorySink
+from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import Driver
+from .test_processes import Children
 
 ASK: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -108,6 +110,120 @@ def test_cancelled_is_no_error(here: MemorySink) -> None:
     (event,) = here.wait_for(1)
     assert event.properties["$ai_is_error"] is False
     assert event.properties["posthog_llm_outcome"] == "cancelled"
+
+
+def outcomes(sink: MemorySink) -> set[tuple[Any, Any]]:
+    """Return each step's and call's outcome, and whether it is an error."""
+    names = ("posthog_llm_outcome", "$ai_is_error")
+    return {tuple(event.properties[name] for name in names) for event in sink.events}
+
+
+class Cancelled(BaseException):
+    """As each framework has one of its own."""
+
+
+class Group(BaseException):
+    """As Python's groups are from 3.11 on, and the `exceptiongroup` package's before."""
+
+    def __init__(self, *exceptions: Any) -> None:
+        self.exceptions = exceptions
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Cancelled(), "cancelled"),
+        (KeyboardInterrupt(), "cancelled"),
+        (SystemExit(1), "cancelled"),
+        (Group(Cancelled(), Cancelled()), "cancelled"),
+        (Group(Cancelled(), Group(Cancelled(), ValueError("x"))), "error"),
+        (Group("no exception"), "cancelled"),
+        (ValueError("x"), "error"),
+    ],
+    ids=str,
+)
+def test_what_is_no_exception_cancels(
+    drive: Driver, here: MemorySink, error: BaseException, outcome: str
+) -> None:
+    """One rule for steps, calls and calls captured by hand."""
+    client = drive.ours()
+    client._prepare_options = lambda options: raising(error)
+    with pytest.raises(type(error)) as caught, trace("t"), span("s"):
+        drive.ask(client)
+    assert caught.value is error
+    with pytest.raises(type(error)), posthog_llm.generation(model="m"):
+        raise error
+    here.wait_for(4)
+    assert outcomes(here) == {(outcome, outcome == "error")}
+
+
+def raising(error: BaseException) -> Any:
+    raise error
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has no task groups before")
+def test_a_task_group(here: MemorySink) -> None:
+    async def sleeps() -> None:
+        async with span("cancelled"):
+            await asyncio.sleep(30)
+
+    async def fails() -> None:
+        async with span("failed"):
+            await asyncio.sleep(0.001)
+            raise ValueError("broken")
+
+    async def main() -> None:
+        async with trace("group"), asyncio.TaskGroup() as group:  # type: ignore[attr-defined]
+            group.create_task(sleeps())
+            group.create_task(fails())
+
+    with pytest.raises(BaseException, match="unhandled errors in a TaskGroup"):
+        asyncio.run(main())
+    found = {name: e.properties["posthog_llm_outcome"] for name, e in by_name(here).items()}
+    assert found == {"cancelled": "cancelled", "failed": "error", "group": "error"}
+
+
+def test_trio(here: MemorySink) -> None:
+    trio = pytest.importorskip("trio", reason="trio is not installed")
+
+    async def sleeps(name: str) -> None:
+        async with span(name):
+            await trio.sleep(30)
+
+    async def main() -> None:
+        with trio.move_on_after(0.001):
+            async with trace("timed out"), trio.open_nursery() as nursery:
+                nursery.start_soon(sleeps, "one")
+                nursery.start_soon(sleeps, "two")
+
+    trio.run(main)
+    assert set(by_name(here)) == {"timed out", "one", "two"}
+    assert outcomes(here) == {("cancelled", False)}
+
+
+def test_gevent(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
+    """In a process of its own, because gevent patches the standard library."""
+    code = """
+    import gevent
+
+    def work(name):
+        with posthog_llm.span(name):
+            gevent.sleep(30)
+
+    one = gevent.spawn(work, "killed")
+    gevent.sleep(0)
+    one.kill()
+    with gevent.Timeout(0.001, False):
+        work("timed out")
+    """
+    before = "from gevent import monkey; monkey.patch_all()\n"
+    children = Children(provider, receiver)
+    children.run(code, before, POSTHOG_API_KEY="phc_env", POSTHOG_HOST=receiver.url)
+    told = {
+        event["properties"]["$ai_span_name"]: event["properties"]["posthog_llm_outcome"]
+        for event in receiver.events
+    }
+    assert told == {"killed": "cancelled", "timed out": "cancelled"}
 
 
 def test_span_alone_is_a_trace_of_its_own(here: MemorySink) -> None:

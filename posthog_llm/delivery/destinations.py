@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import inspect
 import logging
 import os
-import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import wrapt
 
 from ..faults import guarded
+from ..imports import imported
+from .official import forget_exit, package, queued_client, sync_client
 from .project import DEFAULT_HOST, Project
 
 log = logging.getLogger("posthog_llm")
 _YES = frozenset({"1", "true", "yes", "on"})
+_LIFECYCLE = ("flush", "join", "shutdown")
+_passing: ContextVar[bool] = ContextVar("posthog_llm_passing", default=False)
+"""Whether a client is flushed by us, or inside a call of its user's that has delivered."""
 
 
 class Destinations:
-    """Finds the client an event goes to, and makes the client's own `flush` wait for us."""
+    """Finds the client an event goes to, and makes the official clients' `flush` wait for us."""
 
     def __init__(self, deliver: Callable[[Any, float | None], bool]) -> None:
-        self._deliver = deliver
+        self._deliver = guarded(deliver)
         """Hands over everything that is waiting for a client, within some seconds."""
         self._warned = False
+        self._hooked: dict[tuple[type, str], object] = {}
         self.forget()
 
     def forget(self) -> None:
         """Make clients anew: in a forked child, where older ones have lost their threads."""
+        self._is_over = False
+        """Whether interpreter exit has waited for as long as it may."""
         self._shared: dict[Project, Any] = {}
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-        """Every client that was attached."""
+        self._known: dict[int, weakref.ref[Any]] = {}
+        """Every client that was attached, by its `id`: its own `==` is its user's affair."""
         self._stand_ins: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
-    def find(self, client: Any) -> Any:
-        """Return `client`, or the one that the environment or the `posthog` module stands for."""
+    def find(self, client: Any, otherwise: Any = None) -> Any:
+        """Return `client`, or the one that the environment or the `posthog` module stands for.
+
+        `otherwise`: where neither does.
+        """
         if is_mock():
             return None
         found = self._living(client) if client is not None else self._default()
+        if found is None and otherwise is not None:
+            found = self._living(otherwise)
         if found is None and not self._warned:
             self._warned = True
             log.warning(
@@ -55,7 +67,7 @@ class Destinations:
         project = environment()
         if project.api_key:
             return self._shared_client(project)
-        module = sys.modules.get("posthog")
+        module = imported("posthog")
         is_configured = module is not None and _is_configured(module)
         return self._living(module) if is_configured else None
 
@@ -65,9 +77,9 @@ class Destinations:
         `filtered`: the event was meant for a client with a `before_send`, so only a client of
         this process that has one, too, may send it.
         """
-        if is_mock():
+        if is_mock() or imported("posthog") is None:
             return None
-        for client in (self._default(), *self._known):
+        for client in (self._default(), *(ref() for ref in list(self._known.values()))):
             found, official = project_of(client), official_client(client)
             if found == project and (not filtered or getattr(official, "before_send", None)):
                 return self._living(client)
@@ -75,11 +87,9 @@ class Destinations:
 
     def _shared_client(self, project: Project) -> Any:
         if project not in self._shared:
-            from posthog import Posthog
-
             try:
-                self._shared[project] = Posthog(project.api_key, host=project.host)
-            except RuntimeError:  # the process is ending, and takes no new threads
+                self._shared[project] = queued_client(project.api_key, project.host)
+            except RuntimeError:  # no thread can be started: the process ends, or has too many
                 self._shared[project] = project
         return self._shared[project]
 
@@ -88,6 +98,8 @@ class Destinations:
 
         They are in a forked child of posthog's first 7.x, and after its own `shutdown`.
         """
+        if isinstance(client, Project):
+            package()
         if getattr(client, "default_client", client) is None:
             _set_up_module(client)
         official = official_client(client)
@@ -106,66 +118,91 @@ class Destinations:
 
     @guarded
     def attach(self, client: Any) -> bool:
-        """Make `flush`, `join` and `shutdown` of a client deliver what was captured before.
+        """Make `flush`, `join` and `shutdown` of an official client deliver what came before.
 
-        True when the client is a new one.
+        Nothing is set on the client itself, which its user may copy or pickle. True when it is
+        a new one.
         """
+        module: Any = imported("posthog")
         if client is None:
-            client = sys.modules.get("posthog")
-        if client is None or isinstance(client, Project):
+            client = module
+        if client is None or isinstance(client, Project) or self._knows(client):
             return False
+        for cls in _official_classes(module.Client if client is module else client.__class__):
+            for name in _LIFECYCLE:
+                self._hook(cls, name)
         with contextlib.suppress(TypeError):  # an object that nothing can refer to weakly
-            if client in self._known:
-                return False
-            self._known.add(client)
-        is_new = False
-        for name in ("flush", "join", "shutdown"):
-            method = getattr(client, name, None)
-            if callable(method) and not hasattr(method, "_self_posthog_llm"):
-                wrapped: Any = wrapt.FunctionWrapper(method, self._around(method, client))
-                wrapped._self_posthog_llm = True
-                with contextlib.suppress(AttributeError, TypeError):  # an object that is closed
-                    setattr(client, name, wrapped)
-                    is_new = True
-        return is_new
+            known, key = self._known, id(client)
+            known[key] = weakref.ref(client, lambda _: known.pop(key, None))
+        return True
 
-    def _around(self, method: Any, client: Any) -> Callable[..., Any]:
-        def first_deliver(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            self._deliver(self._stand_in(client), _timeout(args, kwargs))
+    def _knows(self, client: Any) -> bool:
+        known = self._known.get(id(client))
+        return known is not None and known() is client
+
+    def _hook(self, cls: type, name: str) -> None:
+        method, first = cls.__dict__.get(name), object()
+        if callable(method) and self._hooked.setdefault((cls, name), first) is first:
+            is_async = inspect.iscoroutinefunction(method)
+            before = self._first_deliver_async if is_async else self._first_deliver
+            setattr(cls, name, wrapt.FunctionWrapper(method, before))
+
+    def _is_filled(self, client: Any) -> bool:
+        """Whether a client that is flushed may have events of ours to wait for."""
+        if _passing.get() or self._is_over:
+            return False
+        module = imported("posthog")
+        return self._knows(client) or getattr(module, "default_client", None) is client
+
+    def _first_deliver(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+        if not self._is_filled(client):
+            return wrapped(*args, **kwargs)
+        self._deliver(self._stand_in(client), _timeout(args, kwargs))
+        with passing():
             return wrapped(*args, **kwargs)
 
-        async def first_deliver_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            # The client's loop must go on meanwhile: it is what takes our events in.
-            import asyncio
+    async def _first_deliver_async(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+        if not self._is_filled(client):
+            return await wrapped(*args, **kwargs)
+        # The client's loop must go on meanwhile: it is what takes our events in.
+        import asyncio
 
-            deliver = functools.partial(
-                self._deliver, self._stand_in(client), _timeout(args, kwargs)
-            )
-            await asyncio.get_running_loop().run_in_executor(None, deliver)
+        deliver = functools.partial(self._deliver, self._stand_in(client), _timeout(args, kwargs))
+        await asyncio.get_running_loop().run_in_executor(None, deliver)
+        with passing():
             return await wrapped(*args, **kwargs)
 
-        return first_deliver_async if inspect.iscoroutinefunction(method) else first_deliver
+    @guarded
+    def wait_no_longer(self, clients: Iterable[Any]) -> None:
+        """Keep clients from holding up interpreter exit: those of the first 7.x wait forever."""
+        self._is_over = True
+        for client in clients:
+            if not hasattr(client, "_atexit"):
+                forget_exit(client)
+
+
+@contextlib.contextmanager
+def passing() -> Generator[None]:
+    """Let the official clients' `flush` be their own alone, inside the block."""
+    before = _passing.get()
+    _passing.set(True)
+    try:
+        yield
+    finally:
+        _passing.set(before)  # not a token's reset, which fails in another context
 
 
 def flush(client: Any, timeout: float) -> None:
     """Flush a client by its own `flush`, within `timeout` seconds where it takes them."""
     method = getattr(client, "flush", None)
-    method = getattr(method, "__wrapped__", method)
     if not callable(method) or inspect.iscoroutinefunction(method):
         return
     names = parameters(getattr(method, "__func__", method))
-    if names is None or "timeout_seconds" in names:
-        method(timeout)
-    elif not is_queued(official_client(client)):  # an older one waits, without a limit
-        method()
-
-
-@guarded
-def wait_no_longer(client: Any) -> None:
-    """Keep a client of the first 7.x from holding up interpreter exit: it waits without limit."""
-    if not hasattr(client, "_atexit"):
-        cls: Any = client.__class__
-        atexit.unregister(cls.join.__get__(client))
+    with passing():
+        if names is None or "timeout_seconds" in names:
+            method(timeout)
+        elif not is_queued(official_client(client)):  # an older one waits, without a limit
+            method()
 
 
 def official_client(client: Any) -> Any:
@@ -173,9 +210,16 @@ def official_client(client: Any) -> Any:
     return getattr(client, "default_client", None) or client
 
 
+def _official_classes(cls: Any) -> Iterator[type]:
+    """Yield the classes of the official package that a client is an instance of."""
+    for base in getattr(cls, "__mro__", ()):
+        if base.__module__.partition(".")[0] == "posthog":
+            yield base
+
+
 def is_queued(client: Any) -> bool:
     """Whether a client is the official one, with senders in the background."""
-    module = sys.modules.get("posthog.client")
+    module = imported("posthog.client")
     if module is None or not isinstance(client, module.Client):
         return False
     return bool(client.send and not client.sync_mode and not client.disabled)
@@ -199,7 +243,7 @@ def is_mock() -> bool:
 
 def is_private(client: Any) -> bool:
     """Whether a client, or the `posthog` module, is in privacy mode."""
-    settings = (getattr(o, "privacy_mode", None) for o in (client, sys.modules.get("posthog")))
+    settings = (getattr(o, "privacy_mode", None) for o in (client, imported("posthog")))
     return any(isinstance(setting, (bool, int, str)) and bool(setting) for setting in settings)
 
 
@@ -217,11 +261,9 @@ def parameters(function: Any) -> frozenset[str] | None:
 
 def _like(client: Any) -> Any:
     """Make a client with the settings of another, that sends on the thread that captures."""
-    from posthog import Posthog
-
     names = ("before_send", "super_properties", "disable_geoip", "privacy_mode", "gzip", "timeout")
     settings = {name: getattr(client, name) for name in names if hasattr(client, name)}
-    return Posthog(client.api_key, host=client.host, sync_mode=True, **settings)
+    return sync_client(client.api_key, client.host, **settings)
 
 
 def _set_up_module(module: Any) -> None:

@@ -6,11 +6,11 @@ and for receipts, which come back through `results`.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
 from ..event import Event
@@ -19,11 +19,12 @@ from ..settings import settings
 from . import receipts
 from .destinations import flush, project_of
 from .handover import hand_over
+from .harmless import writable
 from .lane import SWEEP, Entry, Lane, shrink
 from .lanes import Lanes
 from .receipts import Receipt
 from .senders import Senders
-from .shelf import Shelf
+from .shelf import IN_MEMORY, Shelf
 from .stats import Ledger, Stats
 from .trimming import bare, weigh
 
@@ -48,7 +49,7 @@ class Dispatcher:
         self._whole: OrderedDict[str, Entry] = OrderedDict()
         """Those of them whose content is in memory."""
         self.lanes = Lanes()
-        self._numbers = itertools.count(1)
+        self._numbers = count(1)
         self.last_number = 0
         self._results: deque[tuple[Lane | None, dict[str, Receipt]]] = deque()
         self._senders = Senders()
@@ -63,23 +64,30 @@ class Dispatcher:
 
         `bared`: its content was given up before it was built.
         """
-        self._new += 1
         if client is None:
-            self.ledger.drop(event.uuid, "no_destination", wanted=True)
+            self.ledger.lose(event.uuid, "no_destination", wanted=True)
         elif event.uuid not in self.entries:
+            event = writable(event)
             # What came over the wire may be vectors or sound, of which the event has nothing.
             exact = event.size >= _LARGE
             size = weigh(event.properties) if exact else event.size
             entry = self._enter(client, event.uuid, event, size)
+            self._new += 1
             entry.bared, entry.exact = bared, exact
-            self.shelf.add(entry, client)
+            self.shelf.add(entry, self.entries[event.uuid][0])
 
     def adopt(self, find: Callable[[Any, bool], Any]) -> None:
         """Take in what earlier processes left in the spool."""
-        for file, row, client in self.shelf.found(find):
+        for row, client in self.shelf.read(find, self._has_room):
             known = self.entries.get(row.uuid)
-            entry = known[1] if known else self._enter(client, row.uuid, None, row.size)
-            entry.file = file
+            entry = known[1] if known else self._enter(client, row.uuid, None, row.stored.size)
+            if entry.stored is not None:  # two files have it: a copy's writer was killed
+                self.shelf.remove(row.stored)
+                continue
+            entry.stored, entry.number = row.stored, 0  # it came before what was captured here
+
+    def _has_room(self, client: Any) -> bool:
+        return self.lanes.waiting(client) < IN_MEMORY // 2
 
     def _enter(self, client: Any, uuid: str, event: Event | None, size: int) -> Entry:
         lane, is_new = self.lanes.of(client)
@@ -96,7 +104,7 @@ class Dispatcher:
 
     def next_turn(self) -> float | None:
         """Return in how many seconds a turn is due; `None`: when something comes."""
-        return min([*self.ledger.next_line(), *self.lanes.due()], default=None)
+        return min(chain(self.ledger.next_line(), self.lanes.due(), self.shelf.due()), default=None)
 
     def save(self) -> None:
         """Write what is new to the spool, and close it."""
@@ -106,7 +114,8 @@ class Dispatcher:
         self.shelf.close()
 
     def _write(self) -> None:
-        self.shelf.write()
+        for entry in reversed(self.shelf.write()):
+            self._take_out(entry)
         self.ledger.captured += self._new  # told only when it is safe
         self._new = 0
 
@@ -142,14 +151,16 @@ class Dispatcher:
     def _send(self, lane: Lane, entries: list[tuple[Entry, Event | None]]) -> None:
         """Hand events to a destination that may block, on a thread that may wait."""
         results: dict[str, Receipt] = {}
-        for entry, event in entries:
-            results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
-            if receipt.error is not None:
-                break  # the rest is tried again with this one
-        for entry, _ in entries[len(results) :]:
-            results[entry.uuid] = Receipt(ConnectionError("not tried yet"))
-        self._results.append((lane, results))
-        self._wake()
+        try:
+            for entry, event in entries:
+                results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
+                if receipt.error is not None:
+                    break  # the rest is tried again with this one
+        finally:
+            for entry, _ in entries[len(results) :]:
+                results[entry.uuid] = Receipt(ConnectionError("not tried yet"))
+            self._results.append((lane, results))
+            self._wake()
 
     # -- out -----------------------------------------------------------------------
 
@@ -202,12 +213,16 @@ class Dispatcher:
         lane.again(again)
 
     def _forget(self, uuid: str) -> None:
-        lane, entry = self.entries.pop(uuid)
+        self.shelf.remove(self._take_out(self.entries[uuid][1]).stored)
+
+    def _take_out(self, entry: Entry) -> Entry:
+        """Hold an event in memory no more."""
+        lane, _ = self.entries.pop(entry.uuid)
         lane.forget(entry)
-        self._whole.pop(uuid, None)
+        self._whole.pop(entry.uuid, None)
         if entry.event is not None:
             self.bytes -= entry.size
-        self.shelf.remove(entry)
+        return entry
 
     def drop(self, uuid: str, reason: str) -> None:
         """Give an event up."""
@@ -227,20 +242,13 @@ class Dispatcher:
 
     def stats(self, waiting: int) -> Stats:
         """Return the counts; `waiting`: bytes of calls that were not read yet."""
-        ledger = self.ledger
+        # At once, whatever thread asks: no code of Python's runs while a list is made.
         oldest = next(iter(list(self.entries.values())), None)
-        return Stats(
-            captured=ledger.captured,
-            delivered=ledger.delivered,
-            trimmed=ledger.trimmed,
-            dropped=dict(ledger.dropped),
-            spooled=self.shelf.count,
-            queue_bytes=self.bytes + max(0, waiting),
-            oldest_age=None if oldest is None else time.monotonic() - oldest[1].since,
-        )
+        age = None if oldest is None else time.monotonic() - oldest[1].since
+        return self.ledger.stats(self.shelf.count, self.bytes + max(0, waiting), age)
 
     def keep_bound(self, others: int) -> None:
-        """Give up the oldest content, then the oldest events, until few enough bytes are held.
+        """Give up the oldest content, then events, until few enough bytes are held.
 
         What is in the spool is only let go of: it is read again in its turn.
         """
@@ -248,7 +256,7 @@ class Dispatcher:
         while self.bytes > limit and self._whole:
             _, entry = self._whole.popitem(last=False)
             self.bytes -= entry.size
-            if entry.file is not None:
+            if entry.stored is not None:
                 entry.event = None
                 continue
             if entry.event is not None:
@@ -278,4 +286,10 @@ class Dispatcher:
 
     def is_settled(self, number: int) -> bool:
         """Whether everything that was captured up to `number` has arrived, or was given up."""
-        return all(entry.number > number for _, entry in self.entries.values())
+        waits = any(entry.number <= number for _, entry in self.entries.values())
+        return not (waits or self.shelf.is_waiting())
+
+    def has_handed_over(self, client: Any, number: int) -> bool:
+        """Whether a client has everything that was captured for it up to `number`."""
+        unread = self.shelf.has_unread(project_of(client))
+        return not unread and self.lanes.have_handed_over(client, number)

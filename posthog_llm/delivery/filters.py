@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..event import Event
 from ..faults import report
 from ..narrowing import is_mapping
+from ..privacy import Cleaner
 from ..settings import settings
 
 
@@ -44,7 +45,11 @@ def filtered(event: Event) -> Event:
             name=str(answer["event"]),
             distinct_id=str(answer["distinct_id"]),
             timestamp=answer["timestamp"],
-            properties=dict(answer["properties"]),
+            properties={
+                # It may have put anything there.
+                str(name): Cleaner(keep_media=True).plain(value)
+                for name, value in answer["properties"].items()
+            },
             groups=dict(answer.get("groups") or {}) or None,
         )
     except Refused:

@@ -29,7 +29,7 @@ def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
             return Receipt(LookupError("too_large"))
         entry.trimmed = entry.bared or smaller is not event
         answer = capture(**_arguments(capture, smaller))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # `sys.exit` in a sink must not end the thread
         report("capture", error)
         return Receipt(LookupError("capture_failed"))
     return _queued(lane, entry, answer) if lane.is_queued else _taken(lane, entry, answer)

@@ -12,7 +12,7 @@ from .receipts import Receipt
 from .trimming import fitted, weigh
 
 if TYPE_CHECKING:
-    from .spool import SpoolFile
+    from .spool_file import Stored
 
 _LIMIT = 800 << 10
 """Bytes of JSON of one event on the way that every PostHog has. The official client drops beyond
@@ -47,8 +47,8 @@ class Entry:
     """About how many bytes it takes."""
     since: float
     """When it was captured, by the monotonic clock."""
-    file: SpoolFile | None = None
-    """The spool file that holds it, too."""
+    stored: Stored | None = None
+    """Where it lies in the spool; `None`: it does not."""
     limit: int | None = None
     """Bytes that it must come down to, because PostHog refused it as too large."""
     exact: bool = False
@@ -71,8 +71,8 @@ class Entry:
 
     def load(self) -> Event | None:
         """Return the event; `None` where the spool cannot tell it any more."""
-        if self.event is None and self.file is not None:
-            return self.file.load(self.uuid)
+        if self.event is None and self.stored is not None:
+            return self.stored.file.load(self.stored.seq)
         return self.event
 
 
@@ -138,6 +138,8 @@ class Lane:
         """Take an event out for good."""
         if self.sent.pop(entry.uuid, None) is not None:
             self.sent_bytes -= entry.weight
+        elif self.waiting and self.waiting[-1] is entry:
+            self.waiting.pop()
         elif entry in self.waiting:
             self.waiting.remove(entry)
 

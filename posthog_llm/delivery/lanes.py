@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .lane import SWEEP, Lane
+from .project import Project
 
 _MOST = 256
 """Idle destinations that are remembered; the oldest is forgotten first."""
@@ -16,17 +17,17 @@ _POLL = 0.02
 
 
 class Lanes:
-    """One lane a destination. Used by the worker alone."""
+    """One lane a destination. Changed by the worker alone, and iterated over in any thread."""
 
     def __init__(self) -> None:
         self._lanes: OrderedDict[Any, Lane] = OrderedDict()
 
     def __iter__(self) -> Iterator[Lane]:
-        return iter(list(self._lanes.values()))
+        return iter(list(self._lanes.values()))  # at once: no code of Python's runs amid this
 
     def of(self, client: Any) -> tuple[Lane, bool]:
         """Return the lane of a client, and whether it is a new one."""
-        key = client if client.__class__.__hash__ else id(client)
+        key = _key(client)
         is_new = key not in self._lanes
         if is_new:
             self._lanes[key] = Lane(client)
@@ -34,6 +35,11 @@ class Lanes:
                 self._forget_idle()
         self._lanes.move_to_end(key)
         return self._lanes[key], is_new
+
+    def waiting(self, client: Any) -> int:
+        """Return how many events wait for a client."""
+        lane = self._lanes.get(_key(client))
+        return len(lane.waiting) if lane else 0
 
     def _forget_idle(self) -> None:
         for key, lane in list(self._lanes.items())[:-1]:
@@ -65,3 +71,9 @@ class Lanes:
             for lane in self
             if lane.client is client or lane.official is client
         )
+
+
+def _key(client: Any) -> Any:
+    """Return what a destination is known by. Equal projects are one; an object's `==` is its
+    user's affair."""
+    return client if isinstance(client, Project) else id(client)

@@ -48,21 +48,24 @@ def install_signal_flush(timeout: float = 5.0) -> None:
     """On SIGTERM, deliver what was captured, for `timeout` seconds at most, then go on as before.
 
     For processes without a spool: Python's default handler ends a process at once, without
-    interpreter exit. A handler that was installed before is called afterwards; where there was
-    none, the process ends by the signal, as it would have. Call it from the main thread; raises
-    `ValueError` elsewhere. An event loop's `add_signal_handler` replaces it: call
-    `posthog_llm.flush` in that handler instead.
+    interpreter exit. Where there was no handler before, the process ends by the signal, as it
+    would have; streams that are still open are told first, as far as they came. A handler that
+    was installed before is called afterwards, and open streams are left to go on until the
+    process ends. Call it from the main thread; raises `ValueError` elsewhere. An event loop's
+    `add_signal_handler` replaces it: call `posthog_llm.flush` in that handler instead.
     """
     previous = signal.getsignal(signal.SIGTERM)
+    is_ignored = previous == signal.SIG_IGN
 
     def flush_first(number: int, frame: FrameType | None) -> None:
         # A thread of its own: the interrupted one may hold a lock that flushing needs.
-        flushing = threading.Thread(target=worker.flush, args=(timeout,), daemon=True)
+        deliver = worker.flush if callable(previous) or is_ignored else worker.end
+        flushing = threading.Thread(target=deliver, args=(timeout,), daemon=True)
         flushing.start()
         flushing.join(timeout)
         if callable(previous):
             previous(number, frame)
-        elif previous != signal.SIG_IGN:
+        elif not is_ignored:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

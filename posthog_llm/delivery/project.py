@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from .official import load, sync_client
+
 DEFAULT_HOST = "https://us.i.posthog.com"
 _MOST = 1024
 """Clients that are kept ready; the one that was not used for longest is let go of first."""
@@ -14,7 +16,10 @@ _MOST = 1024
 
 def is_url(host: str) -> bool:
     """Whether a PostHog can be reached at `host`: a http(s) URL that names one."""
-    parts = urlsplit(host)
+    try:
+        parts = urlsplit(host)
+    except ValueError:  # such as a bracket that is never closed
+        return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
@@ -47,6 +52,5 @@ class Project:
 
 @functools.lru_cache(maxsize=_MOST)
 def _client(project: Project) -> Any:
-    from posthog import Posthog
-
-    return Posthog(project.api_key, host=project.host, sync_mode=True)
+    load()
+    return sync_client(project.api_key, project.host)

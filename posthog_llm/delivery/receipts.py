@@ -13,6 +13,8 @@ from typing import Any
 import wrapt
 
 from ..faults import guarded
+from ..imports import imported
+from .official import package
 
 _AGAIN = frozenset({408, 429})
 
@@ -48,11 +50,11 @@ _here = threading.local()
 @guarded
 def listen(listener: Listener) -> None:
     """Tell `listener`, in whatever thread sends, the receipt of each event by its uuid."""
-    first = not _listener
+    if not _listener:
+        package()
+        wrapt.wrap_function_wrapper(imported("posthog.consumer"), "Consumer.request", _request)
+        wrapt.wrap_function_wrapper(imported("posthog.client"), "batch_post", _post)
     _listener[:] = [listener]
-    if first:
-        wrapt.wrap_function_wrapper("posthog.consumer", "Consumer.request", _request)
-        wrapt.wrap_function_wrapper("posthog.client", "batch_post", _post)
 
 
 def last() -> Receipt | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
+
+from ..faults import report
 
 MOST = 32
 """Threads at once, however many destinations there are."""
@@ -21,21 +24,30 @@ class Senders:
         self._threads = self._pending = 0
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run `job` soon, or here and now where the ending process takes no new threads."""
+        """Run `job` soon, or here and now where no thread can be started and none is there."""
         with self._lock:
             self._pending += 1
             more = self._pending > self._threads and self._threads < MOST
             self._threads += more
+        self._jobs.put(job)
         if more:
             try:
-                threading.Thread(target=self._work, name="posthog-llm-send", daemon=True).start()
-            except RuntimeError:
-                with self._lock:
-                    self._threads -= 1
-                if not self._threads:
-                    self._done(job)
-                    return
-        self._jobs.put(job)
+                self._start()
+            except RuntimeError:  # the process ends, or has too many
+                self._work_here()
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="posthog-llm-send", daemon=True).start()
+        except BaseException:
+            with self._lock:
+                self._threads -= 1
+            raise
+
+    def _work_here(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while not self._threads:
+                self._done(self._jobs.get_nowait())
 
     def _work(self) -> None:
         while True:
@@ -47,7 +59,10 @@ class Senders:
                         continue
                     self._threads -= 1
                     return
-            self._done(job)
+            try:
+                self._done(job)
+            except BaseException as error:  # such as `sys.exit` in a sink: the thread must live on
+                report("send", error)
 
     def _done(self, job: Callable[[], None]) -> None:
         """Do a job; it guards itself."""

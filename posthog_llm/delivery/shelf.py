@@ -5,22 +5,40 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..faults import guarded
 from ..settings import Spool, settings
 from .destinations import official_client, project_of
-from .lane import Entry
+from .lane import Entry, Lane
+from .looking import Looks
 from .project import Project
 from .stats import Ledger
 
 if TYPE_CHECKING:
-    from .spool import Row, SpoolDirectory, SpoolFile
+    from .spool import Backlog, Find, SpoolDirectory
+    from .spool_age import Age
+    from .spool_file import Line, Row, SpoolFile, Stored
 
-_LOOK = 5.0
-"""Seconds between two looks for files of ended processes."""
-_inherited: list[Any] = []
-"""A parent's connections: closing them in a forked child could disturb the parent."""
+_SCRUB = 1.0
+"""Seconds for which removed content may lie on disk."""
+_REST = 10.0
+"""Seconds after which an idle process gives its empty file up: others would try it."""
+_PAGE = 256
+"""Events that are read at a time."""
+IN_MEMORY = 4000
+"""Waiting events of a destination beyond which new ones are on disk only."""
+
+
+@dataclass(slots=True)
+class _New:
+    """An event that is to be written."""
+
+    entry: Entry
+    lane: Lane
+    project: Project
+    filtered: bool
 
 
 class Shelf:
@@ -32,18 +50,20 @@ class Shelf:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._directory: SpoolDirectory | None = None
-        self._new: list[tuple[Entry, tuple[Project, bool]]] = []
-        self._gone: dict[SpoolFile, list[str]] = {}
-        self._left: Counter[SpoolFile] = Counter()
-        """Unsettled events in each file."""
-        self._strangers: list[tuple[SpoolFile, Row]] = []
-        """What no client of this process may send."""
-        self._looked_at = -_LOOK
+        self._age: Age | None = None
+        self._new: list[_New] = []
+        self._gone: dict[SpoolFile, list[Stored]] = {}
+        self._files: dict[SpoolFile, dict[Any, Backlog]] = {}
+        """Every file that is ours now, with what is on disk only, by address."""
+        self._in_memory: Counter[SpoolFile] = Counter()
+        """Unsettled events in each file that are in memory, too."""
+        self._looks: Looks | None = None
 
     @property
     def count(self) -> int:
         """Events that are in the spool."""
-        return sum(self._left.values())
+        left = self._directory.left if self._directory else 0
+        return left + sum(file.count for file in list(self._files))
 
     @property
     def is_open(self) -> bool:
@@ -57,100 +77,218 @@ class Shelf:
         self.close()
         if place is not None:
             self._directory = self._opened(place)
+            self._looks = Looks(self._directory) if self._directory else None
 
     @guarded
     def _opened(self, place: Spool) -> SpoolDirectory:
         from .spool import SpoolDirectory  # SQLite is loaded where it is used
+        from .spool_age import Age
 
-        return SpoolDirectory(place, self._damaged)
-
-    def add(self, entry: Entry, client: Any) -> None:
-        """Note an event that is to be written."""
-        project = project_of(client) if self._directory else None
-        if project is not None:
-            filtered = bool(getattr(official_client(client), "before_send", None))
-            self._new.append((entry, (project, filtered)))
-
-    def write(self) -> None:
-        """Write what is new, all at once, before it is handed over."""
-        new, self._new = self._new, []
-        file = self._written(new) if new and self._directory else None
-        if file is not None:
-            for entry, _ in new:
-                entry.file = file
-            self._left[file] += len(new)
-
-    @guarded
-    def _written(self, new: list[tuple[Entry, tuple[Project, bool]]]) -> SpoolFile | None:
-        from .spool import Address
-
-        assert self._directory is not None
-        return self._directory.put(
-            [(entry.event, Address(*to)) for entry, to in new if entry.event is not None]
-        )
-
-    def remove(self, entry: Entry) -> None:
-        """Note that an event is settled."""
-        if entry.file is not None:
-            self._gone.setdefault(entry.file, []).append(entry.uuid)
-
-    def clean(self) -> None:
-        """Remove what is settled, all at once, and let go of files that are empty."""
-        gone, self._gone = self._gone, {}
-        for file, uuids in gone.items():
-            if not self._removed(file, uuids):
-                self._gone.setdefault(file, []).extend(uuids)  # the next turn tries again
-
-    @guarded
-    def _removed(self, file: SpoolFile, uuids: list[str]) -> bool:
-        file.remove(uuids)
-        self._left[file] -= len(uuids)
-        if not self._left[file]:
-            del self._left[file]
-            if self._directory is None:
-                file.close()
-            else:
-                self._directory.release(file)
-        return True
-
-    def found(self, find: Callable[[Project, bool], Any]) -> Iterator[tuple[SpoolFile, Row, Any]]:
-        """Yield what ended processes left, with a client that may send it."""
-        if self._directory is None or time.monotonic() - self._looked_at < _LOOK:
-            return
-        self._looked_at = time.monotonic()
-        rows, self._strangers = self._strangers, []
-        for file, new in self._orphans() or ():
-            self._left[file] += len(new)
-            rows += ((file, row) for row in new)
-        oldest = time.time() - self._directory.place.max_age
-        for file, row in rows:
-            client = find(row.address.project, row.address.filtered)
-            if row.created < oldest:
-                self._ledger.drop(row.uuid, "spool_age")
-                self._gone.setdefault(file, []).append(row.uuid)
-            elif client is None:
-                self._strangers.append((file, row))
-            else:
-                yield file, row, client
-
-    @guarded
-    def _orphans(self) -> list[tuple[SpoolFile, list[Row]]]:
-        assert self._directory is not None
-        return self._directory.orphans()
+        self._age = Age(place.max_age)
+        return SpoolDirectory(place, self._damaged, self._age)
 
     def _damaged(self, name: str) -> None:
         self._ledger.drop(name, "spool_damaged")
 
+    # -- writing -------------------------------------------------------------------
+
+    def add(self, entry: Entry, lane: Lane) -> None:
+        """Note an event that is to be written."""
+        project = project_of(lane.client) if self._directory else None
+        if project is not None:
+            filtered = bool(getattr(official_client(lane.client), "before_send", None))
+            self._new.append(_New(entry, lane, project, filtered))
+
+    def write(self) -> list[Entry]:
+        """Write what is new, all at once, before it is handed over.
+
+        Returns the events that need not be in memory: so many wait before them.
+        """
+        new, self._new = self._new, []
+        if not new or self._directory is None:
+            return []
+        pairs = [(one, line) for one in new if (line := self._line(one))]
+        stored = self._written([line for _, line in pairs]) or ()
+        return [
+            one.entry
+            for (one, line), where in zip(pairs, stored, strict=False)  # less: no more room
+            if not self._keeps(one, line[2], where)
+        ]
+
+    @guarded
+    def _line(self, one: _New) -> Line | None:
+        from .spool_file import Address, packed
+
+        event = one.entry.event
+        if event is None:
+            return None
+        body = packed(event)
+        address = Address(one.project, one.filtered).line()
+        return event.uuid.encode("utf-8", "replace").decode(), time.time(), address, len(body), body
+
+    @guarded
+    def _written(self, lines: list[Line]) -> list[Stored]:
+        assert self._directory is not None
+        return self._directory.put(lines)
+
+    def _keeps(self, one: _New, line: str, where: Stored) -> bool:
+        """Note where an event lies; tells whether it stays in memory, too.
+
+        Once an event of an address is on disk only, those behind it are: they are read in order.
+        """
+        from .spool import Backlog
+
+        one.entry.stored = where
+        backlogs = self._files.setdefault(where.file, {})
+        if line not in backlogs and len(one.lane.waiting) <= IN_MEMORY:
+            self._in_memory[where.file] += 1
+            return True
+        backlog = backlogs.setdefault(
+            line, Backlog(where.file, line, 0, time.time(), where.seq - 1, is_own=True)
+        )
+        backlog.unread += 1
+        return False
+
+    # -- reading -------------------------------------------------------------------
+
+    def look_soon(self) -> None:
+        """Ask for a look: there may be a client now for what had none. In any thread."""
+        if (looks := self._looks) is not None:
+            looks.is_wanted = True
+
+    def read(self, find: Find, has_room: Callable[[Any], bool]) -> Iterator[tuple[Row, Any]]:
+        """Yield some of what is on disk only, each with a client that may send it."""
+        if self._looks is not None:
+            held = [b for backlogs in self._files.values() for b in backlogs.values()]
+            for found in self._looks.look(held, find):
+                self._files[found[0].file] = {backlog.line: backlog for backlog in found}
+        for backlogs in list(self._files.values()):
+            for line, backlog in list(backlogs.items()):
+                if backlog.is_due:
+                    yield from self._next(backlog, find, has_room)
+                if not backlog.unread:
+                    del backlogs[line]
+
+    def _next(
+        self, backlog: Backlog, find: Find, has_room: Callable[[Any], bool]
+    ) -> Iterator[tuple[Row, Any]]:
+        address = backlog.address
+        client = find(address.project, address.filtered) if address else None
+        backlog.is_full = client is not None and not has_room(client)
+        if backlog.is_full:
+            return
+        for row in self._page(backlog):
+            is_over = self._age is not None and self._age.is_over(row.created, backlog.found)
+            if address is not None and client is None and not is_over:
+                backlog.head = row.created
+                return
+            backlog.cursor = row.stored.seq
+            backlog.unread -= 1
+            self._in_memory[backlog.file] += 1
+            if client is not None and not is_over:
+                yield row, client
+            else:
+                self._ledger.drop(row.uuid, "spool_age" if address else "spool_damaged")
+                self.remove(row.stored)
+
+    def _page(self, backlog: Backlog) -> list[Row]:
+        rows = guarded(backlog.page)(_PAGE)
+        if not rows:  # damaged, or not as many as were counted
+            backlog.file.count -= backlog.unread
+            backlog.unread = 0
+        if rows is None and self._directory is not None:
+            guarded(self._directory.set_aside)(backlog.file.path)
+        return rows or []
+
+    def is_waiting(self) -> bool:
+        """Whether something is on disk only that a client of this process may send, or may have to.
+
+        What other processes left, and none of our clients may send, waits for another process.
+        """
+        is_looking = self._looks is not None and self._looks.is_pending
+        return is_looking or any(
+            backlog.is_due or (backlog.is_own and backlog.unread)
+            for backlogs in self._files.values()
+            for backlog in backlogs.values()
+        )
+
+    def has_unread(self, project: Project | None) -> bool:
+        """Whether something for a project is on disk only."""
+        return any(
+            backlog.is_due and backlog.address is not None and backlog.address.project == project
+            for backlogs in self._files.values()
+            for backlog in backlogs.values()
+        )
+
+    # -- removing ------------------------------------------------------------------
+
+    def remove(self, stored: Stored | None) -> None:
+        """Note that an event is settled; `None`: it was never written."""
+        if stored is not None:
+            self._gone.setdefault(stored.file, []).append(stored)
+
+    def clean(self) -> None:
+        """Remove what is settled, all at once, and let go of files that are done."""
+        gone, self._gone = self._gone, {}
+        for file, settled in gone.items():
+            if not self._removed(file, settled):
+                self._gone.setdefault(file, []).extend(settled)  # the next turn tries again
+        now = time.monotonic()
+        for file in list(self._files):
+            if file.dirty_since is not None and now - file.dirty_since >= _SCRUB:
+                guarded(file.scrub)()
+            if self._is_done(file) and not (self._is_own(file) and now - file.used_at < _REST):
+                self._release(file)
+
+    @guarded
+    def _removed(self, file: SpoolFile, settled: list[Stored]) -> bool:
+        file.remove(settled)
+        self._in_memory[file] -= len(settled)
+        return True
+
+    def _is_own(self, file: SpoolFile) -> bool:
+        return self._directory is not None and file is self._directory.own
+
+    def _is_done(self, file: SpoolFile) -> bool:
+        """Whether nothing in a file concerns this process any more."""
+        backlogs = self._files[file].values()
+        is_read = not any(b.is_due or (b.is_own and b.unread) for b in backlogs)
+        return is_read and not self._in_memory[file]
+
+    @guarded
+    def _release(self, file: SpoolFile) -> None:
+        backlogs = list(self._files.pop(file).values())
+        del self._in_memory[file]
+        if self._directory is None:
+            file.close()
+        else:
+            self._directory.release(file, backlogs)
+
+    def due(self) -> Iterator[float]:
+        """Yield in how many seconds there is something to do."""
+        now = time.monotonic()
+        if self._looks is not None:
+            yield from self._looks.due()
+        for file, backlogs in self._files.items():
+            if any(backlog.is_due and not backlog.is_full for backlog in backlogs.values()):
+                yield 0.0
+            if file.dirty_since is not None:
+                yield max(0.0, file.dirty_since + _SCRUB - now)
+            if self._is_own(file) and self._is_done(file):
+                yield max(0.0, file.used_at + _REST - now)
+
+    # -- the end -------------------------------------------------------------------
+
     def close(self) -> None:
-        """Let go of the directory, and of each file when it is empty.
+        """Let go of the directory, and of each file when it is done.
 
         Until then a file stays ours: PostHog may still accept what it holds.
         """
-        if self._directory is not None:
-            guarded(self._directory.close)(keep=self._left)
-        self._directory = None
-
-    def leave(self) -> None:
-        """Leave everything as it is, in a forked child: it is the parent's."""
-        _inherited.append(self._directory)
-        self._directory = None
+        if self._directory is None:
+            return
+        for file, backlogs in list(self._files.items()):
+            for line in [line for line, backlog in backlogs.items() if not backlog.is_own]:
+                del backlogs[line]
+            if self._is_done(file):
+                self._release(file)
+        self._directory = self._looks = None

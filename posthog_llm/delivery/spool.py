@@ -1,280 +1,291 @@
-"""Events on disk, until PostHog has them.
+"""Events on disk, until PostHog has them: a directory with one SQLite file a process.
 
-A directory holds one SQLite file a process. A file's lock is its owner's life: SQLite holds it
-until the process ends, however it ends, so a file that can be locked is an orphan, and whoever
-locks it has adopted it. Nothing here runs on a caller's thread.
+Nothing here runs on a caller's thread.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import random
 import sqlite3
 import time
-import uuid
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from ..event import Event
 from ..settings import Spool
 from .project import Project
+from .spool_age import Age
+from .spool_file import SUFFIX, Address, Line, Row, SpoolFile, Stored
+from .spool_turns import turn
 
-_SUFFIX = ".events"
 _DAMAGED = ".damaged"
-_LOCK = "lock"
-_LONGEST_LOOK = 1.0
-"""Seconds to wait for another process that is trying files."""
-_TABLE = """create table if not exists events (
-    uuid text primary key, created real, address text, body text
-) without rowid"""
-_ROW = "insert or replace into events values (?, ?, ?, ?)"
-Line = tuple[str, float, str, str]
-"""One row of a file: uuid, Unix time, address and event as JSON."""
+_MOST_CLAIMED = 32
+"""Files of ended processes that are open at once."""
+_LONGEST_LOOK = 0.02
+"""Seconds that the worker looks for orphans before it sees to other work."""
+_MEASURED_FOR = 1.0
+"""Seconds for which a measured size of the directory is believed."""
+_NEW = 3600.0
+"""Seconds for which an empty file is taken for one that is just being made."""
+
+
+@dataclass(slots=True, eq=False)
+class Backlog:
+    """The events for one address in one file that are on disk only."""
+
+    file: SpoolFile
+    line: Any
+    """The address as it is in the file."""
+    unread: int
+    found: float
+    """When its file was found, Unix time."""
+    cursor: int = 0
+    """The last event that was read."""
+    head: float | None = None
+    """Unix time of the first event, where no client of this process may send it."""
+    is_own: bool = False
+    """Whether this process captured them."""
+    is_full: bool = False
+    """Whether so many of them are in memory that the next have to wait."""
+
+    @property
+    def address(self) -> Address | None:
+        """Where they go; `None`: that is damaged."""
+        return Address.read(self.line)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to read for a client of this process."""
+        return self.unread > 0 and self.head is None
+
+    def page(self, most: int) -> list[Row]:
+        """Read the next events. Raises `sqlite3.Error`."""
+        return self.file.page(self.line, self.cursor, most)
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where a spooled event goes: it outlives the client object that it was meant for."""
+class _Left:
+    """A file that was let go of, because no client of this process may send what is in it."""
 
-    project: Project
-    filtered: bool = False
-    """Whether the client had a `before_send`: then only another client that has one may send."""
-
-    def line(self) -> str:
-        return json.dumps([self.project.api_key, self.project.host, self.filtered])
-
-    @classmethod
-    def read(cls, line: str) -> Address:
-        """Raises `ValueError` for a damaged line."""
-        api_key, host, filtered = json.loads(line)
-        return cls(Project(api_key, host), filtered)
+    backlogs: list[Backlog]
+    state: tuple[int, int]
+    """By which a change of the file is seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event on disk, without its content."""
-
-    uuid: str
-    created: float
-    """Unix time, seconds."""
-    address: Address
-    size: int
-
-
-class SpoolFile:
-    """One process's events. Every method may raise `sqlite3.Error`."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._sizes: dict[str, int] = {}
-        self.bytes = 0
-        """Of the events in it, as JSON."""
-        self._db = sqlite3.connect(
-            f"{Path(path).absolute().as_uri()}?mode=rw",  # never makes a file that is gone
-            uri=True,
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        # Kept from the first access until the connection or the process ends.
-        self._db.execute("pragma locking_mode = exclusive")
-        self._db.execute("pragma journal_mode = wal")
-        # A killed process loses nothing by this; a power cut may cost the last moments.
-        self._db.execute("pragma synchronous = normal")
-        self._db.execute("begin exclusive")
-        self._db.execute(_TABLE)
-        self._db.execute("commit")
-
-    @classmethod
-    def new(cls, directory: str) -> SpoolFile:
-        """Make a file of our own, for the owner's eyes only."""
-        path = os.path.join(directory, uuid.uuid4().hex + _SUFFIX)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        return cls(path)
-
-    def put(self, lines: list[Line]) -> None:
-        """Write events, all or none."""
-        with self._transaction():
-            self._db.executemany(_ROW, lines)
-        for line in lines:
-            self._count(line[0], len(line[3]))
-
-    def load(self, uuid: str) -> Event | None:
-        """Read one event; `None` where it is damaged or gone."""
-        row = self._db.execute("select body from events where uuid = ?", (uuid,)).fetchone()
-        try:
-            return _event(json.loads(row[0]))
-        except (ValueError, TypeError, KeyError):
-            return None
-
-    def remove(self, uuids: list[str]) -> None:
-        """Remove events."""
-        with self._transaction():
-            self._db.executemany("delete from events where uuid = ?", ((u,) for u in uuids))
-        self.bytes -= sum(self._sizes.pop(u, 0) for u in uuids)
-
-    def _count(self, uuid: str, size: int) -> None:
-        self._sizes[uuid] = size
-        self.bytes += size
-
-    def lines(self) -> Iterator[Line]:
-        """Yield everything, up to where the file is damaged."""
-        yield from self._db.execute("select * from events")
-
-    def rows(self, damaged: Callable[[str], None]) -> list[Row]:
-        """Return what is in the file, the oldest first; tells `damaged` what cannot be read."""
-        found: list[Row] = []
-        query = "select uuid, created, address, length(body) from events order by created"
-        for name, created, address, size in self._db.execute(query).fetchall():
-            self._count(name, size)
-            try:
-                found.append(Row(name, created, Address.read(address), size))
-            except (ValueError, TypeError):
-                damaged(name)
-                self.remove([name])
-        return found
-
-    def close(self) -> None:
-        """Let go of the file, and remove it when nothing is in it."""
-        empty = self._db.execute("select 1 from events limit 1").fetchone() is None
-        self._db.close()
-        if empty:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Generator[None]:
-        self._db.execute("begin immediate")
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("rollback")
-            raise
-        self._db.execute("commit")
+Find = Callable[[Project, bool], Any]
+"""Returns a client of this process that may send what was meant for a project, with or without a
+`before_send`; `None`: there is none."""
 
 
 class SpoolDirectory:
-    """Our own file, and those of ended processes that we have adopted."""
+    """Our own file, and those of ended processes that we have claimed."""
 
-    def __init__(self, place: Spool, damaged: Callable[[str], None]) -> None:
+    def __init__(self, place: Spool, damaged: Callable[[str], None], age: Age) -> None:
         self.place = place
         self._damaged = damaged
-        """Told of each thing that cannot be read."""
+        """Told of each file that cannot be read."""
+        self._age = age
         os.makedirs(place.path, mode=0o700, exist_ok=True)
-        self._own: SpoolFile | None = None
-        self._adopted: list[SpoolFile] = []
+        self.own: SpoolFile | None = None
+        self.claimed: set[SpoolFile] = set()
+        self._left: dict[str, _Left] = {}
+        self._names: list[str] = []
+        """Files that are still to be tried in this look."""
         self._others = 0
-        """Bytes of files that are not ours, when last looked at."""
+        """Bytes of the files that are not our own, when last measured."""
+        self._measured_at = -_MEASURED_FOR
 
-    def put(self, entries: list[tuple[Event, Address]]) -> SpoolFile | None:
-        """Write events; returns the file, or `None` where the directory has no room for them."""
-        now = time.time()
-        return self._put([(e.uuid, now, a.line(), _packed(e)) for e, a in entries])
+    # -- writing -------------------------------------------------------------------
 
-    def _put(self, lines: list[Line]) -> SpoolFile | None:
-        in_use = self._others + sum(file.bytes for file in (self._own, *self._adopted) if file)
-        if in_use + sum(len(line[3]) for line in lines) > self.place.max_bytes:
+    def put(self, lines: list[Line]) -> list[Stored]:
+        """Write events; returns where the first of them lie, up to where there was room.
+
+        Raises `OSError` or `sqlite3.Error`: then nothing was written.
+        """
+        lines = self._fitting(lines)
+        if not lines:
+            return []
+        if self.own is not None and not self.own.is_in_place():
+            self.own = None  # somebody removed it: what it holds is ours alone now
+        if self.own is None:
+            os.makedirs(self.place.path, mode=0o700, exist_ok=True)
+            self.own = SpoolFile.new(self.place.path)
+        try:
+            return self.own.put(lines)
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, (sqlite3.OperationalError, sqlite3.DataError)):
+                self.own = None  # somebody wrote into it: the next events get a new one
+            raise
+
+    def _fitting(self, lines: list[Line]) -> list[Line]:
+        now = time.monotonic()
+        if now - self._measured_at >= _MEASURED_FOR:
+            self._measured_at, self._others = now, self._measured()
+        room = self.place.max_bytes - self._others - (self.own.bytes if self.own else 0)
+        for count, line in enumerate(lines):
+            room -= line[3]
+            if room < 0:
+                return lines[:count]
+        return lines
+
+    def _measured(self) -> int:
+        own = self.own.path if self.own else ""
+        size = 0
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.place.path) as entries:
+            for entry in entries:
+                if entry.path not in (own, own + "-wal"):
+                    with contextlib.suppress(FileNotFoundError):
+                        size += entry.stat().st_size
+        return size
+
+    # -- looking -------------------------------------------------------------------
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether files are left to try."""
+        return bool(self._names)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another file may be claimed."""
+        return len(self.claimed) < _MOST_CLAIMED
+
+    @property
+    def left(self) -> int:
+        """Events in files that were let go of, because no client of this process may send them."""
+        return sum(b.unread for left in list(self._left.values()) for b in left.backlogs)
+
+    def begin_look(self) -> None:
+        """List the files that may be orphans. Raises `OSError`."""
+        ours = {file.path for file in (self.own, *self.claimed) if file}
+        with os.scandir(self.place.path) as entries:
+            paths = [entry.path for entry in entries if entry.path not in ours]
+        for path in paths:
+            if _DAMAGED in os.path.basename(path):
+                self._outlived(path)
+        self._names = [path for path in paths if path.endswith(SUFFIX)]
+        random.shuffle(self._names)  # several processes look, each at others first
+        self._left = {path: left for path, left in self._left.items() if path in self._names}
+
+    def look(self, find: Find, *, patient: bool) -> list[list[Backlog]] | None:
+        """Claim some orphans, and return their backlogs; `None`: it is not our turn.
+
+        `patient`: whether to wait for another process that looks.
+        """
+        until = time.monotonic() + _LONGEST_LOOK
+        found: list[list[Backlog]] = []
+        with turn(self.place.path, patient=patient) as ours:
+            if not ours:
+                return None
+            while self._names and self.has_room and time.monotonic() < until:
+                path = self._names.pop()
+                with contextlib.suppress(FileNotFoundError):
+                    if backlogs := self._tried(path, find):
+                        found.append(backlogs)
+        return found
+
+    def _tried(self, path: str, find: Find) -> list[Backlog] | None:
+        state = os.stat(path)
+        if not state.st_size and time.time() - state.st_mtime < _NEW:
             return None
-        if self._own is None:
-            self._own = SpoolFile.new(self.place.path)
-        self._own.put(lines)
-        return self._own
-
-    def orphans(self) -> list[tuple[SpoolFile, list[Row]]]:
-        """Adopt each file whose process has ended, and return its events."""
-        with contextlib.closing(_lock(self.place.path)) as lock:
-            try:
-                lock.execute("begin exclusive")
-            except sqlite3.OperationalError:  # another process is looking
-                return []
-            return list(self._adopt_all())
-
-    def _adopt_all(self) -> Iterator[tuple[SpoolFile, list[Row]]]:
-        ours = {file.path for file in (self._own, *self._adopted) if file}
-        self._others = 0
-        for entry in list(os.scandir(self.place.path)):
-            if entry.path in ours or not entry.name.endswith(_SUFFIX):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                size = entry.stat().st_size
-                if found := self._adopt(entry.path) if size else None:  # 0: just being made
-                    yield found
-                else:
-                    self._others += size
-
-    def _adopt(self, path: str) -> tuple[SpoolFile, list[Row]] | None:
-        """Lock and read a file; `None` while its process lives, or when nothing is in it."""
+        left = self._left.get(path)
+        if left and left.state == _state(path) and not self.is_due(left.backlogs, find):
+            return None
+        found = self._age.of_file(path)
         try:
             file = SpoolFile(path)
-            rows = file.rows(self._damaged)
-        except sqlite3.OperationalError:  # locked: its process lives; or already gone
+        except sqlite3.OperationalError:  # its process lives, or it is not ours to write
             return None
         except sqlite3.DatabaseError:
-            return self._salvage(path)
-        self._adopted.append(file)
-        if not rows:
-            self.release(file)
-        return (file, rows) if rows else None
+            return self._salvaged(path, find)
+        try:
+            return self._claimed(file, found, find)
+        except BaseException as error:
+            self.claimed.discard(file)
+            file.abandon()
+            if not isinstance(error, sqlite3.DatabaseError):
+                raise
+        return self._salvaged(path, find)
 
-    def _salvage(self, path: str) -> tuple[SpoolFile, list[Row]] | None:
-        """Take over what a damaged file still tells, and set the file aside."""
-        lines: list[Line] = []
-        with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(SpoolFile(path)) as old:
-            lines.extend(old.lines())  # up to where reading fails
+    def _claimed(self, file: SpoolFile, found: float, find: Find) -> list[Backlog] | None:
+        """Return what is in a file that we have locked; `None`: there is nothing to do for us."""
+        backlogs = [Backlog(file, line, n, found) for line, n in file.totals().items()]
+        for backlog in backlogs:
+            if (to := backlog.address) and find(to.project, to.filtered) is None:
+                backlog.head = backlog.page(1)[0].created
+        self._left.pop(file.path, None)
+        self.claimed.add(file)
+        if self.is_due(backlogs, find):
+            return backlogs
+        self.release(file, backlogs)
+        return None
+
+    def is_due(self, backlogs: Collection[Backlog], find: Find) -> bool:
+        """Whether something is to be done with them here now: to send, or to give up."""
+        for backlog in backlogs:
+            head, to = backlog.head, backlog.address
+            if head is None or to is None:
+                continue
+            if self._age.is_over(head, backlog.found) or find(to.project, to.filtered):
+                backlog.head = None
+        return any(backlog.is_due for backlog in backlogs)
+
+    def _salvaged(self, path: str, find: Find) -> list[Backlog] | None:
+        """Copy what a damaged file still tells into a new one, and set it aside."""
+        new = SpoolFile.new(self.place.path)
+        pages = _pages(path)
+        with contextlib.closing(pages):
+            while page := _next(pages):
+                new.put(page)
+        self.set_aside(path)
+        return self._claimed(new, time.time(), find)
+
+    def set_aside(self, path: str) -> None:
+        """Keep a damaged file under a name that nobody tries."""
         for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path + suffix, path + _DAMAGED + suffix)
         self._damaged(os.path.basename(path))
-        file = self._put(lines) if lines else None
-        if file is None:
-            return None
-        return (file, [Row(u, c, Address.read(a), len(b)) for u, c, a, b in lines])
 
-    def release(self, file: SpoolFile) -> None:
-        """Let go of a file once all of its events are settled; our own is used again."""
-        if file is not self._own:
-            if file in self._adopted:
-                self._adopted.remove(file)
-            file.close()
+    def _outlived(self, path: str) -> None:
+        """Remove what was set aside long ago."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._age.of_file(path)
+            if self._age.is_over(found, found):
+                os.unlink(path)
 
-    def close(self, keep: Container[SpoolFile]) -> None:
-        """Let go of the files whose events are settled."""
-        for file in (self._own, *self._adopted):
-            if file is not None and file not in keep:
-                file.close()
-        self._own, self._adopted = None, []
+    # -- letting go ----------------------------------------------------------------
 
-
-def _lock(directory: str) -> sqlite3.Connection:
-    """Return what one process at a time may lock, to try files.
-
-    Two that try the same file at once would both find it locked, and leave it.
-    """
-    path = os.path.join(directory, _LOCK)
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    return sqlite3.connect(path, timeout=_LONGEST_LOOK, isolation_level=None)
+    def release(self, file: SpoolFile, backlogs: list[Backlog]) -> None:
+        """Let go of a file in which nothing is left for us; our own is made anew."""
+        self.claimed.discard(file)
+        if file is self.own:
+            self.own = None
+        rest = [backlog for backlog in backlogs if backlog.unread]
+        file.close()
+        if rest:
+            with contextlib.suppress(FileNotFoundError):
+                self._left[file.path] = _Left(rest, _state(file.path))
 
 
-def _packed(event: Event) -> str:
-    """Return an event as JSON."""
-    return json.dumps(
-        {
-            "name": event.name,
-            "uuid": event.uuid,
-            "distinct_id": event.distinct_id,
-            "timestamp": event.timestamp.isoformat(),
-            "properties": event.properties,
-            "groups": event.groups,
-        },
-        default=str,
-    )
+def _state(path: str) -> tuple[int, int]:
+    state = os.stat(path)
+    return state.st_mtime_ns, state.st_size
 
 
-def _event(values: dict[str, Any]) -> Event:
-    timestamp = datetime.fromisoformat(values.pop("timestamp"))
-    return Event(**values, timestamp=timestamp, size=0)
+def _pages(path: str) -> Generator[list[Line]]:
+    file = SpoolFile(path)
+    try:
+        yield from file.pages()
+    finally:
+        file.abandon()
+
+
+def _next(pages: Iterator[list[Line]]) -> list[Line] | None:
+    """Return the next page; `None` at the end, or where the file is damaged."""
+    try:
+        return next(pages, None)
+    except sqlite3.DatabaseError:
+        return None

@@ -57,11 +57,27 @@ class Ledger:
             except Exception as error:
                 report("on_drop", error)
 
-    def lost(self, uuids: deque[str]) -> None:
-        """Count calls that were given up before they were read."""
-        while uuids:
-            self.captured += 1
-            self.drop(uuids.popleft(), "queue_full")
+    def lose(self, uuid: str, reason: str, *, wanted: bool = False) -> None:
+        """Count an event that was captured and lost before it could wait for anything."""
+        self.captured += 1
+        self.drop(uuid, reason, wanted=wanted)
+
+    def lost(self, events: deque[tuple[str, str]]) -> None:
+        """Count what callers' threads had to give up, by uuid and reason."""
+        while events:
+            self.lose(*events.popleft())
+
+    def stats(self, spooled: int, queue_bytes: int, oldest_age: float | None) -> Stats:
+        """Return the counts, with what the caller knows of what still waits."""
+        return Stats(
+            captured=self.captured,
+            delivered=self.delivered,
+            trimmed=self.trimmed,
+            dropped=dict(self.dropped),
+            spooled=spooled,
+            queue_bytes=queue_bytes,
+            oldest_age=oldest_age,
+        )
 
     def next_line(self) -> Iterator[float]:
         """Yield in how many seconds there is something to tell."""

@@ -5,26 +5,29 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from typing import Any
 
-from .. import event
-from ..exchange import Exchange
+from ..exchange import Scope
 from ..faults import guarded, report
 from ..identity import destination
+from ..imports import imported
 from ..observe.outbox import outbox
-from ..observe.outer import tells_itself
-from ..providers.batches import records
-from ..record import Record
-from ..sampling import is_sampled
+from ..providers.batches import load_prices
 from ..settings import on_change, settings
-from .background import Backgrounds
-from .destinations import Destinations, is_private, wait_no_longer
+from . import children
+from .building import Builder
+from .destinations import Destinations
 from .dispatcher import Dispatcher
-from .filters import Refused, filtered
+from .ending import Ending
+from .official import load
+from .pending import Pending
+from .room import Room
 from .stats import Stats
+from .waiter import Waiter, Waiters
 
 _GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
@@ -36,25 +39,6 @@ _POLL = 0.02
 """Seconds between two looks while somebody waits."""
 _AT_FORK = 1.0
 """Seconds that a fork may wait for the worker to stand still; a turn takes milliseconds."""
-_AT_EXIT = 4.0
-"""Seconds that interpreter exit may wait for us; the official client takes one more."""
-_AT_EXIT_SPOOLED = 1.0
-"""The same when everything is in the spool."""
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """Somebody who waits for what was captured before."""
-
-    client: Any = None
-    """Wait until this client has its events; `None`: until every event has arrived."""
-    until: float | None = None
-    number: int | None = None
-    """The last event that is waited for; `None` until the calls before it have been read."""
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def left(self) -> float:
-        return 3600.0 if self.until is None else max(0.0, self.until - time.monotonic())
 
 
 class Worker:
@@ -65,13 +49,17 @@ class Worker:
         self._begin()
 
     def _begin(self) -> None:
-        self._backgrounds = Backgrounds()
         self.dispatcher = Dispatcher(outbox.ring)
-        self._waiters: list[_Waiter] = []
+        self._builder = Builder(self.dispatcher, self._find, self._breathe)
+        self.pending = Pending(outbox.ring)
+        self._waiters = Waiters()
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
+        self._is_prepared = False
         self._turning = threading.RLock()
+        self.room = Room(self.dispatcher)
+        self._ending = Ending(self)
 
     def pause(self) -> None:
         """Stand still while a process forks.
@@ -87,24 +75,56 @@ class Worker:
 
     def forget(self) -> None:
         """Start anew in a forked child, where the thread does not exist."""
-        self.dispatcher.shelf.leave()
         self.destinations.forget()
+        children.disconnect()
         self._begin()
 
     # -- life --------------------------------------------------------------------
 
     @guarded
-    def start(self) -> None:
-        with self._lock:
+    def prepare(self) -> None:
+        """Import what the thread will use, on a caller's: see `official`."""
+        if "anthropic" in sys.modules:
+            load_prices()
+        if self._is_prepared:
+            return
+        self.pause()  # a child of a fork amid an import would keep its lock for good
+        try:
+            load()
+        finally:
+            self.resume()
+        self._is_prepared = imported("posthog") is not None
+        if self.destinations.attach(None):
+            self._last_at_exit()
+
+    @guarded
+    def start(self) -> bool:
+        """Make sure that the thread runs; not true: it does not, or not yet."""
+        if not self._lock.acquire(blocking=False):
+            return False  # this very thread may have it, and a finaliser have come in between
+        try:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="posthog-llm", daemon=True)
                 self._thread.start()
-        self._last_at_exit()
+        finally:
+            self._lock.release()
+            self._last_at_exit()
+            children.watch(self.end)
+        return True
 
+    @guarded
     def attach(self, client: Any) -> None:
         """Take note of a destination when a client is made for it."""
         if self.destinations.attach(client):
             self._last_at_exit()
+            self.dispatcher.shelf.look_soon()
+        self.look_for_spooled()
+
+    def follow_settings(self) -> None:
+        """Take note of a default destination; deliver what earlier processes left."""
+        client = settings().posthog_client
+        if client is not None:
+            self.attach(client)
         self.look_for_spooled()
 
     def look_for_spooled(self) -> None:
@@ -115,17 +135,15 @@ class Worker:
 
     def _last_at_exit(self) -> None:
         """Exit functions run last in, first out: ours must come before the posthog client's."""
-        atexit.unregister(self._at_exit)
-        atexit.register(self._at_exit)
+        atexit.unregister(self.end)
+        atexit.register(self.end)
 
-    def _at_exit(self) -> None:
-        for call in list(outbox.unended):
-            call.let_go()
-        self._turn()  # opens the spool that is configured, and writes what came
-        if not self.flush(_AT_EXIT_SPOOLED if self.dispatcher.shelf.is_open else _AT_EXIT):
-            for client in self.dispatcher.lanes.unanswered():
-                wait_no_longer(client)
-        self._save()
+    def end(self, timeout: float | None = None) -> None:
+        """Deliver what can be, in all `timeout` seconds at most: the process ends.
+
+        `None`: as many as interpreter exit waits.
+        """
+        self._ending.run(timeout)
 
     def stop(self, timeout: float) -> None:
         """End the thread, within `timeout` seconds; the next call starts another."""
@@ -134,14 +152,19 @@ class Worker:
         self._hurry.set()
         if thread is not None:
             thread.join(timeout)
-        self._save()
+        self.save()
 
     @guarded
-    def _save(self) -> None:
+    def save(self, patience: float = -1) -> None:
         """Leave nothing unread, and nothing outside the spool."""
-        with self._turning:
-            self._read_all()
-            self.dispatcher.save()
+        with self._alone(patience) as is_alone:
+            if is_alone:
+                self._read_all()
+                self.dispatcher.save()
+
+    def wait_for_room(self) -> None:
+        """Wait, for a bounded time, until more may be captured by hand."""
+        self.room.wait()
 
     def come_at_once(self) -> None:
         self._hurry.set()
@@ -149,30 +172,51 @@ class Worker:
     # -- work --------------------------------------------------------------------
 
     def _run(self) -> None:
+        with self._turning:  # ready before the first call ends: it is written as fast as any other
+            guarded(self.dispatcher.shelf.follow_settings)()
         while self._thread is threading.current_thread():
             outbox.rest(self._due())
-            self._hurry.wait(_GATHER_SPOOLED if self.dispatcher.shelf.is_open else _GATHER)
+            self._hurry.wait(_GATHER if settings().spool is None else _GATHER_SPOOLED)
             self._hurry.clear()
-            self._turn()
+            self.turn()
 
     def _due(self) -> float | None:
-        due = self.dispatcher.next_turn()
-        if self.dispatcher.shelf.is_open:
-            due = min(due or 5.0, 5.0)
-        return min(due or _POLL, _POLL) if self._waiters else due
+        waits = (self.dispatcher.next_turn(), self.pending.due())
+        due = min((wait for wait in waits if wait is not None), default=None)
+        return min(_POLL if due is None else due, _POLL) if self._waiters else due
 
-    def _turn(self) -> None:
-        """Read what has come, and hand over what may go."""
-        with self._turning:
-            outbox.look()
+    def turn(self, patience: float = -1) -> None:
+        """Read what has come, and hand over what may go.
+
+        `patience`: seconds to wait for another thread's turn; without limit where it is -1.
+        """
+        with self._alone(patience) as is_alone:
+            if not is_alone:
+                return
             try:
+                outbox.look()
                 self.dispatcher.shelf.follow_settings()
-                self.dispatcher.adopt(self.destinations.find_for)
+                self.pending.let_go_due()
                 self._read_all()
                 self.dispatcher.turn(outbox.bytes)
-                self._serve_waiters()
+                self.dispatcher.adopt(self.destinations.find_for)
+                if self._waiters.serve(self.dispatcher):
+                    self._hurry.set()
             except BaseException as error:  # whatever it is, the thread must live on
                 report("worker", error)
+
+    @contextlib.contextmanager
+    def _alone(self, patience: float) -> Generator[bool, None, None]:
+        """Have the turn; False: another thread, whose filter may not end, kept it all the time."""
+        if not self._turning.acquire(timeout=patience):
+            yield False
+            return
+        before, self.room.turner = self.room.turner, threading.get_ident()
+        try:
+            yield True
+        finally:
+            self.room.turner = before
+            self._turning.release()
 
     def _read_all(self) -> None:
         self._busy_since = time.monotonic()
@@ -181,7 +225,9 @@ class Worker:
                 self.dispatcher.ledger.lost(outbox.lost)
                 self._handle(outbox.take())
                 self._breathe()
+        outbox.weigh()
 
+    @guarded
     def _breathe(self) -> None:
         if time.monotonic() - self._busy_since > _BUSY:
             self.dispatcher.turn(outbox.bytes)
@@ -189,101 +235,62 @@ class Worker:
             self._busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
-        if isinstance(item, _Waiter):
+        if isinstance(item, Waiter):
             item.number = self.dispatcher.last_number
             self.dispatcher.lanes.hurry()
             return
-        try:
-            self._tell(item)
-        except BaseException as error:
-            report("worker", error)
-        finally:
-            release(item)
+        self._builder.build(item)
 
-    def _tell(self, exchange: Exchange) -> None:
-        for found in records(exchange):
-            record = self._backgrounds.due(found)
-            if record is None or tells_itself(record.base_url):
-                continue
-            if is_sampled(record):
-                self._send(record)
-                self._breathe()
-
-    def _send(self, record: Record) -> None:
-        client = self.destinations.find(destination(record.exchange.scope))
+    def _find(self, scope: Scope) -> Any:
+        client = self.destinations.find(destination(scope), scope.otherwise)
         if self.destinations.attach(client):
             self._last_at_exit()
-        built = event.build(record, is_private(client))
-        try:
-            built = filtered(built)
-        except Refused as refusal:
-            self.dispatcher.ledger.drop(built.uuid, str(refusal), wanted=refusal.wanted)
-            return
-        self.dispatcher.add(built, client, bared=bool(record.exchange.bared))
+            self.dispatcher.shelf.look_soon()
+        return client
 
     # -- those who wait ------------------------------------------------------------
 
     def hand_over(self, client: Any, timeout: float | None) -> bool:
         """Hand over what was captured for `client` before; False: not within `timeout` seconds."""
-        return self._wait(_Waiter(client), timeout)
+        return self._wait(Waiter(client), timeout)
 
     def flush(self, timeout: float) -> bool:
         """Deliver what was captured before; False: not within `timeout` seconds."""
-        return self._wait(_Waiter(), timeout)
+        return self._wait(Waiter(), timeout)
 
-    def _wait(self, waiter: _Waiter, timeout: float | None) -> bool:
+    def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
         thread = self._thread
         if thread is threading.current_thread():
             return False
         waiter.until = None if timeout is None else time.monotonic() + timeout
-        self._waiters.append(waiter)
+        self.pending.settle(timeout)
+        self._waiters.add(waiter)
         outbox.put(waiter)
         if thread is None or not thread.is_alive():
             return self._wait_here(waiter)
         self._hurry.set()
-        return waiter.done.wait(timeout)
+        return waiter.done.wait(None if timeout is None else waiter.left())
 
-    def _wait_here(self, waiter: _Waiter) -> bool:
+    def _wait_here(self, waiter: Waiter) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
         while True:
-            self._turn()
+            self.turn(waiter.left())
             if waiter.done.is_set() or not waiter.left():
                 return waiter.done.is_set()
             outbox.rest(min(0.02, waiter.left()))
-
-    def _serve_waiters(self) -> None:
-        for waiter in list(self._waiters):
-            if waiter.number is not None and self._is_served(waiter, waiter.number):
-                waiter.done.set()
-            if waiter.done.is_set() or not waiter.left():
-                self._waiters.remove(waiter)
-            elif waiter.client is None:
-                self.dispatcher.hurry(waiter.left())
-        if self._waiters:
-            self._hurry.set()
-
-    def _is_served(self, waiter: _Waiter, number: int) -> bool:
-        if waiter.client is not None:
-            return self.dispatcher.lanes.have_handed_over(waiter.client, number)
-        return self.dispatcher.is_settled(number)
 
     def stats(self) -> Stats:
         """Return what the counts are now."""
         return self.dispatcher.stats(outbox.bytes)
 
 
-def release(exchange: Exchange) -> None:
-    """Let go of what a call kept: its answer may live on in the caller's hands."""
-    exchange.request = exchange.body = exchange.form = exchange.content = None
-    exchange.client = exchange.sent = None
-    exchange.chunks = exchange.times = exchange.tail = ()
-
-
 worker = Worker()
+outbox.on_prepare = worker.prepare
 outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once
 outbox.on_client = worker.attach
-on_change.append(worker.look_for_spooled)
+outbox.on_capture = worker.wait_for_room
+on_change.append(worker.follow_settings)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=worker.pause,

@@ -17,7 +17,9 @@ from ..identity import is_private, settled
 from ..privacy import Cleaner, credentials_of
 from ..record import Record
 from . import call, step
+from .private import CONTENT, without_content
 
+__all__ = ["CONTENT", "CUT_MARK", "LIBRARY", "VERSION", "Event", "build"]
 LIBRARY = "posthog-llm"
 
 
@@ -31,16 +33,19 @@ def _version() -> str:
 VERSION = _version()
 
 _NAMES = {"generation": "$ai_generation", "embedding": "$ai_embedding", **step.NAMES}
-CONTENT = frozenset(
-    {"$ai_input", "$ai_output", "$ai_output_choices", "$ai_tools", "$ai_instructions"}
-    | {"$ai_input_state", "$ai_output_state"}
-)
-"""Properties that hold what was said."""
 CUT_MARK = "posthog_llm_content_cut_bytes"
 _LARGE = 8 << 20
 """Bytes of a request and its answer beyond which their longest texts are cut."""
 _LONGEST_TEXT = 256 << 10
 """Characters that are kept of a text in such a call."""
+_LABELS = frozenset(
+    {"$ai_model", "posthog_llm_requested_model", "posthog_llm_served_model", "$ai_service_tier"}
+    | {"$ai_stop_reason", "posthog_llm_upstream_provider"}
+    | {"posthog_llm_request_id", "posthog_llm_response_id"}
+)
+"""Names and words of a provider's, beside its answer."""
+_TITLES = frozenset({"$ai_span_name", "$ai_trace_name"})
+"""Names that the caller gives, which may hold a credential by mistake."""
 _TOO_LONG = 200
 """Characters of a distinct id beyond which PostHog refuses or cuts it."""
 
@@ -72,8 +77,10 @@ def build(record: Record, private: bool) -> Event:
     private = private or record.private or is_private(scope)
     size = len(exchange.request or b"") + exchange.received
     longest = _LONGEST_TEXT if size > _LARGE else None
-    secrets = credentials_of(exchange.client)
+    secrets = credentials_of(exchange)
     cleaner = Cleaner(secrets, scope.redact, longest, keep_media=exchange.keep_media)
+    # Apart, so that a conversation without end leaves the caller's properties alone.
+    for_custom = Cleaner(secrets, keep_media=exchange.keep_media)
     trace_id = who.trace_id or str(uuid.uuid4())
     tell = step.properties if record.kind in step.NAMES else call.properties
     properties = {
@@ -82,11 +89,15 @@ def build(record: Record, private: bool) -> Event:
         **tell(record, who, private, cleaner),
     }
     properties = {name: value for name, value in properties.items() if value is not None}
-    if cut := record.content_cut + cleaner.cut:
+    for name in _LABELS & properties.keys():
+        properties[name] = cleaner.label(properties[name])
+    for name in _TITLES & properties.keys():
+        properties[name] = cleaner.text(properties[name])
+    _add_custom(properties, who, scope.ambient, for_custom)
+    if cut := record.content_cut + cleaner.cut + for_custom.cut:
         properties[CUT_MARK] = cut
-    _add_custom(properties, who, scope.ambient, cleaner)
     if private:
-        properties = {k: v for k, v in properties.items() if k not in CONTENT}
+        properties = without_content(properties)
     if who.distinct_id is None:
         properties.setdefault("$process_person_profile", False)
     return Event(
@@ -95,7 +106,7 @@ def build(record: Record, private: bool) -> Event:
         distinct_id=(who.distinct_id or trace_id)[:_TOO_LONG],
         timestamp=datetime.fromtimestamp(exchange.started_at, tz=timezone.utc),
         properties=properties,
-        groups=cleaner.plain(who.groups) if who.groups else None,
+        groups=for_custom.plain(who.groups) if who.groups else None,
         size=size,
     )
 
@@ -125,20 +136,10 @@ def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) ->
 def _add_custom(
     properties: dict[str, Any], who: Arguments, ambient: Ambient, cleaner: Cleaner
 ) -> None:
-    """Add the caller's properties: tags of posthog's context below, arguments on top.
-
-    A value that cannot be told degrades by itself.
-    """
-    for name, value in ambient.tags.items():
-        properties.setdefault(str(name), _told(value, cleaner))
-    for name, value in (who.properties or {}).items():
+    """Add the caller's properties: tags of posthog's context below, arguments on top."""
+    for name, value in cleaner.properties(ambient.tags):
+        properties.setdefault(name, value)
+    for name, value in cleaner.properties(who.properties or {}):
         if name in call.TOKENS:
             properties["$ai_tokens_source"] = "passthrough"
-        properties[str(name)] = _told(value, cleaner)
-
-
-def _told(value: Any, cleaner: Cleaner) -> Any:
-    try:
-        return cleaner.plain(value)
-    except Exception:  # an object whose own methods fail has only its type to tell
-        return f"[{type(value).__name__}]"
+        properties[name] = value

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exchange import Arguments, Failure, Outcome
-from ..privacy import CLOSED, Cleaner, Withheld, parameters
+from ..privacy import CLOSED, WITHHELD, Cleaner, Withheld, parameters
 from ..providers.model_name import priced_name
 from ..record import Record, Usage
 
+_LONGEST_ERROR = 20_000
+"""Characters of an error's text, or of its stack, that are told."""
+_LONGEST_LABEL = 1000
 TOKENS = {
     "$ai_input_tokens": "input_tokens",
     "$ai_output_tokens": "output_tokens",
@@ -42,7 +45,7 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         "posthog_llm_requested_model": asked.model,
         "posthog_llm_served_model": answered.model,
         "$ai_model_parameters": _parameters(asked.parameters, private, cleaner),
-        "$ai_base_url": record.base_url,
+        "$ai_base_url": cleaner.address(record.base_url) if record.base_url else None,
         "$ai_http_status": exchange.status if exchange.status else _status(record.failure),
         "$ai_stream": exchange.streamed,
         "$ai_latency": rounded(record.latency),
@@ -59,7 +62,7 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         "posthog_llm_last_attempt_latency": _last_attempt(record),
         **error(record, private, cleaner),
         **_content(record, private, cleaner),
-        **_numbers(answered.usage),
+        **_numbers(answered.usage, cleaner),
         **record.extra,
     }
 
@@ -69,7 +72,7 @@ def _parameters(asked: Mapping[str, Any], private: bool, cleaner: Cleaner) -> di
     shown = parameters(asked, private)
     try:
         return {
-            name: cleaner.content(value) if name in CLOSED else cleaner.plain(value)
+            name: cleaner.parameter(name, value) if name in CLOSED else cleaner.plain(value)
             for name, value in shown.items()
         }
     except Withheld:
@@ -99,7 +102,9 @@ def error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
         return {"$ai_is_error": False}
     if failure is None:
         return {"$ai_is_error": True, "$ai_error": "unknown"}
-    summary = {"type": failure.type, "status": failure.status, "code": failure.code}
+    kind = cleaner.label(failure.type)[:_LONGEST_LABEL]
+    code = cleaner.label(failure.code)[:_LONGEST_LABEL] if failure.code else None
+    summary = {"type": kind, "status": failure.status, "code": code}
     told: dict[str, Any] = {k: v for k, v in summary.items() if v is not None}
     texts: dict[str, str | None] = {}
     if not private:
@@ -109,16 +114,16 @@ def error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     return {
         "$ai_is_error": True,
         "$ai_error": told,
-        "$ai_error_type": failure.type,
+        "$ai_error_type": kind,
         "posthog_llm_error_stack": texts.get("stack"),
     }
 
 
 def _error_text(text: str | None, cleaner: Cleaner) -> str | None:
     try:
-        return cleaner.error(text)[:20_000] if text else None
+        return cleaner.error(text)[:_LONGEST_ERROR] if text else None
     except Withheld:
-        return "[withheld]"
+        return WITHHELD
 
 
 def _content(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def _sound(record: Record) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": [block]}]
 
 
-def _numbers(usage: Usage) -> dict[str, Any]:
+def _numbers(usage: Usage, cleaner: Cleaner) -> dict[str, Any]:
     told: dict[str, Any] = {name: getattr(usage, field) for name, field in TOKENS.items()}
     if usage.raw is not None or usage.input_tokens is not None:
         # PostHog would go by the model's name: a Claude behind an OpenAI-style API has its
@@ -159,7 +164,7 @@ def _numbers(usage: Usage) -> dict[str, Any]:
     if usage.raw is not None:
         told["$ai_tokens_source"] = "sdk"
         told["posthog_llm_tokens_estimated"] = usage.estimated or None
-        told["$ai_usage"] = Cleaner().plain(usage.raw)
+        told["$ai_usage"] = cleaner.provider(usage.raw)
     told["$ai_web_search_count"] = usage.web_searches
     told["posthog_llm_audio_seconds"] = usage.audio_seconds
     if usage.cost_usd is not None:

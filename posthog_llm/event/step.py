@@ -44,8 +44,8 @@ def _state(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
         return {}
     try:
         return {
-            "$ai_input_state": cleaner.content(record.asked.input),
-            "$ai_output_state": cleaner.content(record.answered.output),
+            "$ai_input_state": cleaner.free(record.asked.input),
+            "$ai_output_state": cleaner.free(record.answered.output),
         }
     except Withheld as reason:
         return {"posthog_llm_content_withheld": str(reason)}

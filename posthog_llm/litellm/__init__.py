@@ -11,7 +11,7 @@ and in the gateway's `config.yaml`: `litellm_settings: {callbacks: posthog_llm.l
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,9 @@ from ..faults import guarded
 from ..narrowing import is_list
 from ..observe.arguments import peel
 from ..observe.outer import is_told_above
+from ..settings import settings
 from . import attempt as attempts
-from . import built_in, metadata, urls
+from . import built_in, gateway, logged, metadata, retries, streams, urls
 from .attempt import Attempt
 
 __all__ = ["PostHogLogger"]
@@ -70,15 +71,21 @@ class PostHogLogger(_CustomLogger):
             self._defaults = replace(self._defaults, privacy_mode=True)
         project = environment()
         metadata.checked_host(project.host)
-        if self._defaults.client is None and not project.api_key and not is_mock():
+        client = self._defaults.client or settings().posthog_client
+        if client is None and not project.api_key and not is_mock():
             raise ValueError(
                 "PostHogLogger needs a PostHog project: set POSTHOG_API_KEY (and "
                 "POSTHOG_API_URL), or pass posthog_client=posthog.Posthog(...)"
             )
         urls.let_through()
         built_in.silence()
+        logged.watch_threads()
+        retries.watch()
+        streams.watch()
+        gateway.watch()
         # Now, because a process that ends takes no new threads: its calls may be told then only.
-        worker.attach(worker.destinations.find(self._defaults.client))
+        worker.prepare()
+        worker.attach(worker.destinations.find(client))
 
     # -- while the request runs: on the caller's thread ------------------------------
 
@@ -89,49 +96,28 @@ class PostHogLogger(_CustomLogger):
         if not attempts.is_running(kwargs):
             attempts.begin(kwargs, self._attempt(kwargs, messages))
 
-    @guarded
-    def _note_result(self, kwargs: Mapping[str, Any], response: Any) -> None:
-        if (found := attempts.of(kwargs)) is not None:
-            found.answered(response)
-
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
+        gateway.watch()  # its module may have come after us
         self._listen(kwargs.get("litellm_logging_obj"))
 
     @guarded
     def _listen(self, call: Any) -> None:
-        """Note a stream's whole answer when LiteLLM makes it, before the loop can end."""
-        for name in ("dispatch_success_handlers", "async_success_handler"):
+        """Note how a stream ends when LiteLLM learns of it, before the loop can end."""
+        for name, note in _STREAM_ENDS.items():
             method = getattr(call, name, None)
             if callable(method) and not hasattr(method, "_posthog_llm"):
-                setattr(call, name, self._noting(call, method))
-
-    def _noting(self, call: Any, method: Any) -> Any:
-        @functools.wraps(method)
-        def noting(result: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if _is_whole(result):
-                self._note_result(call.model_call_details, result)
-            return method(result, *args, **kwargs)
-
-        noting._posthog_llm = True  # type: ignore[attr-defined]
-        return noting
+                setattr(call, name, _noting(call, method, note))
 
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
     ) -> None:
-        call = request_data.get("litellm_logging_obj")
-        self._note_result(getattr(call, "model_call_details", {}), response)
+        attempts.answered(request_data.get("litellm_logging_obj"), response)
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Any = None, call_type: Any = None, **kwargs: Any
     ) -> None:
         # LiteLLM calls back for the first failure of a gateway's request only.
-        call = request_data.get("litellm_logging_obj")
-        self._end_noted(getattr(call, "model_call_details", {}), exception)
-
-    @guarded
-    def _end_noted(self, kwargs: Mapping[str, Any], error: Any) -> None:
-        if (found := attempts.of(kwargs)) is not None:
-            found.end(Outcome.ERROR, error=error)
+        attempts.failed(request_data.get("litellm_logging_obj"), exception)
 
     # -- LiteLLM's callbacks: for one call several of them may come, and more than once ------
 
@@ -162,7 +148,11 @@ class PostHogLogger(_CustomLogger):
         found = attempts.of(kwargs)
         if found is None:  # nothing was sent: a cache hit, or a failure before
             found = self._unsent(kwargs, start)
-        if found is not None:
+        if found is None:
+            return
+        if outcome is Outcome.ERROR and found.response is not None:
+            found.let_go()  # the model has answered; what came after, such as a guardrail, failed
+        else:
             found.end(outcome, response, end)
 
     def _unsent(self, kwargs: dict[str, Any], start: Any) -> Attempt | None:
@@ -186,6 +176,25 @@ class PostHogLogger(_CustomLogger):
         )
 
 
+_STREAM_ENDS: dict[str, Callable[[Any, Any], object]] = {
+    "dispatch_success_handlers": attempts.answered,
+    "async_success_handler": attempts.answered,
+    "dispatch_failure_handlers": attempts.failed,
+    "async_failure_handler": attempts.failed,
+}
+"""Methods of LiteLLM's object of a call, and what their first argument says of it."""
+
+
+def _noting(call: Any, method: Any, note: Callable[[Any, Any], object]) -> Any:
+    @functools.wraps(method)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        note(call, args[0] if args else kwargs.get("result", kwargs.get("exception")))
+        return method(*args, **kwargs)
+
+    noting._posthog_llm = True  # type: ignore[attr-defined]
+    return noting
+
+
 def _is_internal() -> bool:
     """Whether LiteLLM makes this call for another one, whose usage has it inside."""
     try:
@@ -193,10 +202,6 @@ def _is_internal() -> bool:
     except ImportError:
         return False
     return bool(is_internal_call.get())
-
-
-def _is_whole(result: Any) -> bool:
-    return result is not None and not type(result).__name__.endswith("Stream")
 
 
 def __getattr__(name: str) -> Any:

@@ -20,14 +20,17 @@ from datetime import datetime
 from typing import Any
 
 from .. import sampling
-from ..context import NOTHING, ambient, current
-from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, size_of
+from ..context import NOTHING, ambient, current, current_root
+from ..delivery.worker import worker
+from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, ended_by, size_of
 from ..faults import guarded
 from ..narrowing import mapping
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
-from ..observe.outbox import outbox
-from . import metadata, reading
+from ..observe.outbox import counted, outbox
+from ..roots import Root
+from ..settings import settings
+from . import logged, metadata, reading
 from .told import Told, endpoint_of, is_told_outside, payload_of
 
 log = logging.getLogger("posthog_llm")
@@ -49,6 +52,8 @@ class Attempt:
     redact: Any = None
     started_at: float = field(default_factory=time.time)
     context: Arguments = field(default_factory=current)
+    root: Root | None = field(default_factory=current_root)
+    """The trace around the caller."""
     ambient: Ambient = field(default_factory=ambient)
     input: Any = None
     fields: frozenset[str] | None = None
@@ -60,8 +65,17 @@ class Attempt:
     response: Any = None
     """The answer, where it was seen before LiteLLM calls back."""
     ended_at: float | None = None
+    call: Any = None
+    """LiteLLM's object of the call that was answered, where it was seen."""
+    is_partial: bool = False
+    """Whether the answer is what came before the gateway's client left."""
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        if self.root is not None and not self.quiet:
+            named = self.context.client or self.defaults.client
+            self.root.found(named or settings().posthog_client)
 
     @property
     def is_open(self) -> bool:
@@ -78,20 +92,29 @@ class Attempt:
         if getattr(self, "_open", None):
             self.let_go()
 
-    def answered(self, response: Any) -> None:
+    def answered(self, response: Any, call: Any = None) -> None:
         """Note an answer inline: LiteLLM's own callback may come late, or never."""
-        self.response, self.ended_at = response, time.time()
+        if not self._open:
+            return
+        is_first = self.response is None
+        self.response, self.call, self.ended_at = response, call, time.time()
+        if is_first:
+            self.is_partial = metadata.is_left(self.kwargs)
+            outbox.start()
+            worker.pending.add(self)
 
+    @guarded
     def let_go(self) -> None:
         """Tell an attempt that LiteLLM will say no more of."""
         if not self._open or self._process != os.getpid():
             return  # what the parent of a fork has not told, the parent tells
         if self.response is not None:
-            self.end(Outcome.OK)
+            self.kwargs, response = logged.as_logged(self.call, self.kwargs, self.response)
+            self.end(Outcome.OK, response)
         else:
             self.end(Outcome.DROPPED if self.kwargs.get("stream") else Outcome.CANCELLED)
 
-    @guarded
+    @counted
     def end(
         self,
         outcome: Outcome,
@@ -105,10 +128,17 @@ class Attempt:
         except IndexError:
             return
         kwargs, self.kwargs = self.kwargs, {}
+        answered = self.response is not None
+        answer = self.response if response is None else response
+        if outcome is Outcome.OK and (self.is_partial if answered else metadata.is_left(kwargs)):
+            outcome = Outcome.CLOSED_EARLY
+        self.response = self.call = None
+        error = error or kwargs.get("exception")
+        if outcome is Outcome.ERROR and isinstance(error, BaseException):
+            outcome = ended_by(error)
         _remember(kwargs)
         if self.quiet or _is_off(kwargs):
             return
-        answer = self.response if response is None else response
         exchange = self._exchange(kwargs, answer, outcome)
         if exchange is None:
             return
@@ -129,11 +159,12 @@ class Attempt:
         except ValueError as refusal:
             _warn(str(refusal))
             return None
-        sample = sampling.draw(False, given, self.context, self.defaults)
+        told = Told.of(kwargs, self.input, answer)
+        sample = sampling.draw(self.root, given, self.context, self.defaults, told.names)
         if sample is None:
             return None
-        told = Told.of(kwargs, self.input, answer)
         scope = Scope(given, self.context, self.ambient, self.defaults, self.redact)
+        scope.default = settings().posthog_client
         exchange = Exchange(endpoint, new_id(), scope, self.started_at)
         exchange.content, exchange.reader = told, reading.record
         exchange.client = told  # it has the credential
@@ -178,6 +209,28 @@ def of(kwargs: Mapping[str, Any]) -> Attempt | None:
     return found if isinstance(found, Attempt) else None
 
 
+@guarded
+def answered(call: Any, response: Any) -> None:
+    """Note the answer to the attempt in the record of `call`, LiteLLM's object."""
+    found = of(getattr(call, "model_call_details", {}))
+    if found is not None and _is_whole(response):
+        found.answered(response, call)
+
+
+@guarded
+def failed(call: Any, error: BaseException | None) -> None:
+    """Tell that the attempt in the record of `call` failed; an answered one did not."""
+    found = of(getattr(call, "model_call_details", {}))
+    if found is not None and found.response is None:
+        found.end(Outcome.ERROR, error=error)
+
+
+def _is_whole(response: Any) -> bool:
+    if response is None or type(response).__name__.endswith("Stream"):
+        return False
+    return not any(hasattr(response, name) for name in ("__next__", "__anext__", "__aiter__"))
+
+
 def _remember(kwargs: Mapping[str, Any]) -> None:
     if call_id := kwargs.get("litellm_call_id"):
         _told[call_id] = None
@@ -209,7 +262,6 @@ def _timestamp(moment: Any) -> float | None:
 
 def _failure(error: BaseException | None, kwargs: Mapping[str, Any]) -> Failure:
     """Describe an exception now: keeping it would keep the caller's frames alive."""
-    error = error or kwargs.get("exception")
     payload = payload_of(kwargs)
     said = mapping(payload.get("error_information"))
     if error is None:

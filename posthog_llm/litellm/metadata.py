@@ -26,6 +26,10 @@ _ARGUMENTS = {
     "generation_name": "span_name",
     "trace_name": "trace_name",
 }
+_MOST_PARTS = 10_000
+"""Strings, numbers and so on that a field of the caller's may have."""
+_DEEPEST = 50
+"""Levels of nesting that it may have."""
 _GROUPS = ("groups", "$groups")
 _TAKEN = frozenset({*_ARGUMENTS, *_GROUPS, "no-log", "turn_off_message_logging"})
 # What LiteLLM and its gateway write into the same mapping as the caller.
@@ -40,7 +44,13 @@ _INTERNAL = frozenset(
     | {"specific_deployment", "team_alias", "team_id", "auth_metadata", "prompt_integration"}
     | {"mcp_tool_call_metadata", "vector_store_request_metadata", "prompt_management_metadata"}
     | {"saved_cache_cost", "batch_models", "fallback_depth", "model_id", "error_information"}
-    | {"disable_global_guardrails", "disable_global_guardrail", "policies", "applied_policies"}
+    | {
+        "client_disconnected",
+        "disable_global_guardrails",
+        "disable_global_guardrail",
+        "policies",
+        "applied_policies",
+    }
 )
 _INTERNAL_STARTS = (
     *("_", "user_api_", "litellm_", "requester_", "standard_logging_", "llm_api_", "x-"),
@@ -64,6 +74,12 @@ def number(kwargs: Mapping[str, Any]) -> tuple[int, ...]:
 def _of_gateway(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the request that the gateway's client sent; empty outside the gateway."""
     return mapping(mapping(kwargs.get("litellm_params")).get("proxy_server_request"))
+
+
+def is_left(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the gateway's client went away before its answer's end."""
+    places = (metadata_of(kwargs), mapping(kwargs.get("metadata")))
+    return any(place.get("client_disconnected") is True for place in places)
 
 
 def request_headers(kwargs: Mapping[str, Any]) -> dict[str, str]:
@@ -119,13 +135,31 @@ def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tup
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is what JSON holds: LiteLLM's own objects lie beside the caller's."""
-    if is_mapping(value):
-        names: list[Any] = list(value)
-        return all(isinstance(name, str) for name in names) and all(map(_is_plain, value.values()))
-    if is_sequence(value):
-        return all(map(_is_plain, value))
-    return isinstance(value, (str, int, float, bool))
+    """Whether a value is what JSON holds: LiteLLM's own objects lie beside the caller's.
+
+    What refers to itself, is nested too deep or has too many parts is left out, too.
+    """
+    level = [value]
+    left = _MOST_PARTS
+    for _ in range(_DEEPEST):
+        left -= len(level)
+        below: list[Any] = []
+        for item in level:
+            if is_mapping(item):
+                names: list[Any] = list(item)
+                if not all(isinstance(name, str) for name in names):
+                    return False
+                below.extend(item.values())
+            elif is_sequence(item):
+                below.extend(item)
+            elif not isinstance(item, (str, int, float, bool)):
+                return False
+            if len(below) > left:
+                return False
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def project(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Project | None:

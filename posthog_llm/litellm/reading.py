@@ -28,6 +28,8 @@ _ANSWERED = {
 _ASKED_FOR = {"chat": "messages", "completion": "prompt", "response": "input", "image": "prompt"}
 _COUNTS_ITSELF = frozenset({"openai", "azure", "text-completion-openai"})
 """Providers that report a stream's tokens only when asked; LiteLLM guesses them otherwise."""
+_MOST_PARTS = 200_000
+"""Fields and items of an answer that are looked at."""
 _EARLY = frozenset({Outcome.CANCELLED, Outcome.DROPPED, Outcome.CLOSED_EARLY})
 
 
@@ -102,7 +104,10 @@ def _answered(exchange: Exchange, told: Told) -> Answered:
         # Nothing ran: tokens would be priced by those versions that take no zero for a cost.
         answered.usage = Usage(cost_usd=0.0)
         return answered
-    if told.streamed and exchange.outcome is not Outcome.ERROR:
+    if exchange.outcome in _EARLY:
+        # What LiteLLM makes of the pieces has an end and counts that no provider reported.
+        answered.usage, answered.stop_reason, told.cost = Usage(), None, None
+    elif told.streamed:
         _doubt(answered, told)
     _settle_cost(answered.usage, told)
     return answered
@@ -117,12 +122,20 @@ def _body(endpoint: str, told: Told) -> Mapping[str, Any]:
     return mapping(_said(copy or plain(told.response)))
 
 
-def _said(value: Any) -> Any:
-    """Leave out what says nothing: LiteLLM's answers hold every field that there could be."""
+def _said(value: Any, levels: int = 50, left: list[int] | None = None) -> Any:
+    """Leave out what says nothing: LiteLLM's answers hold every field that there could be.
+
+    What is nested deeper than answers are, or has more parts, stays as it is.
+    """
+    left = [_MOST_PARTS] if left is None else left
+    left[0] -= 1
+    if not levels or left[0] < 0:
+        return value
     if is_mapping(value):
-        said = {name: _said(item) for name, item in value.items() if item is not None}
+        parts = ((name, item) for name, item in value.items() if item is not None)
+        said = {name: _said(item, levels - 1, left) for name, item in parts}
         return {k: v for k, v in said.items() if v != {} or value[k] == {}}
-    return [_said(item) for item in value] if is_list(value) else value
+    return [_said(item, levels - 1, left) for item in value] if is_list(value) else value
 
 
 def _doubt(answered: Answered, told: Told) -> None:

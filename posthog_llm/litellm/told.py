@@ -195,6 +195,9 @@ def numbers(response: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return an answer of LiteLLM's as JSON types."""
+    """Return an answer of LiteLLM's as JSON types; `None` where it cannot be written as such."""
     dump = getattr(value, "model_dump", None)
-    return dump(warnings=False) if callable(dump) else value
+    try:
+        return dump(warnings=False) if callable(dump) else value
+    except (RecursionError, ValueError):  # a callback of the user's put it inside itself
+        return None

@@ -13,7 +13,7 @@ from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..encoding import understood
+from ..encoding import undone
 from ..exchange import Outcome
 from ..faults import guarded
 from .outbox import outbox
@@ -32,11 +32,8 @@ _PIECE_COST = 100
 def wrap(response: Any, call: Call) -> None:
     """Put our byte stream around the one of `response`, of the same kind and package."""
     keep = call.keeps(response.headers)
-    encoding = response.headers.get("content-encoding", "")
-    if encoding:
-        accepted = response.request.headers.get("accept-encoding", "")
-        encoding = call.exchange.encoding = understood(encoding, accepted)
-    hider = call.injector.hider(response.headers, encoding) if call.injector else None
+    encoding = call.exchange.encoding = undone(response)
+    hider = call.injector.hider(response, encoding) if call.injector else None
     kind: Any = type(response.stream)  # pyright: ignore[reportUnknownVariableType]
     response.stream = _body_class(kind)(response.stream, call, _Keeper(call, keep), hider)
 
@@ -133,29 +130,38 @@ class _Body:
                 stamp(clock())
             else:
                 keeper.overflow(chunk)
-            if show:
-                try:
-                    chunk = show(chunk)
-                except Exception:  # a body that does not decode is the reader's to report
-                    show = self._hider = None
+            if show and chunk:  # raises what the reader would get for a body that does not decode
+                chunk = show(chunk)
 
     def _through(self) -> Callable[[bytes], bytes]:
         passage = self._passage()
         next(passage)
         return passage.send
 
-    @guarded
-    def _rest(self) -> bytes:
-        """Return what was held back when the body ended."""
-        hider, self._hider = self._hider, None
-        return hider.flush() if hider else b""
+    def _end(self) -> bytes:
+        """Return what was held back when the body ended; raises where its encoding did not."""
+        rest: bytes = self._hider.end() if self._hider else b""
+        self._hider = None
+        return rest
 
     def _broke(self, error: BaseException) -> bytes | None:
         """Note an error of the body; returns what the caller may still see before it."""
         if isinstance(error, GeneratorExit):
             return None  # the reader left; closing tells
-        self._call.broke(error)
-        return self._rest() if isinstance(error, Exception) else None
+        if not isinstance(error, Exception):
+            self._call.broke(error)
+            return None
+        if self._hider and self._hider.error is error:
+            self._call.undecodable(error)
+        else:
+            self._call.broke(error)
+        return self._rest()
+
+    @guarded
+    def _rest(self) -> bytes:
+        """Return what was held back when the body broke."""
+        hider, self._hider = self._hider, None
+        return hider.flush() if hider else b""
 
 
 class _SyncBody(_Body):
@@ -165,11 +171,11 @@ class _SyncBody(_Body):
             for chunk in self._inner:
                 if chunk := through(chunk):
                     yield chunk
-            if rest := self._rest():
+            if rest := self._end():
                 yield rest
         except BaseException as error:
-            if rest := self._broke(error):
-                yield rest
+            if left := self._broke(error):
+                yield left
             raise
         self._call.end(Outcome.OK)
 
@@ -188,11 +194,11 @@ class _AsyncBody(_Body):
             async for chunk in pieces:
                 if chunk := through(chunk):
                     yield chunk
-            if rest := self._rest():
+            if rest := self._end():
                 yield rest
         except BaseException as error:
-            if rest := self._broke(error):
-                yield rest
+            if left := self._broke(error):
+                yield left
             raise
         finally:
             if hasattr(pieces, "aclose"):

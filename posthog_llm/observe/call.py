@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from time import perf_counter, time
 from typing import Any
 
-from ..exchange import Exchange, Failure, Outcome, Scope, Upload
+from ..exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
@@ -48,7 +49,7 @@ class Call:
         exchange.last_attempt = self.elapsed()
         if exchange.attempts > 1 and exchange.request is not None:
             return
-        exchange.sent = request.headers
+        exchange.sent, exchange.url = request.headers, request.url
         files = options.files
         if files:
             fields = options.json_data
@@ -59,9 +60,16 @@ class Call:
             body = _content(request)
             exchange.request = body if exchange.keep_media else _kept(body)
 
-    def refused_usage(self, error: Exception) -> bool:
-        """Whether the provider refused only the usage option that we added."""
-        return bool(self.injector and _refused(self.injector, error))
+    def goes_on_without_usage(self, error: Exception) -> bool:
+        """Whether the usage option that we added may be why the provider refused.
+
+        The attempt with it was none of the SDK's, and its body not what the caller asked.
+        """
+        if self.injector is None or not _left_out(self.injector, error):
+            return False
+        self.exchange.attempts -= 1
+        self.exchange.request = None
+        return True
 
     # -- the answer ----------------------------------------------------------------
 
@@ -83,10 +91,13 @@ class Call:
             exchange.body = response.content
         return False
 
-    @staticmethod
-    def keeps(headers: Any) -> bool:
-        """Whether the body may hold text; sound and pictures are only counted."""
-        return not headers.get("content-type", "").startswith(_BINARY)
+    def keeps(self, headers: Any) -> bool:
+        """Whether the body may hold text; sound and pictures are only counted.
+
+        The SDK reads what it asked to be streamed as text, whatever it is called.
+        """
+        kind: str = headers.get("content-type", "").lower()
+        return self.exchange.streamed or not kind.startswith(_BINARY)
 
     # -- the end -------------------------------------------------------------------
 
@@ -100,7 +111,10 @@ class Call:
         exchange.ended = self.elapsed()
         exchange.outcome = outcome
         exchange.failure = failure
-        outbox.put(exchange)
+        try:
+            outbox.put(exchange)
+        except Exception as error:
+            outbox.failed("end", error, exchange.id)
 
     def let_go(self) -> None:
         """End the call because the process ends."""
@@ -108,10 +122,17 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
-        if isinstance(error, Exception):
-            self.end(Outcome.ERROR, _failure(error))
-        else:
-            self.end(Outcome.CANCELLED)
+        outcome, failure = outcome_of(error)
+        self.end(outcome, failure and (_with_code(error, failure) or failure))
+
+    def undecodable(self, error: Exception) -> None:
+        """End the call because its answer cannot be decoded.
+
+        Whether the caller gets to see that, the answer tells: after a stream's last event the
+        SDK reads no more of it.
+        """
+        _, failure = outcome_of(error)
+        self.end(Outcome.CLOSED_EARLY, failure)
 
     def returned(self, error: BaseException | None) -> None:
         """Note that the SDK's own `request` returned, or raised `error`."""
@@ -125,22 +146,17 @@ class Call:
 
 
 @guarded
-def _refused(injector: stream_usage.Injector, error: Exception) -> bool:
-    return injector.refused(error)
-
-
-def _failure(error: Exception) -> Failure:
-    return _described(error) or Failure(type=type(error).__name__)
+def _left_out(injector: stream_usage.Injector, error: Exception) -> bool:
+    return injector.leave_out(error)
 
 
 @guarded
-def _described(error: Exception) -> Failure:
-    """Describe an exception now: keeping it would keep the caller's frames alive."""
+def _with_code(error: BaseException, found: Failure) -> Failure:
+    """Add what the SDK's exceptions say of the provider's answer."""
     code = getattr(error, "code", None) or _code(getattr(error, "body", None))
     status = getattr(error, "status_code", None)
-    return Failure(
-        type=type(error).__name__,
-        message=str(error),
+    return replace(
+        found,
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
@@ -171,7 +187,7 @@ def wants_media(scope: Scope) -> bool:
 
     https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
     """
-    client = scope.call.client or scope.context.client or scope.client.client
+    client = scope.call.client or scope.context.client or scope.client.client or scope.default
     client = getattr(client, "default_client", client)
     return getattr(client, "enable_full_ai_capture", False) is True
 

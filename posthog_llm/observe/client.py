@@ -55,6 +55,7 @@ class ObservedClient(_SdkClient):
             _adopt(cls, sdk)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        outbox.prepare()  # before the SDK looks whether `httpx` is there
         defaults = peel(kwargs) or NOTHING
         own = {**_CLIENT_ONLY, **_peel_own(kwargs)}
         super().__init__(*args, **kwargs)

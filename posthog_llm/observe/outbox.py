@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ..exchange import Exchange
+from ..faults import guarded, report
+from ..roots import waiting
 from ..settings import settings
+from .event_ids import new_id
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SHARE = 0.75
 """Share of the allowed bytes that calls may take before they are read."""
 _ROOM = 0.7
 """Share that they take once room was made."""
+
+
+class OpenCalls:
+    """Calls that may be told only when they are let go of; each has `let_go()`.
+
+    None is kept alive. Not a `WeakSet`: that cannot be listed while a thread adds to it.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[int, weakref.ref[Any]] = {}
+
+    def add(self, call: Any) -> None:
+        """Note a call until it is gone."""
+        key = id(call)
+        self._refs[key] = weakref.ref(call, lambda _: self._refs.pop(key, None))
+
+    def now(self) -> list[Any]:
+        """Return the calls that are there now."""
+        refs = list(self._refs.values())  # at once: no code of Python's runs amid this
+        return [call for ref in refs if (call := ref()) is not None]
 
 
 class Outbox:
@@ -27,12 +54,16 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self.on_first: Callable[[], None] | None = None
-        """Starts the reader; called from the caller's thread, once a process."""
+        self.on_prepare: Callable[[], None] | None = None
+        """Imports what the reader will use: a thread of ours imports nothing."""
+        self.on_first: Callable[[], bool | None] | None = None
+        """Starts the reader, on the caller's thread; not true: it did not start."""
         self.on_large: Callable[[], None] | None = None
         """Asks the reader to come at once: memory that is not given back makes calls slower."""
         self.on_client: Callable[[Any], None] | None = None
         """Told of every new client's destination."""
+        self.on_capture: Callable[[], None] | None = None
+        """Called after each capture by hand; may wait until there is room for more."""
         self.empty_again()
 
     def empty_again(self) -> None:
@@ -41,21 +72,36 @@ class Outbox:
         """What came before `_items`, less the requests that were too much to keep."""
         self._room = threading.Lock()
         self.bytes = 0
-        """About what the waiting calls weigh."""
-        self.lost: deque[str] = deque()
-        """Uuids of calls that were given up."""
+        """About what the waiting calls weigh. Threads change it without a lock, so an addition
+        may get lost: the reader weighs anew what it leaves."""
+        self.lost: deque[tuple[str, str]] = deque()
+        """Uuids of events that there will not be, and why: the reasons of `Stats.dropped`."""
         self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._rung = False
-        self.unended: weakref.WeakSet[Any] = weakref.WeakSet()
-        """Calls that may be told only when they are let go of; each has `let_go()`."""
+        self.unended = OpenCalls()
         self._woken = False
+
+    def prepare(self) -> None:
+        """Import what the reader will use; called where a client is made, before its calls."""
+        if self.on_prepare is not None:
+            self.on_prepare()
 
     def start(self) -> None:
         """Make sure that somebody will read; called when a call starts."""
-        if not self._woken:
-            self._woken = True
-            if self.on_first is not None:
-                self.on_first()
+        if self._woken:
+            return
+        started = None
+        try:
+            self._woken = True  # first: a finaliser may come here meanwhile
+            self.prepare()
+            started = self.on_first() if self.on_first is not None else None
+        finally:
+            if not started:
+                self._woken = False  # the next call tries again
+
+    def abandon_open(self) -> None:
+        """End the calls that nobody can end any more, because the process ends."""
+        for call in self.unended.now():
+            guarded(call.let_go)()
 
     def attach(self, client: Any) -> None:
         """Tell the reader of a destination: its own `flush` is to wait for what comes here."""
@@ -64,17 +110,29 @@ class Outbox:
 
     def put(self, item: Any) -> None:
         """Append a finished call, or whatever else the reader is to see in its turn."""
-        if isinstance(item, Exchange):
-            self.bytes += item.weight()
-        self._items.append(item)
-        self.ring()
+        try:
+            self._items.append(item)
+            weight = _weight(item)  # no call stands between reading and writing the sum
+            self.bytes += weight
+        finally:  # also where a signal handler raises amid this
+            self.ring()
         if self.bytes > settings().queue_bytes * _SHARE:
             self._make_room(settings().queue_bytes * _ROOM)
 
+    def failed(self, where: str, error: Exception, uuid: str) -> None:
+        """Count a fault of ours that cost an event; the reader counts the event, as all others."""
+        report(where, error)
+        self.lost.append((uuid, "fault"))
+        self.ring()
+
+    def wait_for_room(self) -> None:
+        """Wait for a bounded time while too much waits; for who captures by hand."""
+        if self.on_capture is not None:
+            self.on_capture()
+
     def ring(self) -> None:
-        """Wake the reader, who has not been woken since it last looked."""
-        if not self._rung:
-            self._rung = True
+        """Wake the reader, unless somebody did since it last looked."""
+        if self.bell.empty():
             self.bell.put(None)
 
     def stop(self) -> None:
@@ -95,16 +153,24 @@ class Outbox:
             item = self._bared.popleft()
         except IndexError:
             item = self._items.popleft()
-        if isinstance(item, Exchange):
-            self.bytes -= item.weight()
+        weight = _weight(item)
+        self.bytes -= weight
         return item
 
     def look(self) -> None:
         """Say that the reader now looks: what comes from now on rings again."""
-        self._rung = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.bell.get_nowait()
+
+    def weigh(self) -> None:
+        """Weigh what came while the reader read; whoever puts more rings, and it reads again."""
+        with contextlib.suppress(RuntimeError):  # more has come meanwhile
+            self.bytes = sum(map(_weight, [*self._bared, *self._items]))
 
     # -- the bound -----------------------------------------------------------------
 
+    @guarded
     def _make_room(self, wanted: float) -> None:
         """Let go of the oldest requests, then of the oldest calls, until few enough bytes wait.
 
@@ -115,25 +181,50 @@ class Outbox:
         try:
             with contextlib.suppress(IndexError):
                 while self.bytes > wanted:
-                    item = self._items.popleft()
-                    if isinstance(item, Exchange):
-                        self.bytes -= item.bare()
-                    self._bared.append(item)
+                    self._bare(self._items.popleft())
             with contextlib.suppress(IndexError):
                 while self.bytes > wanted:
                     self._give_up(self._bared.popleft())
         finally:
             self._room.release()
 
+    def _bare(self, item: Any) -> None:
+        try:
+            gone = item.bare() if isinstance(item, Exchange) else 0
+            self.bytes -= gone
+        finally:  # also where a signal handler raises amid this
+            self._bared.append(item)
+
     def _give_up(self, item: Any) -> None:
         if isinstance(item, Exchange):
-            self.bytes -= item.weight()
-            self.lost.append(item.id)
+            self.lost.append((item.id, "queue_full"))
+            weight = item.weight()
+            self.bytes -= weight
         else:
             self._items.append(item)
 
 
-outbox = Outbox()
+def _weight(item: Any) -> int:
+    return item.weight() if isinstance(item, Exchange) else 0
+
+
+outbox = waiting.calls = Outbox()
+
+
+def counted(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Guard a function that makes an event: one that a fault of ours costs counts as dropped."""
+
+    @functools.wraps(function)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            outbox.failed(function.__qualname__, error, new_id())
+            return None
+
+    return safe
+
+
 if hasattr(os, "register_at_fork"):
     # What the parent has not told yet, the parent tells.
     os.register_at_fork(after_in_child=outbox.empty_again)

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..imports import imported
 from ..settings import settings
 
 HEADER = "x-posthog-llm-span-id"
@@ -42,7 +43,7 @@ def is_named_gateway(host: str | None) -> bool:
 
 def is_told_above(*, within_litellm: bool = True) -> bool:
     """Whether LiteLLM with a PostHog callback, or LangChain with one, makes this call."""
-    litellm = sys.modules.get("litellm") if within_litellm else None
+    litellm = imported("litellm") if within_litellm else None
     by_litellm = litellm is not None and _has_callback(litellm)
     by_langchain = _langchain_handler()
     if not by_litellm and by_langchain is None:
@@ -70,7 +71,7 @@ def _has_callback(litellm: Any) -> bool:
     """Whether LiteLLM tells PostHog: by our callback, or by its own."""
     names = ("callbacks", "success_callback", "_async_success_callback")
     callbacks = [c for name in names for c in getattr(litellm, name, None) or ()]
-    ours = getattr(sys.modules.get("posthog_llm.litellm"), "PostHogLogger", ())
+    ours = getattr(imported("posthog_llm.litellm"), "PostHogLogger", ())
     return any(
         isinstance(c, ours) or c == "posthog" or type(c).__module__ == _POSTHOG_CALLBACK
         for c in callbacks
@@ -78,7 +79,7 @@ def _has_callback(litellm: Any) -> bool:
 
 
 def _langchain_handler() -> Any:
-    module = sys.modules.get("posthog.ai.langchain.callbacks")
+    module = imported("posthog.ai.langchain.callbacks")
     return getattr(module, "CallbackHandler", None)
 
 

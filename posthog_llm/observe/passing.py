@@ -95,8 +95,8 @@ class Underway(_Layer):
         self.call = call
         self.begun = True
 
-    def refused_usage(self, error: Exception) -> bool:
-        return self.call is not None and self.call.refused_usage(error)
+    def goes_on_without_usage(self, error: Exception) -> bool:
+        return self.call is not None and self.call.goes_on_without_usage(error)
 
 
 def is_given() -> bool:

@@ -10,18 +10,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from .. import sampling
-from ..context import NOTHING, ambient, current
+from ..context import NOTHING, ambient, chain
 from ..exchange import Arguments, Scope
 from ..faults import guarded
 from ..narrowing import is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
+from ..providers.hosts import provider_of, reports_usage_unasked
+from ..providers.openrouter import PROVIDER as OPENROUTER
+from ..settings import settings
 from . import body, stream_usage
 from .abandoned import loosen_response, loosening
 from .arguments import unload
 from .call import Call
 from .event_ids import remember, remember_request
-from .outbox import outbox
+from .outbox import counted, outbox
 from .outer import HEADER, is_named_gateway, is_told_above
 from .passing import Underway, arguments_of, underway
 
@@ -39,7 +42,7 @@ def request(client: Any, options: Any, send: Callable[[], Any], *, late: bool = 
         try:
             return remember(send(), layer.call)
         except Exception as error:
-            if not layer.refused_usage(error):
+            if not layer.goes_on_without_usage(error):
                 raise
         return remember(send(), layer.call)
 
@@ -55,7 +58,7 @@ async def arequest(
         try:
             return remember(await send(), layer.call)
         except Exception as error:
-            if not layer.refused_usage(error):
+            if not layer.goes_on_without_usage(error):
                 raise
         return remember(await send(), layer.call)
 
@@ -117,25 +120,32 @@ def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, 
     return _observe(layer.call, response, more) or more
 
 
-@guarded
+@counted
 def _started(client: Any, options: Any, carried: Arguments | None) -> Call | None:
     """Start observing a request, or return `None` where there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or is_told_above():
         return None
     given = carried or arguments_of(client, options.url) or NOTHING
-    outer, defaults = current(), client._posthog
-    sample = sampling.draw(_in_background(endpoint.name, options), given, outer, defaults)
+    here = chain.get()
+    outer, defaults = here.values, client._posthog
+    later = sampling.is_partial() and (
+        _in_parts(endpoint.name, options) or _is_openrouter(client, given, outer, defaults)
+    )
+    sample = sampling.draw(here.root, given, outer, defaults, later=later)
     if sample is None:
         return None
     outbox.start()
     named = given.client or outer.client
     if named is not None:
         outbox.attach(named)
-    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact)
+    default = settings().posthog_client
+    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
+    if here.root is not None:
+        here.root.found(named or defaults.client or default)
     streamed = _streams(options)
     injector = None
-    if streamed and endpoint.streams_usage and client._posthog_stream_usage:
+    if streamed and endpoint.streams_usage and _wants_usage(client):
         injector = stream_usage.Injector(str(client.base_url))
     call = Call(endpoint.name, scope, injector)
     call.exchange.base_url = getattr(client, "_base_url", None) or client.base_url
@@ -148,9 +158,28 @@ def _started(client: Any, options: Any, carried: Arguments | None) -> Call | Non
     return call
 
 
-def _in_background(endpoint: str, options: Any) -> bool:
+def _in_parts(endpoint: str, options: Any) -> bool:
+    """Whether an answer says of which batch or background response the call is part."""
+    if endpoint in ("response_poll", "message_batch"):
+        return True
     body = options.json_data
-    return endpoint == "response_poll" or (is_dict(body) and bool(body.get("background")))
+    return is_dict(body) and bool(body.get("background"))
+
+
+def _is_openrouter(client: Any, *by_precedence: Arguments) -> bool:
+    """Whether the request's body may name the session or the trace: the worker reads it."""
+    if client._posthog_openrouter or any(
+        given.provider_override == OPENROUTER for given in by_precedence
+    ):
+        return True
+    return provider_of(str(client.base_url)) == OPENROUTER
+
+
+def _wants_usage(client: Any) -> bool:
+    """Whether a stream's usage must be asked for; some report it unasked."""
+    if not client._posthog_stream_usage or getattr(client, "_posthog_openrouter", False):
+        return False
+    return not reports_usage_unasked(str(client.base_url))
 
 
 def _model(options: Any) -> str | None:
@@ -185,6 +214,8 @@ def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
 def _observe(call: Call, response: Any, more: dict[str, Any]) -> dict[str, Any] | None:
     remember_request(response.request, call)  # a hook may have sent another one than was built
     if not call.answered(response):
+        if call.injector:
+            call.injector.hide_in_memory(response)
         return None
     loosen_response(response)
     body.wrap(response, call)

@@ -2,58 +2,57 @@
 
 OpenAI's chat and completion streams report usage only with
 `stream_options.include_usage` (https://platform.openai.com/docs/api-reference/chat/create).
-The option is added to a copy of the body. It causes one more chunk, with usage and no
-choices, and `"usage": null` on every other one; both are taken out of the bytes again
-before the SDK reads them.
+The option is added to a copy of the body; what it causes is taken out of the answer again.
 """
 
 from __future__ import annotations
 
-import json
-import re
+from time import monotonic
 from typing import Any
 
-from ..encoding import Transcoder
-from ..narrowing import is_dict, is_mapping
+from ..encoding import Transcoder, transcoder
+from ..narrowing import is_mapping
+from .usage_chunk import UsageFilter
 
-_support: dict[str, bool] = {}
-"""Base URL → whether it takes the option. Absent: not known yet."""
+_refused: dict[tuple[str, str, str | None], float] = {}
+"""Who answers only without the option (base URL, path and model), and since when."""
+_MOST_KNOWN = 1000
+_FORGOTTEN_AFTER = 3600.0
+"""Seconds after which a refusal is no longer taken for granted: servers learn."""
 _MARKS = ("stream_options", "include_usage")
 _REFUSALS = (400, 422)
-_NULL = b',"usage":null'
-_END = b"}\n\n"
-_NULL_AT_END = _NULL + _END
-_BEFORE_NULL = -len(_NULL_AT_END)
-_CHOICE = b'"choices":[{'
-# On the chunk itself: its last field, or behind the choices; not one of that name inside.
-_NULLS = re.compile(
-    rb',\s*"usage"\s*:\s*null(?=\s*}\s*(?:[\r\n]|$))'
-    rb'|(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
+_VAGUE = frozenset(
+    {"invalid_request_error", "invalid_request", "bad_request", "badrequest", "badrequesterror"}
+    | {"invalid_argument", "invalid_parameter", "unknown_parameter", "unsupported_parameter"}
+    | {"validation_error", "unprocessable_entity", "extra_forbidden", "none", "null"}
 )
-_EVENT_ENDS = (b"\r\n\r\n", b"\n\n", b"\r\r")
-_MOST_HELD = 1 << 20
-"""Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
-_KEY = b'"usage"'
+"""Codes that name no cause: that something in the request was wrong, the status says as well."""
 
 
 class Injector:
-    """Adds the option to one call's requests, unless its base URL refuses it."""
+    """Adds the option to one call's requests, unless who answers is known to refuse it."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
+        self._key: tuple[str, str, str | None] = (base_url, "", None)
+        self._left_out = False
         self.added = False
 
     def add(self, options: Any) -> None:
         """Add the option to a copy of the body in `options`, if the caller left it open."""
         body, extra = options.json_data, options.extra_json
         self.added = False
-        if _support.get(self._base_url) is False or not is_mapping(body):
+        if self._left_out or not is_mapping(body):
             return
         sent = {**body, **extra} if is_mapping(extra) else body
         asked = sent.get("stream_options")
         if sent.get("stream") is not True or not (asked is None or is_mapping(asked)):
             return
         if asked and "include_usage" in asked:
+            return
+        model = sent.get("model")
+        self._key = (self._base_url, options.url, model if isinstance(model, str) else None)
+        if _is_known_to_refuse(self._key):
             return
         wanted = {**(asked or {}), "include_usage": True}
         if is_mapping(extra) and "stream_options" in extra:
@@ -62,95 +61,59 @@ class Injector:
             options.json_data = {**body, "stream_options": wanted}
         self.added = True
 
+    def leave_out(self, error: Any) -> bool:
+        """Whether `error` may be about the added option: then the call goes on without it."""
+        if self.added and _may_be_the_option(error):
+            self._left_out, self.added = True, False
+            return True
+        return False
+
     def accepted(self) -> None:
-        if self.added:
-            _support[self._base_url] = True
+        """Note that the request was answered: if only without the option, that is why."""
+        if self._left_out:
+            if len(_refused) >= _MOST_KNOWN:
+                _refused.clear()
+            _refused[self._key] = monotonic()
 
-    def refused(self, error: Any) -> bool:
-        """Whether `error` is about the added option; remembers that, so it is asked once.
+    def hider(self, response: Any, encoding: str) -> UsageFilter | Transcoder | None:
+        """Return what takes the traces out of an answer; `None` where there are none.
 
-        A refusal that names nothing counts only until the base URL has once accepted.
+        The content type does not matter: the SDK reads every answer to such a request as
+        server-sent events.
         """
-        status = getattr(error, "status_code", None)
-        if not self.added or status not in _REFUSALS:
-            return False
-        response = getattr(error, "response", None)
-        text = f"{error} {getattr(response, 'text', '')}"
-        named = any(mark in text for mark in _MARKS)
-        vague = not (getattr(error, "param", None) or getattr(error, "code", None))
-        if not named and not (vague and self._base_url not in _support):
-            return False
-        _support[self._base_url] = False
-        return True
-
-    def hider(self, headers: Any, encoding: str) -> Hider | Transcoder | None:
-        """What takes the extra chunk out of the answer; `None` when nothing was added."""
-        if not self.added or not headers.get("content-type", "").startswith("text/event-stream"):
+        if not self.added:
             return None
-        return Transcoder(encoding, Hider()) if encoding else Hider()
+        return transcoder(response, encoding, UsageFilter()) if encoding else UsageFilter()
+
+    def hide_in_memory(self, response: Any) -> None:
+        """Take the traces out of an answer that a hook of the caller's has read already."""
+        held: Any = response.__dict__
+        content = held.get("_content")
+        if not self.added or not isinstance(content, bytes):
+            return
+        hider = UsageFilter()
+        shown = hider.feed(content) + hider.flush()
+        if shown != content:
+            held["_content"] = shown
+            held.pop("_text", None)
 
 
-class Hider:
-    """Takes the traces of the added option out of a stream of server-sent events.
-
-    Bytes that end inside an event wait for its end, so that no event is judged by halves.
-    """
-
-    def __init__(self) -> None:
-        self._held = b""
-        self._place = slice(0, 0)
-        """Where a chunk of this stream has its first choice. Such a chunk is not the extra one."""
-        self._nulls = True
-        """Whether this stream's chunks say that they have no usage."""
-
-    def feed(self, data: bytes) -> bytes:
-        # Once a chunk, on the caller's thread: one whole event with a choice in its usual place.
-        if data[self._place] == _CHOICE and data.find(b"\n") == len(data) - 2 and not self._held:
-            if data.endswith(_NULL_AT_END):
-                return data[:_BEFORE_NULL] + _END
-            if data[-1:] == b"\n" and not self._nulls:
-                return data
-        return self._carefully(data)
-
-    def _carefully(self, data: bytes) -> bytes:
-        if self._held:
-            data = self._held + data
-            self._held = b""
-        if data[-2:] != b"\n\n":
-            data = self._hold(data)
-        if (place := data.find(_CHOICE)) >= 0:
-            self._place, self._nulls = slice(place, place + len(_CHOICE)), _NULL in data
-        return self._without_usage(data) if _KEY in data else data
-
-    def flush(self) -> bytes:
-        rest, self._held = self._held, b""
-        return self._without_usage(rest) if _KEY in rest else rest
-
-    def _hold(self, data: bytes) -> bytes:
-        """Keep back what follows the last whole event."""
-        ends = [at + len(end) for end in _EVENT_ENDS if (at := data.rfind(end)) >= 0]
-        whole = max(ends, default=0)
-        if len(data) - whole > _MOST_HELD:
-            return data
-        self._held = data[whole:]
-        return data[:whole]
-
-    def _without_usage(self, data: bytes) -> bytes:
-        data = _NULLS.sub(b"", data)
-        separator = next((end for end in _EVENT_ENDS if end in data), b"\n\n")
-        events = data.split(separator)
-        return separator.join(event for event in events if not _only_usage(event))
+def _is_known_to_refuse(key: tuple[str, str, str | None]) -> bool:
+    since = _refused.get(key)
+    return since is not None and monotonic() - since < _FORGOTTEN_AFTER
 
 
-def _only_usage(event: bytes) -> bool:
-    """Whether an event is the one chunk that the option adds: usage, and no choices."""
-    if _KEY not in event:
+def _may_be_the_option(error: Any) -> bool:
+    """Whether a refusal names the option, or no cause at all."""
+    if getattr(error, "status_code", None) not in _REFUSALS:
         return False
-    _, colon, data = event.partition(b"data:")
-    if not colon:
-        return False
-    try:
-        chunk = json.loads(data)
-    except (ValueError, RecursionError):
-        return False
-    return is_dict(chunk) and is_dict(chunk.get("usage")) and chunk.get("choices") == []
+    text = f"{error} {getattr(getattr(error, 'response', None), 'text', '')}"
+    if any(mark in text for mark in _MARKS):
+        return True
+    return not any(_names_a_cause(getattr(error, name, None)) for name in ("param", "code"))
+
+
+def _names_a_cause(value: Any) -> bool:
+    """Whether a `param` or `code` says more than that the request was bad."""
+    text = str(value or "").strip().lower()
+    return bool(text) and not text.isdecimal() and text not in _VAGUE

@@ -9,21 +9,41 @@ import base64
 import binascii
 import json
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 
+from ..exchange import Failure
 from ..narrowing import is_dict
 from .sse import Event, parse
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">III")
 """Total length, length of the headers, checksum of these two."""
-_CHECKSUM = 4
+_CRC = struct.Struct(">I")
+_CHECKSUM = _CRC.size
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Header value type → bytes of its value; strings and bytes (6, 7) tell their own length."""
 
 
+def intact(body: bytes) -> tuple[bytes, Failure | None]:
+    """Return the frames before the first whose checksum is wrong, and what is wrong with it."""
+    offset, head = 0, _PRELUDE.size - _CHECKSUM
+    while offset + _PRELUDE.size <= len(body):
+        total, _, expected = _PRELUDE.unpack_from(body, offset)
+        found = zlib.crc32(body[offset : offset + head])
+        end = offset + max(total, _PRELUDE.size + _CHECKSUM)
+        if found == expected and end <= len(body):
+            (expected,) = _CRC.unpack_from(body, end - _CHECKSUM)
+            found = zlib.crc32(body[offset : end - _CHECKSUM])
+        if found != expected:
+            says = f"Checksum mismatch: expected 0x{expected:08x}, calculated 0x{found:08x}"
+            return body[:offset], Failure("ChecksumMismatch", says)
+        offset = end
+    return body, None
+
+
 def events(body: bytes) -> Iterator[Event]:
-    """Yield each whole frame's offset and data; the checksums are the SDK's to verify."""
+    """Yield each whole frame's offset and data, whatever their checksums."""
     offset = 0
     while offset + _PRELUDE.size <= len(body):
         total, headers, _ = _PRELUDE.unpack_from(body, offset)

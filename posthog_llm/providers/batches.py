@@ -5,14 +5,19 @@ https://platform.claude.com/docs/en/build-with-claude/batch-processing
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..encoding import decoders
+from ..encoding import decoded, decoders
 from ..exchange import Exchange, Outcome
+from ..faults import guarded
+from ..imports import imported
 from ..record import Asked, Record, Usage
 from . import messages
 from .reading import provider_behind, read
@@ -52,8 +57,7 @@ def _lines(exchange: Exchange) -> bytes:
     if batch.codecs is None:
         batch.codecs = decoders(exchange.encoding) if exchange.encoding else []
     pieces = [exchange.body] if exchange.body is not None else [*exchange.chunks, *exchange.tail]
-    for codec in batch.codecs:
-        pieces = [codec.feed(piece) for piece in pieces]
+    pieces, _ = decoded(pieces, batch.codecs)
     body = batch.rest + b"".join(pieces)
     whole = len(body) if exchange.ended else body.rfind(b"\n") + 1
     batch.rest = body[whole:]
@@ -94,17 +98,28 @@ def _record(exchange: Exchange, name: str, answer: Mapping[str, Any]) -> Record:
     )
 
 
+@functools.lru_cache(maxsize=1)
+@guarded
+def load_prices() -> None:
+    """Import the book of prices, where it is installed: on a caller's thread, never the worker's.
+
+    Its first look-ups import the rest of it.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("genai_prices")
+        _cost(Usage(1, 1, cache_read_tokens=1, cache_write_tokens=1), "claude-sonnet-4-5")
+
+
 def _cost(usage: Usage, model: str | None) -> float | None:
     """Return what a batch is charged for this usage, USD; `None` where no price is known.
 
     PostHog's own book has no price for batches.
     """
-    try:
-        import genai_prices
-    except ImportError:
+    prices: Any = imported("genai_prices")
+    if prices is None:
         return None
     cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
-    counted = genai_prices.Usage(
+    counted = prices.Usage(
         input_tokens=(usage.input_tokens or 0) + cached,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
@@ -112,7 +127,7 @@ def _cost(usage: Usage, model: str | None) -> float | None:
         cache_write_1h_tokens=usage.cache_write_1h_tokens,
     )
     try:
-        price = genai_prices.calc_price(
+        price = prices.calc_price(
             counted, model or "", provider_id="anthropic", price_context=_BATCH
         )
     except LookupError:

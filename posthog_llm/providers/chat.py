@@ -12,7 +12,7 @@ from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping
 from ..record import Answered, Asked
 from . import usage
-from .sse import Event, Folded, Run, parse
+from .sse import Event, Folded, Run, append, joined, parse
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 _NOT_PARAMETERS = frozenset({"messages", "model", "tools", "functions", "prompt"})
@@ -121,9 +121,11 @@ class _Folding:
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
         self.choices: dict[Any, dict[str, Any]] = {}
+        self.calls: dict[Any, dict[Any, dict[str, Any]]] = {}
+        """Of each choice, the last tool call of each index."""
         self.first: int | None = None
         self.ended = False
-        self.run = Run(b'"content":"')
+        self.run = Run("content")
         self._target: dict[str, Any] = {}
 
     def add(self, offset: int, data: bytes) -> None:
@@ -168,9 +170,8 @@ class _Folding:
 
     def _merge_choice(self, choice: dict[str, Any], position: int) -> bool:
         index = choice.get("index", position)
-        merged = self.choices.setdefault(
-            index if isinstance(index, int) else position, {"index": index, "message": {}}
-        )
+        place = index if isinstance(index, int) else position
+        merged = self.choices.setdefault(place, {"index": index, "message": {}})
         for key in ("finish_reason", "usage"):
             if choice.get(key) is not None:
                 merged[key] = choice[key]
@@ -178,7 +179,8 @@ class _Folding:
             append(merged, "text", text)
             return bool(text)
         delta = choice.get("delta")
-        return is_dict(delta) and _merge_delta(merged["message"], delta)
+        calls = self.calls.setdefault(place, {})
+        return is_dict(delta) and _merge_delta(merged["message"], delta, calls)
 
     def done(self) -> Folded:
         self._end_run()
@@ -188,63 +190,65 @@ class _Folding:
             message = choice["message"]
             if calls := message.get("tool_calls"):
                 message["tool_calls"] = [_without_index(call) for call in calls]
-        body = {**self.body, "choices": choices}
+        body = joined({**self.body, "choices": choices})
         return Folded(body, self.first, self.ended or finished or bool(body.get("error")))
 
 
-def append(into: dict[str, Any], key: str, text: str) -> None:
-    """Append a delta to a text; whatever else stands there, a broken stream put there."""
-    old = into.get(key)
-    into[key] = old + text if isinstance(old, str) else text
-
-
-def _held(owner: dict[str, Any], key: str, kind: Callable[[], Any]) -> Any:
+def held(owner: dict[str, Any], key: str, kind: Callable[[], Any]) -> Any:
     """Return the container that pieces of `key` are gathered in."""
     if type(owner.get(key)) is not kind:
         owner[key] = kind()
     return owner[key]
 
 
-def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
-    """Merge one delta into its message; true when it holds content."""
+def _merge_delta(
+    message: dict[str, Any], delta: dict[str, Any], latest: dict[Any, dict[str, Any]]
+) -> bool:
+    """Merge one delta into its message; true when it holds content.
+
+    `latest` are the message's tool calls, the last of each index.
+    """
     said = False
     for key, value in delta.items():
         if value is None:
             continue
         if key == "tool_calls":
-            calls = _held(message, key, list)
+            calls = held(message, key, list)
             for part in _list(value):
-                said = (is_dict(part) and _merge_call(calls, part)) or said
+                said = (is_dict(part) and _merge_call(calls, part, latest)) or said
         elif key in ("function_call", "audio") and is_dict(value):
-            _merge_parts(_held(message, key, dict), value)
+            _merge_parts(held(message, key, dict), value)
             said = said or any(isinstance(v, str) and v for v in value.values())
         elif key in _TEXTS and isinstance(value, str):
             append(message, key, value)
             said = said or bool(value)
         elif is_list(value) and is_list(message.get(key)):
-            message[key] = message[key] + value
+            message[key].extend(value)
         else:
             message[key] = value
     return said
 
 
-def _merge_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> bool:
+def _merge_call(
+    calls: list[dict[str, Any]], part: dict[str, Any], latest: dict[Any, dict[str, Any]]
+) -> bool:
     """Merge a piece of a tool call.
 
     Providers reuse the index of a finished call, or leave it out: a new id is a new call.
     """
     index, identity = part.get("index"), part.get("id")
-    call = next((c for c in reversed(calls) if c.get("index") == index), None)
+    place = index if isinstance(index, (int, str)) else None
+    call = latest.get(place) if calls else None
     if index is None and not identity and calls:
         call = calls[-1]
     elif identity and call is not None and call.get("id") not in (None, "", identity):
         call = None
     if call is None:
-        call = {"index": index}
+        call = latest[place] = {"index": index}
         calls.append(call)
     for key, value in part.items():
         if is_dict(value):
-            _merge_parts(_held(call, key, dict), value)
+            _merge_parts(held(call, key, dict), value)
         elif value is not None and key != "index":
             call[key] = value
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -53,6 +54,23 @@ _DOMAINS = {
     "parasail.io": "parasail",
     "ollama.com": "ollama",
 }
+_REPORT_USAGE_UNASKED = frozenset(
+    {
+        # https://openrouter.ai/docs/use-cases/usage-accounting: the option "has no effect"
+        "openrouter",
+        # https://api-docs.deepseek.com/api/create-chat-completion: "either way, the last chunk"
+        "deepseek",
+        # The API answers 422 to the option, and has usage in the last chunk:
+        # https://github.com/TabbyML/tabby/pull/4082
+        "mistral",
+        # `x_groq.usage` in the last chunk:
+        # https://github.com/groq/groq-python/blob/main/src/groq/types/chat/chat_completion_chunk.py
+        "groq",
+        # https://docs.perplexity.ai/docs/sonar/features: metadata is in the last chunks
+        "perplexity",
+    }
+)
+"""Providers whose streams report usage without `stream_options.include_usage`."""
 _VERTEX = re.compile(r"[\w-]+-aiplatform\.googleapis\.com|aiplatform\.[\w-]+\.rep\.googleapis\.com")
 _CLASSES = {
     "AzureOpenAI": "azure",
@@ -87,6 +105,12 @@ def provider_of(base_url: str, unknown: str = "openai") -> str:
     if host in _LOCAL:
         return _LOCAL_PORTS.get(_port(parts.netloc), unknown)
     return unknown
+
+
+@lru_cache(maxsize=256)
+def reports_usage_unasked(base_url: str) -> bool:
+    """Whether streams from `base_url` are known to report usage that nobody asked for."""
+    return provider_of(base_url) in _REPORT_USAGE_UNASKED
 
 
 def provider_of_class(client: Any) -> str | None:

@@ -12,13 +12,15 @@ from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping, mapping
 from ..record import Answered, Asked, Usage
 from . import usage
-from .chat import append, as_prompt, text_or_none
-from .sse import Event, Folded, Run, parse
+from .chat import as_prompt, held, text_or_none
+from .sse import Event, Folded, Run, append, joined, parse
 
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
 _UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})
 """Fields of a block that only the provider can read."""
 _PARTS = {"content", "citations"}
+_DEPTH = 64
+"""Blocks inside blocks that are looked into; nothing deeper is shown."""
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
 _STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
 
@@ -88,10 +90,12 @@ def failure(error: Any) -> Failure | None:
     return Failure(type=kind, message=text_or_none(error.get("message")), code=kind)
 
 
-def _said(value: Any) -> Any:
+def _said(value: Any, depth: int = _DEPTH) -> Any:
     """Return content without what is empty, and without what only the provider can read."""
+    if depth == 0:
+        return value
     if is_list(value):
-        return [_said(item) for item in value]
+        return [_said(item, depth - 1) for item in value]
     if not is_mapping(value):
         return value
     kept = {k: v for k, v in value.items() if v is not None and k not in _UNSAID}
@@ -100,7 +104,7 @@ def _said(value: Any) -> Any:
     if not kept.get("citations"):
         kept.pop("citations", None)
     for name in _PARTS & kept.keys():
-        kept[name] = _said(kept[name])
+        kept[name] = _said(kept[name], depth - 1)
     return kept
 
 
@@ -131,7 +135,7 @@ class _Folding:
         """Pieces of each tool call's input."""
         self.first: int | None = None
         self.ended = self._counted = False
-        self.run = Run(b'"text":"')
+        self.run = Run("text")
         self._target: dict[str, Any] = {}
 
     def begin_run(self, event: dict[str, Any], data: bytes) -> None:
@@ -172,9 +176,7 @@ class _Folding:
         """Take over fields that say something; usage is cumulative, field by field."""
         for key, value in part.items() if is_dict(part) else ():
             if key == "usage" and is_dict(value):
-                known = self.body.get("usage")
-                news = {k: v for k, v in value.items() if v is not None}
-                self.body["usage"] = {**known, **news} if is_dict(known) else news
+                held(self.body, key, dict).update({k: v for k, v in value.items() if v is not None})
             elif value is not None:
                 self.body[key] = value
 
@@ -198,8 +200,7 @@ class _Folding:
             self.json.setdefault(index, []).append(piece)
             self._note(offset)
         elif kind == "citations_delta" and delta.get("citation"):
-            known = block.get("citations")
-            block["citations"] = [*(known if is_list(known) else ()), delta["citation"]]
+            held(block, "citations", list).append(delta["citation"])
 
     def _complete(self, offset: int, event: dict[str, Any]) -> None:
         """Take a chunk of the legacy text completions."""
@@ -225,7 +226,7 @@ class _Folding:
         if not self._counted and is_dict(usage):
             # What the beginning says of the output is no count of what came.
             self.body["usage"] = {k: v for k, v in usage.items() if k != "output_tokens"}
-        return Folded(self.body, self.first, self.ended)
+        return Folded(joined(self.body), self.first, self.ended)
 
 
 # -- batches -------------------------------------------------------------------------

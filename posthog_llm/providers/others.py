@@ -10,7 +10,7 @@ from ..narrowing import is_list, is_mapping
 from ..record import Answered, Asked, Usage
 from . import usage
 from .chat import as_prompt, failure, text_or_none
-from .sse import Event, Folded, objects
+from .sse import Event, Folded, append, joined, objects
 
 _CONTENT = frozenset({"model", "input", "prompt", "questions", "instructions", "file", "image"})
 
@@ -150,7 +150,7 @@ def fold(source: Iterable[Event]) -> Folded:
         if first is None and kind.endswith((".delta", ".partial_image", ".completed", ".done")):
             first = offset
         if kind.endswith(".text.delta") and isinstance(event.get("delta"), str):
-            body["text"] = body.get("text", "") + event["delta"]
+            append(body, "text", event["delta"])
         elif kind.endswith((".completed", ".done")):
             complete = True
             if "b64_json" in event:
@@ -158,4 +158,4 @@ def fold(source: Iterable[Event]) -> Folded:
             body.update({k: v for k, v in event.items() if k not in ("b64_json", "type")})
     if pictures:
         body["data"] = pictures
-    return Folded(body, first, complete)
+    return Folded(joined(body), first, complete)

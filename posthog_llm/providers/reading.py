@@ -11,18 +11,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..encoding import decoders
+from ..encoding import decoded, decoders, unfinished
 from ..exchange import Exchange, Failure, Outcome, Scope
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
 from ..record import Answered, Asked, Record
-from . import aws_event_stream, chat, messages, openrouter, others, responses, sse
+from . import aws_event_stream, chat, intact, messages, openrouter, others, responses, sse
 from .endpoints import ENDPOINTS
 from .hosts import bare_url, provider_of, provider_of_class, regional
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
+_LEFT = (Outcome.CLOSED_EARLY, Outcome.DROPPED)
+_EVENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+"""How a stream of events begins; no JSON does."""
 _MOST_USAGE = 8192
 """Bytes that no usage object exceeds."""
 
@@ -116,8 +119,7 @@ def _outcome(exchange: Exchange, answered: Answered) -> tuple[Outcome, Failure |
         return Outcome.ERROR, replace(answered.failure, status=exchange.status)
     if answered.cancelled:
         return Outcome.CANCELLED, None
-    early = exchange.outcome in (Outcome.CLOSED_EARLY, Outcome.DROPPED)
-    if early and answered.complete and (answered.output or answered.usage.raw):
+    if exchange.outcome in _LEFT and answered.complete and (answered.output or answered.usage.raw):
         return Outcome.OK, None
     if exchange.outcome is Outcome.OK and not answered.complete:
         return Outcome.ERROR, Failure("IncompleteStream", "the stream ended before the answer did")
@@ -156,28 +158,55 @@ def _lean(exchange: Exchange, body: bytes) -> bytes:
 @guarded
 def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answered, float | None]:
     """Read the answer, and the seconds to its first token where it was streamed."""
-    pieces = [exchange.body] if exchange.body is not None else _decoded(exchange)
-    if not _is_stream(exchange):
-        return adapter.answered(_body(exchange, b"".join(pieces)), provider), None
+    pieces, corrupt = _decoded(exchange)
     body = b"".join(pieces)
-    if aws_event_stream.CONTENT_TYPE in (_header(exchange, "content-type") or ""):
-        events = aws_event_stream.events(body)
-    else:
-        if b"\r" in body:
-            pieces = list(sse.lines_unified(pieces))
-            body = b"".join(pieces)
-        events = sse.events(body)
-    folded = adapter.fold(events)
+    kind = (_header(exchange, "content-type") or "").lower()
+    if not _is_stream(exchange, kind, body):
+        answered = adapter.answered(_body(exchange, body), provider)
+        answered.failure = answered.failure or corrupt
+        return answered, None
+    if b"\r" in body and aws_event_stream.CONTENT_TYPE not in kind:
+        pieces = list(sse.lines_unified(pieces))
+        body = b"".join(pieces)
+    folded, corrupt = _folded(adapter, exchange, kind, body, corrupt)
     _find_usage(folded.body, exchange, body)
     answered = adapter.answered(folded.body, provider)
     answered.complete = folded.complete
+    answered.failure = answered.failure or corrupt
     arrived = _time_of(folded.first, pieces, exchange.times)
     return answered, None if arrived is None else arrived - exchange.clock
 
 
-def _is_stream(exchange: Exchange) -> bool:
-    kind = _header(exchange, "content-type") or ""
-    return "text/event-stream" in kind or aws_event_stream.CONTENT_TYPE in kind
+def _folded(
+    adapter: Adapter, exchange: Exchange, kind: str, body: bytes, corrupt: Failure | None
+) -> tuple[sse.Folded, Failure | None]:
+    """Fold a stream's events; of one that was left early, those that the SDK can have read.
+
+    `corrupt` says why the encoded body could not be decoded further. Returned is the first
+    thing in the stream that raised, if any did.
+    """
+    framed = aws_event_stream.CONTENT_TYPE in kind
+    source = aws_event_stream if framed else sse
+    named = exchange.endpoint.startswith("message")
+    if not _was_left(exchange):
+        folded = adapter.fold(source.events(body))
+        return folded, None if folded.complete and not named else corrupt
+    body, broken = (aws_event_stream.intact if framed else intact.decodable)(body)
+    events = intact.ReadableEvents(source.events(body), None if framed else body, named)
+    folded = adapter.fold(events)
+    return folded, None if events.done else events.failure or broken or corrupt
+
+
+def _was_left(exchange: Exchange) -> bool:
+    """Whether the caller, or the SDK, closed an answer of which all that came is there."""
+    return exchange.outcome in _LEFT and not exchange.cut
+
+
+def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
+    """Whether an answer is a stream of events, by its content type or by how it begins."""
+    if "text/event-stream" in kind or aws_event_stream.CONTENT_TYPE in kind:
+        return True
+    return exchange.streamed and _EVENTS.match(body) is not None
 
 
 def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
@@ -195,22 +224,21 @@ def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
     return found
 
 
-def _decoded(exchange: Exchange) -> list[bytes]:
-    """Undo the content encoding of a streamed body, piece by piece."""
+def _decoded(exchange: Exchange) -> tuple[list[bytes], Failure | None]:
+    """Undo the content encoding of a body, piece by piece, and say what kept the reader from it."""
+    if exchange.body is not None:
+        return [exchange.body], None
     pieces = [*exchange.chunks, *exchange.tail]
     exchange.received = exchange.received or sum(map(len, pieces)) + exchange.cut
     if not exchange.encoding:
-        return pieces
+        return pieces, None
     codecs = decoders(exchange.encoding)
-    plain: list[bytes] = []
-    for piece in pieces:
-        try:
-            for codec in codecs:
-                piece = codec.feed(piece)
-        except Exception:  # the body is broken from here on; the reader was told so too
-            break
-        plain.append(piece)
-    return plain
+    plain, error = decoded(pieces, codecs)
+    if error is None and exchange.outcome is Outcome.OK:
+        error = unfinished(codecs)
+    if exchange.failure is not None:  # as the reader got it
+        return plain, exchange.failure
+    return plain, Failure("DecodingError", str(error)) if error and not exchange.cut else None
 
 
 def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) -> float | None:

@@ -12,14 +12,13 @@ from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping
 from ..record import Answered, Asked
 from . import usage
-from .chat import append, as_prompt, failure, text_or_none
-from .sse import Event, Folded, parse
+from .chat import as_prompt, failure, held, text_or_none
+from .sse import Event, Folded, append, joined, parse
 
 _NOT_PARAMETERS = frozenset({"input", "model", "tools", "instructions"})
 _TERMINAL = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.cancelled"}
 )
-_MOST_PARTS = 1000
 _CONTENT = (
     b'.delta"',
     b"response.image_generation_call.partial_image",
@@ -123,6 +122,8 @@ def _partial(events: list[Event]) -> dict[str, Any]:
     """Put a broken stream's output together from its deltas."""
     body: dict[str, Any] = {}
     items: dict[str, dict[str, Any]] = {}
+    parts: dict[str, dict[Any, dict[str, Any]]] = {}
+    """Of each item, the parts that deltas have named so far."""
     for _, data in events:
         event = parse(data)
         if not is_dict(event):
@@ -131,30 +132,35 @@ def _partial(events: list[Event]) -> dict[str, Any]:
             body.update({k: v for k, v in response.items() if v is not None})
         index, item = str(event.get("output_index")), event.get("item")
         if is_dict(item):
-            items[index] = {**item}
+            items[index], parts[index] = {**item}, {}
         elif isinstance(text := event.get("delta"), str) and index in items:
-            _append(items[index], event, text)
+            _append(items[index], event, text, parts[index])
     body["output"] = [items[index] for index in sorted(items, key=lambda i: (len(i), i))]
     body.pop("status", None)
-    return body
+    return joined(body)
 
 
-def _append(item: dict[str, Any], event: dict[str, Any], text: str) -> None:
+def _append(
+    item: dict[str, Any], event: dict[str, Any], text: str, known: dict[Any, dict[str, Any]]
+) -> None:
+    """Append a delta to its item; `known` are its parts, by how deltas name them."""
     kind = str(event.get("type"))
     if "arguments" in kind or "custom_tool_call_input" in kind or "code.delta" in kind:
         key = "arguments" if "arguments" in kind else "input" if "input" in kind else "code"
         append(item, key, text)
         return
     field = "summary" if "reasoning_summary" in kind else "content"
-    parts = item.get(field)
-    parts = [p for p in parts if is_dict(p)] if is_list(parts) else []
+    parts: list[Any] = held(item, field, list)
     given = event.get(f"{field}_index")
-    place = given if isinstance(given, int) and 0 <= given < _MOST_PARTS else 0
-    while len(parts) <= place:
-        parts.append({"type": _part_type(kind)})
-    name = "refusal" if "refusal" in kind else "text"
-    append(parts[place], name, text)
-    item[field] = parts
+    place = given if isinstance(given, int) else 0
+    part = known.get((field, place))
+    if part is None and 0 <= place < len(parts) and is_dict(parts[place]):
+        part = parts[place]
+    if part is None:
+        part = {"type": _part_type(kind)}
+        parts.append(part)
+    known[field, place] = part
+    append(part, "refusal" if "refusal" in kind else "text", text)
 
 
 def _part_type(kind: str) -> str:

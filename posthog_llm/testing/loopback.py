@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import socketserver
 import threading
 import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
+from urllib.request import getproxies, getproxies_environment
 
 Self = TypeVar("Self", bound="LoopbackServer")
 
@@ -20,12 +23,55 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*args)
         self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
+    def server_bind(self) -> None:
+        """Listen without a look at the name of this machine, which may ask the network."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = _HOST, int(self.server_address[1])
+
     def process_request(self, request: Any, client_address: Any) -> None:
         self.open.add(request)
         super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is what tests are about."""
+
+
+class _Bypass:
+    """Keeps clients in this process from asking a proxy for the servers, while any runs.
+
+    `HTTP_PROXY` is read by most HTTP clients, and a proxy elsewhere has another 127.0.0.1.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._before: str | None = None
+        self._ours: str | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._running += 1
+            if self._running > 1 or (getproxies() and not getproxies_environment()):
+                return  # where the system names proxies, a variable would hide them
+            self._before = os.environ.get("no_proxy")
+            hosts = (self._before or os.environ.get("NO_PROXY") or "").split(",")
+            if not {_HOST, "*"} & {host.strip() for host in hosts}:
+                self._ours = os.environ["no_proxy"] = ",".join([*filter(None, hosts), _HOST])
+
+    def leave(self) -> None:
+        with self._lock:
+            self._running -= 1
+            if self._running or self._ours is None:
+                return
+            if os.environ.get("no_proxy") == self._ours:  # else somebody has set it since
+                del os.environ["no_proxy"]
+                if self._before is not None:
+                    os.environ["no_proxy"] = self._before
+            self._ours = None
+
+
+_HOST = "127.0.0.1"
+_bypass = _Bypass()
 
 
 class LoopbackServer:
@@ -44,11 +90,11 @@ class LoopbackServer:
         """`http://127.0.0.1:<port>`. Raises `RuntimeError` before `start()`."""
         if not self._port:
             raise RuntimeError(f"{type(self).__name__} is not running: use `with` or start()")
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{_HOST}:{self._port}"
 
     def start(self: Self) -> Self:
         """Listen; after a `stop()` at the same port as before."""
-        self._server = _Server(("127.0.0.1", self._port), self.handler)
+        self._server = _Server((_HOST, self._port), self.handler)
         self._port = self._server.server_address[1]
         self.stopping.clear()
         self._server.owner = self  # type: ignore[attr-defined]
@@ -56,6 +102,7 @@ class LoopbackServer:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
         run.start()
+        _bypass.enter()
         return self
 
     def stop(self) -> None:
@@ -68,6 +115,7 @@ class LoopbackServer:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self._server = None
+            _bypass.leave()
 
     def __enter__(self: Self) -> Self:
         return self.start()

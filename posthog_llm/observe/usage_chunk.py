@@ -1,0 +1,179 @@
+"""Taking the traces of the added usage option out of a stream, before the SDK reads it.
+
+What servers send because of `include_usage`, and would not have sent without it:
+
+- OpenAI (https://platform.openai.com/docs/api-reference/chat-streaming), vLLM, SGLang, Ollama,
+  llama.cpp, text-generation-inference: a chunk with `usage` and `"choices": []`, and
+  `"usage": null` on the others. Ollama's completions have a usage of zeros instead of null,
+  and llama.cpp puts its `timings` on this chunk instead of on the one before.
+- LiteLLM: a chunk with `usage` and one choice that says nothing.
+- SambaNova: speeds beside the counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ..faults import report
+from ..narrowing import is_dict, is_list
+
+_KEY = b'"usage"'
+_CHOICE = b'"choices":[{'
+_END = b"}\n\n"
+_NULL_AT_END = b',"usage":null' + _END
+_BEFORE_NULL = -len(_NULL_AT_END)
+# On the chunk itself: its last field, or behind the choices; not one of that name inside.
+_NULLS = re.compile(
+    rb',\s*"usage"\s*:\s*(?:null|\{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0\})'
+    rb"(?=\s*}\s*(?:[\r\n]|$))"
+    rb'|(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
+)
+_EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_ENDS = re.compile(rb"\n\r?\n|\r\r")
+_MOST_HELD = 64 << 10
+"""Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
+_OVERLAP = 256
+"""Bytes of such an event that still wait, lest what is to be taken out is cut in two."""
+_FRAME = frozenset(
+    {"id", "object", "created", "model", "choices", "usage"}
+    | {"system_fingerprint", "service_tier", "obfuscation", "timings"}
+)
+"""Fields of a chunk that say nothing of the answer but its usage."""
+_COUNT = re.compile(
+    r"\w+_tokens(_details)?|\w*tokens\w*_per_sec\w*|time_to_first_token|\w+_(time|latency|rate)"
+    r"|is_last_response|stop_reason"
+)
+"""Fields of usage that count tokens, or say how fast they came."""
+
+
+class UsageFilter:
+    """Takes the traces of the added option out of a stream of server-sent events.
+
+    Bytes that end inside an event wait for its end, so that no event is judged by halves.
+    """
+
+    error: Exception | None = None
+    """Like that of a `Transcoder`: nothing here raises."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._near = b""
+        """The last bytes that are held: an event's end may be cut in two."""
+        self._place = slice(0, 0)
+        """Where a chunk of this stream has its first choice."""
+
+    def feed(self, data: bytes) -> bytes:
+        # Once a chunk, on the caller's thread: one whole event with a choice in its usual place.
+        if (
+            data[self._place] == _CHOICE
+            and not self._held
+            and data.find(b"\n") == len(data) - 2
+            and data[-1:] == b"\n"
+        ):
+            if data.endswith(_NULL_AT_END):
+                return data[:_BEFORE_NULL] + _END
+            if _KEY not in data:
+                return data
+        try:
+            return self._carefully(data)
+        except Exception as error:  # a fault of ours: the caller gets all that came
+            report("UsageFilter.feed", error)
+            return self._taken() + data
+
+    def _carefully(self, data: bytes) -> bytes:
+        near = self._near + data
+        end = max((at + len(e) for e in _EVENT_ENDS if (at := near.rfind(e)) >= 0), default=0)
+        if not end:
+            return self._hold(data)
+        rest = len(near) - end
+        whole = self._taken() + data[: len(data) - rest]
+        if rest:
+            self._hold(data[-rest:])
+        if (place := whole.find(_CHOICE)) >= 0:
+            self._place = slice(place, place + len(_CHOICE))
+        return without_usage(whole)
+
+    def _hold(self, data: bytes) -> bytes:
+        """Keep back a piece of an event; returns what need not wait."""
+        self._held.append(data)
+        self._held_size += len(data)
+        self._near = (self._near + data[-2:])[-2:]
+        if self._held_size <= _MOST_HELD:
+            return b""
+        taken = self._taken()
+        self._hold(taken[-_OVERLAP:])
+        return without_usage(taken[:-_OVERLAP])
+
+    def _taken(self) -> bytes:
+        taken = b"".join(self._held)
+        self._held.clear()
+        self._held_size, self._near = 0, b""
+        return taken
+
+    def flush(self) -> bytes:
+        rest = self._taken()
+        try:
+            return without_usage(rest)
+        except Exception as error:
+            report("UsageFilter.flush", error)
+            return rest
+
+    end = flush
+
+
+def without_usage(data: bytes) -> bytes:
+    """Return events without the traces of the option."""
+    if _KEY not in data:
+        return data
+    shown: list[bytes] = []
+    start = 0
+    for found in _ENDS.finditer(data):
+        shown.append(_shown(data[start : found.end()]))
+        start = found.end()
+    shown.append(_shown(data[start:]))
+    return b"".join(shown)
+
+
+def _shown(event: bytes) -> bytes:
+    if _KEY not in event:
+        return event
+    lines = event.splitlines()
+    text = b"\n".join(line[5:] for line in lines if line[:5] == b"data:")
+    if not text:
+        return event
+    if len(text) <= _MOST_HELD and _is_usage_alone(text):
+        return b""
+    return _NULLS.sub(b"", event)
+
+
+def _is_usage_alone(text: bytes) -> bool:
+    """Whether a chunk says how many tokens there were, and nothing else whatever."""
+    try:
+        chunk = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if not is_dict(chunk) or not is_dict(usage := chunk.get("usage")) or not usage:
+        return False
+    return (
+        all(key in _FRAME or _is_empty(value) for key, value in chunk.items())
+        and all(_COUNT.fullmatch(key) or _is_empty(value) for key, value in usage.items())
+        and _says_nothing(chunk.get("choices"))
+    )
+
+
+def _says_nothing(choices: Any) -> bool:
+    if _is_empty(choices):
+        return True
+    if not is_list(choices) or len(choices) != 1 or not is_dict(choice := choices[0]):
+        return False
+    delta = choice.get("delta")
+    silent = is_dict(delta) and all(_is_empty(value) for value in delta.values())
+    said = (value for key, value in choice.items() if key not in ("index", "delta"))
+    return (delta is None or silent) and all(_is_empty(value) for value in said)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == [] or value == {}

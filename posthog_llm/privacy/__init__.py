@@ -1,0 +1,21 @@
+"""What may leave: one choke point for content, credentials and media.
+
+Every value of an event passes here before it is sent, wherever it came from.
+"""
+
+from __future__ import annotations
+
+from .carried import credentials_of
+from .cleaning import Cleaner, Withheld
+from .parameters import CLOSED, parameters
+from .restriction import WITHHELD, restricted
+
+__all__ = [
+    "CLOSED",
+    "WITHHELD",
+    "Cleaner",
+    "Withheld",
+    "credentials_of",
+    "parameters",
+    "restricted",
+]

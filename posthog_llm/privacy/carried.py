@@ -1,0 +1,111 @@
+"""The credentials that a call itself carried: whatever their look, they are known."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+
+from ..exchange import Exchange
+
+_LEAST = 6
+"""Characters below which a text is too common to be removed wherever it stands."""
+_NAMES = (
+    *("api_key", "admin_api_key", "_azure_ad_token", "auth_token", "access_token"),
+    *("webhook_key", "aws_access_key", "aws_secret_key", "aws_session_token"),
+)
+_PLACEHOLDERS = frozenset(
+    {"not-needed", "not-required", "no-key", "no-key-required", "sk-no-key-required", "ollama"}
+    | {"lm-studio", "lmstudio", "litellm", "placeholder", "api-key", "api_key", "apikey", "dummy"}
+    | {"dummy-key", "fake-key", "unused", "ignored", "anything", "default", "openai", "anthropic"}
+    | {"bearer", "token", "secret", "string", "EMPTY", "empty"}
+)
+"""Keys that servers without any are given: they are words, and stand in texts as such."""
+_CARRIES = re.compile(
+    r"auth(?!or\b)|key|token|secret|cookie|credential|password|signature", re.IGNORECASE
+)
+_NO_SECRETS = frozenset({"idempotency-key", "x-stainless-idempotency-key", "sec-websocket-key"})
+_CERTAIN = frozenset(
+    {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"}
+)
+
+
+def credentials_of(exchange: Exchange) -> list[str]:
+    """Return what a call's client and its request carried, in every form that may be echoed.
+
+    The longest come first, for one may be a part of another.
+    """
+    found: set[str] = set()
+    for secret in (*_of_client(exchange.client), *_of_request(exchange)):
+        if len(secret) >= _LEAST and secret not in _PLACEHOLDERS:
+            found.update(_forms(secret))
+    return sorted(found, key=lambda secret: (-len(secret), secret))
+
+
+def _of_client(client: Any) -> Iterator[str]:
+    for name in _NAMES:
+        if isinstance(secret := getattr(client, name, None), str):
+            yield secret
+
+
+def _of_request(exchange: Exchange) -> Iterator[str]:
+    if exchange.sent is not None:
+        for name, value in exchange.sent.items():
+            yield from _of_header(str(name).lower(), str(value))
+    for url in (str(exchange.base_url or ""), str(exchange.url or "")):
+        yield from _of_url(url)
+
+
+def _of_header(name: str, value: str) -> Iterator[str]:
+    if name in _NO_SECRETS or not _CARRIES.search(name):
+        return
+    scheme, _, rest = value.partition(" ")
+    if name in _CERTAIN:
+        yield value
+        yield rest
+        if scheme.lower() == "basic":
+            yield from _of_basic(rest)
+    elif _is_unlikely_a_word(value):
+        yield value
+    for part in re.split(r"[\s;,]+", value):  # of a cookie, or of a scheme such as Digest
+        own = part.partition("=")[2].strip('"')
+        if _is_unlikely_a_word(own):
+            yield own
+
+
+def _of_basic(encoded: str) -> Iterator[str]:
+    try:
+        plain = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return
+    yield plain
+    yield plain.partition(":")[2]
+
+
+def _of_url(url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        password = parts.password or parts.username or ""
+    except ValueError:
+        return
+    yield unquote(password)
+    for name, value in parse_qsl(parts.query):
+        if _CARRIES.search(name) or name.lower() in ("sig", "code"):
+            yield value
+
+
+def _is_unlikely_a_word(value: str) -> bool:
+    return len(value) >= 8 and not value.replace("-", "").replace(" ", "").isalpha()
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it may stand in a text: as it is, in a URL, in JSON."""
+    yield secret
+    yield quote(secret, safe="")
+    yield quote_plus(secret)
+    for in_ascii in (True, False):
+        yield json.dumps(secret, ensure_ascii=in_ascii)[1:-1]

@@ -1,0 +1,164 @@
+"""What the worker does takes time in proportion to what came, whatever came."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from posthog_llm.exchange import size_of
+from posthog_llm.media import without_blobs
+from posthog_llm.providers import chat, messages, others, responses, sse
+from posthog_llm.providers.sse import Folded
+
+SIZES = 500, 4_000
+PIECE = "a piece of text that says little, and that many follow " * 5
+
+
+def cpu_of(work: Callable[[], Any]) -> float:
+    """Return the fewest seconds of this thread's processor that some work took, of two."""
+    found: list[float] = []
+    for _ in range(2):
+        began = time.thread_time()
+        work()
+        found.append(time.thread_time() - began)
+    return min(found)
+
+
+def assert_linear(work: Callable[[int], Callable[[], Any]]) -> None:
+    """Eight times as much takes less than sixteen times as long; its square would be 64."""
+    small, large = (cpu_of(work(size)) for size in SIZES)
+    assert large < 16 * small + 0.005
+
+
+def stream(events: list[Any], *, spaced: bool = False) -> bytes:
+    separators = (", ", ": ") if spaced else (",", ":")
+    return b"".join(b"data: %b\n\n" % json.dumps(e, separators=separators).encode() for e in events)
+
+
+def chunk(delta: dict[str, Any], index: int = 0) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": index, "delta": delta}]}
+
+
+def call(index: int) -> dict[str, Any]:
+    function = {"name": "f", "arguments": PIECE}
+    return chunk({"tool_calls": [{"index": index, "id": f"call_{index}", "function": function}]})
+
+
+def block(delta: dict[str, Any], index: int = 0) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def item_delta(kind: str, number: int, part: int = 0) -> dict[str, Any]:
+    place = {"output_index": 0, "content_index": part, "sequence_number": number}
+    return {"type": f"response.{kind}.delta", "delta": PIECE, **place}
+
+
+ITEM = {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message"}}
+FOLDS: dict[str, tuple[Any, Callable[[int], list[Any]]]] = {
+    "chat text": (chat, lambda n: [chunk({"content": PIECE}) for _ in range(n)]),
+    "chat text, never twice the same": (
+        chat,
+        lambda n: [{**chunk({"content": PIECE}), "nonce": i} for i in range(n)],
+    ),
+    "chat calls": (chat, lambda n: [call(index) for index in range(n)]),
+    "chat calls in pieces": (chat, lambda n: [call(i % (n // 2)) for i in range(n)]),
+    "chat arguments of one call": (chat, lambda n: [call(0) for _ in range(n)]),
+    "chat lists": (chat, lambda n: [chunk({"images": [{"url": PIECE}]}) for _ in range(n)]),
+    "chat choices": (chat, lambda n: [chunk({"content": PIECE}, i) for i in range(n)]),
+    "chat reasoning": (chat, lambda n: [chunk({"reasoning_content": PIECE}) for _ in range(n)]),
+    "messages text": (messages, lambda n: [block({"type": "text_delta", "text": PIECE})] * n),
+    "messages thinking": (
+        messages,
+        lambda n: [block({"type": "thinking_delta", "thinking": PIECE})] * n,
+    ),
+    "messages citations": (
+        messages,
+        lambda n: [block({"type": "citations_delta", "citation": {"text": PIECE}})] * n,
+    ),
+    "messages input": (
+        messages,
+        lambda n: [block({"type": "input_json_delta", "partial_json": "[1,"})] * n,
+    ),
+    "messages blocks": (
+        messages,
+        lambda n: [block({"type": "text_delta", "text": PIECE}, i) for i in range(n)],
+    ),
+    "messages usage": (
+        messages,
+        lambda n: [{"type": "message_delta", "usage": {f"tokens_{i}": i}} for i in range(n)],
+    ),
+    "responses text": (
+        responses,
+        lambda n: [ITEM, *(item_delta("output_text", i) for i in range(n))],
+    ),
+    "responses parts": (
+        responses,
+        lambda n: [ITEM, *(item_delta("output_text", i, i) for i in range(n))],
+    ),
+    "responses arguments": (
+        responses,
+        lambda n: [ITEM, *(item_delta("function_call_arguments", i) for i in range(n))],
+    ),
+    "transcription": (
+        others,
+        lambda n: [{"type": "transcript.text.delta", "delta": PIECE, "n": i} for i in range(n)],
+    ),
+}
+
+
+@pytest.mark.parametrize("spaced", [False, True], ids=["dense", "spaced"])
+@pytest.mark.parametrize("name", FOLDS)
+def test_folding_a_stream_is_linear(name: str, spaced: bool) -> None:
+    adapter, make = FOLDS[name]
+
+    def work(size: int) -> Callable[[], Folded]:
+        body = stream(make(size), spaced=spaced)
+        return lambda: adapter.fold(sse.events(body))
+
+    assert_linear(work)
+
+
+@pytest.mark.parametrize("spaced", [False, True], ids=["dense", "spaced"])
+def test_chunks_that_say_nothing_but_text_need_no_parser(
+    spaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    parse = sse.parse
+    events = {
+        chat: [chunk({"content": f"{n} words "}) for n in range(100)],
+        messages: [block({"type": "text_delta", "text": f"{n} words "}) for n in range(100)],
+    }
+    said = "".join(f"{n} words " for n in range(100))
+    for adapter, sent in events.items():
+        monkeypatch.setattr(adapter, "parse", lambda data: (parsed.append(data), parse(data))[1])
+        folded = adapter.fold(sse.events(stream(sent, spaced=spaced)))
+        assert said in json.dumps(folded.body)
+        assert len(parsed) == 1
+        parsed.clear()
+
+
+def test_parts_of_an_item_are_told_apart_by_their_index() -> None:
+    sent = [ITEM, item_delta("output_text", 1, 5), item_delta("output_text", 2, 7)]
+    sent.append(item_delta("output_text", 3, 5))
+    folded = responses.fold(sse.events(stream(sent)))
+    assert folded.body["output"][0]["content"] == [
+        {"type": "output_text", "text": 2 * PIECE},
+        {"type": "output_text", "text": PIECE},
+    ]
+
+
+def test_search_for_pictures_is_linear() -> None:
+    for piece in (b'"' + b"a" * 2100, b'"' * 40, b"a" * 40, b'"A1b2' * 8):
+        assert_linear(lambda size, piece=piece: lambda: without_blobs(piece * size))
+
+
+def test_size_is_told_after_a_look_at_the_beginning() -> None:
+    """The caller's thread does it: a thousand times the value is no more work."""
+    huge: list[Any] = list(range(3_000_000))
+    assert cpu_of(lambda: size_of({"a": huge})) < 50 * cpu_of(lambda: size_of({"a": huge[:3000]}))
+    assert size_of(huge) == 8 * len(huge)
+    assert size_of(dict.fromkeys(range(5000), 1)) == 8 * 5000

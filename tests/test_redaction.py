@@ -1,0 +1,358 @@
+"""What the caller's redactor sees, and what happens to values that no walk would end."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections import UserDict
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import posthog
+import pydantic
+import pytest
+
+import posthog_llm
+from posthog_llm import span
+from posthog_llm.privacy import cleaning
+from posthog_llm.privacy.cleaning import Cleaner
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
+
+from .driving import Driver, every_provider
+
+SECRET = "Jane-Doe-77"
+FREE = {
+    "id": SECRET,
+    "type": SECRET,
+    "status": SECRET,
+    "detail": SECRET,
+    "format": SECRET,
+    "role": SECRET,
+    "deep": [{"index": 1, "finish_reason": SECRET}],
+    SECRET: 1,
+}
+
+
+def hide(text: str) -> str:
+    return text.replace(SECRET, "***")
+
+
+HIDDEN = json.loads(json.dumps(FREE).replace(SECRET, "***"))
+
+
+def test_tool_calls_results_and_schemas_have_no_structure(drive: Driver, sink: MemorySink) -> None:
+    call = {"name": "find", "arguments": json.dumps(FREE)}
+    messages: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}, {**FREE, "type": "mine"}]},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "call_1", "type": "function", "function": call}],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": json.dumps(FREE)},
+    ]
+    tool = {"name": "find", "parameters": {"type": "object", "properties": FREE}}
+    client = drive.ours(posthog_client=sink, posthog_redact=hide)
+    drive.ask(
+        client,
+        messages=messages,
+        tools=[{"type": "function", "function": tool}],
+        metadata={SECRET: SECRET},
+    )
+    (event,) = sink.wait_for(1)
+    assert SECRET not in json.dumps(dict(event.properties))
+    user, assistant, answer = event.properties["$ai_input"]
+    assert user["content"] == [{"type": "text", "text": "hi"}, {**HIDDEN, "type": "mine"}]
+    told = {**call, "arguments": json.dumps(HIDDEN)}
+    assert assistant["tool_calls"] == [{"id": "call_1", "type": "function", "function": told}]
+    assert answer == {"role": "tool", "tool_call_id": "call_1", "content": json.dumps(HIDDEN)}
+    (shown,) = event.properties["$ai_tools"]
+    assert shown["function"]["parameters"] == {"type": "object", "properties": HIDDEN}
+    assert event.properties["$ai_model_parameters"]["metadata"] == {"***": "***"}
+
+
+@pytest.mark.parametrize("drive", ["Anthropic sync"], indirect=True)
+def test_input_of_a_messages_tool_has_no_structure(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    use = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": FREE}
+    said = {"type": "message", "id": "msg_1", "role": "assistant", "model": "m", "content": [use]}
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    provider.script("/messages", Reply.json({**said, "stop_reason": "tool_use", "usage": usage}))
+    client = drive.ours(posthog_client=sink, posthog_redact=hide)
+    result = {"type": "tool_result", "tool_use_id": "toolu_0", "content": [{**FREE, "type": "x"}]}
+    tool = {"name": "find", "input_schema": {"type": "object", "properties": FREE}}
+    drive.ask(client, messages=[{"role": "user", "content": [result]}], tools=[tool])
+    (event,) = sink.wait_for(1)
+    assert SECRET not in json.dumps(dict(event.properties))
+    (told,) = event.properties["$ai_output_choices"][0]["content"]
+    assert told == {**use, "input": HIDDEN}
+    (asked,) = event.properties["$ai_input"][0]["content"]
+    assert asked == {**result, "content": [{**HIDDEN, "type": "x"}]}
+
+
+def test_a_redactor_that_drops_everything_leaves_a_conversation(
+    drive: Driver, sink: MemorySink
+) -> None:
+    client = drive.ours(posthog_client=sink, posthog_redact=lambda text: None)
+    drive.ask(client, messages=[{"role": "user", "content": [{"type": "text", "text": "hi"}]}])
+    (event,) = sink.wait_for(1)
+    withheld = [{"type": "text", "text": "[withheld]"}]
+    assert event.properties["$ai_input"] == [{"role": "user", "content": withheld}]
+    assert event.properties["$ai_output_choices"] == [
+        {"role": "assistant", "content": "[withheld]"}
+    ]
+    assert event.properties["$ai_model"] == "m"
+
+
+def test_a_field_of_the_protocol_is_spared_only_with_a_word_of_the_protocol() -> None:
+    told = Cleaner(redact=lambda text: "*").content(
+        [
+            {"role": "user", "id": "msg_1", "status": "completed", "content": "hi"},
+            {"role": "user", "id": "Jane Doe", "status": "she is ill", "content": "hi"},
+            {"role": "Jane Doe", "content": "hi"},
+        ]
+    )
+    assert told == [
+        {"role": "user", "id": "msg_1", "status": "completed", "content": "*"},
+        {"role": "user", "id": "*", "status": "*", "content": "*"},
+        {"*": "*", "* (2)": "*"},
+    ]
+
+
+def test_keys_that_become_the_same_lose_nothing() -> None:
+    drop = Cleaner(redact=lambda text: None)
+    assert drop.free({"a": 1, "b": 2, "c": 3}) == {
+        "[withheld]": 1,
+        "[withheld] (2)": 2,
+        "[withheld] (3)": 3,
+    }
+    assert drop.free({"a": 1, "[withheld] (2)": 2}) == {"[withheld]": 1, "[withheld] (2)": 2}
+    assert Cleaner().plain({1: "number", "1": "text"}) == {"1": "number", "1 (2)": "text"}
+
+
+def test_steps_pass_the_redactor_whole_and_properties_stay_the_callers() -> None:
+    cleaner = Cleaner(redact=hide)
+    assert cleaner.free(FREE) == HIDDEN
+    assert cleaner.plain(FREE) == FREE
+
+
+# -- values without end ----------------------------------------------------------------
+
+
+def linked(count: int = 10) -> list[Any]:
+    """Lists that each name all others, and themselves."""
+    nodes: list[Any] = [[] for _ in range(count)]
+    for node in nodes:
+        node.extend(nodes)
+    return nodes
+
+
+def nested(depth: int = 24) -> Any:
+    """A value of `depth` containers that has two to the power of `depth` paths."""
+    value: Any = {"leaf": "x"}
+    for _ in range(depth):
+        value = {"a": value, "b": value}
+    return value
+
+
+class Model(pydantic.BaseModel):
+    left: Any
+    right: Any
+
+
+@dataclasses.dataclass
+class Pair:
+    left: Any
+    right: Any
+
+
+class Endless(UserDict[str, Any]):
+    def items(self) -> Any:
+        return ((str(n), n) for n in itertools.count())
+
+
+class EndlessList(list[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.count()
+
+
+def doubled(make: Any, depth: int = 40) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = make(left=value, right=value)
+    return value
+
+
+ENDLESS = {
+    "linked": linked,
+    "nested": nested,
+    "models": lambda: doubled(Model),
+    "dataclasses": lambda: doubled(Pair),
+    "mapping": lambda: Endless({"a": 1}),
+    "list": lambda: EndlessList([1]),
+    "one text in many places": lambda: [["x" * 100_000] * 100] * 500,
+    "many numbers": lambda: [list(range(10_000))] * 10_000,
+}
+
+
+@pytest.mark.parametrize("make", ENDLESS.values(), ids=ENDLESS)
+def test_a_value_without_end_becomes_a_bounded_one(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleaning, "_MOST_NODES", 5_000)
+    monkeypatch.setattr(cleaning, "_MOST_CHARACTERS", 1 << 20)
+    cleaner = Cleaner()
+    told = json.dumps(cleaner.free(make()))
+    assert "[too much to show]" in told
+    assert len(told) < 2 << 20
+    assert cleaner.cut > 0
+
+
+def test_a_value_that_takes_its_time_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(cleaning, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    told = Cleaner().free([[n] for n in range(1000)])
+    assert told[0] == [0]
+    assert told[-1] == "[too much to show]"
+
+
+def test_a_slow_redactor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(cleaning, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(text: str) -> str:
+        now[0] += 60
+        return text
+
+    assert Cleaner(redact=slow).free([["a"], ["b"]]) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("make", [linked, nested], ids=["linked", "nested"])
+def test_other_events_are_delivered_beside_a_value_without_end(sink: MemorySink, make: Any) -> None:
+    value = make()
+    with posthog_llm.context(posthog_client=sink):
+        with span("input", input=value) as one:
+            one.properties["mine"] = value
+            one.output = value
+        with span("after"):
+            pass
+    first, after = sink.wait_for(2)
+    assert first.properties["posthog_llm_content_cut_bytes"] > 0
+    assert "[too much to show]" in json.dumps(first.properties["$ai_input_state"])
+    assert after.properties["$ai_span_name"] == "after"
+    assert posthog_llm.flush(10)
+
+
+class Failing:
+    """An object all of whose own methods fail."""
+
+    __slots__ = ()
+
+    def _fail(self, *args: Any) -> Any:
+        raise ValueError(SECRET)
+
+    __str__ = __repr__ = __iter__ = __len__ = model_dump = items = _fail
+
+
+class FailingMapping(UserDict[str, Any]):
+    def items(self) -> Any:
+        yield "a", 1
+        raise ValueError(SECRET)
+
+
+HOSTILE = {
+    "fails": (Failing, "[Failing]"),
+    "fails as a mapping": (FailingMapping, "[FailingMapping]"),
+    "enormous number": (lambda: 10**5000, "[integer, 16610 bits]"),
+    "enormous key": (lambda: {10**5000: 1}, {"[int]": 1}),
+    "not a number": (lambda: float("nan"), "nan"),
+    "deep": (lambda: json.loads("[" * 900 + "]" * 900), None),
+    "long text of its own": (lambda: type("Big", (), {"__str__": lambda s: "x" * 10**6})(), None),
+}
+
+
+@pytest.mark.parametrize(("make", "told"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_value_harms_nothing_beside_it(sink: MemorySink, make: Any, told: Any) -> None:
+    with posthog_llm.context(posthog_client=sink), span("s", input=[make(), "kept"]) as one:
+        one.properties["mine"] = make()
+    (event,) = sink.wait_for(1)
+    shown, kept = event.properties["$ai_input_state"]
+    assert kept == "kept"
+    assert len(json.dumps(dict(event.properties))) < 800_000
+    if told is not None:
+        assert shown == told == event.properties["mine"]
+
+
+def test_a_thread_that_is_deep_down_already_still_tells() -> None:
+    deep: Any = "x"
+    for _ in range(60):
+        deep = [deep]
+
+    def at_depth(left: int) -> Any:
+        return at_depth(left - 1) if left else Cleaner().free({"kept": 1, "deep": deep})
+
+    found = [at_depth_of(at_depth, left) for left in range(700, 1000, 20)]
+    assert any("[nested too deep]" in json.dumps(told) for told in found)
+    assert all(told is None or told["kept"] == 1 for told in found)
+
+
+def at_depth_of(run: Any, left: int) -> Any:
+    try:
+        return run(left)
+    except RecursionError:
+        return None  # there was no room for the cleaner itself
+
+
+@every_provider
+def test_a_mapping_of_the_callers_that_never_ends_costs_its_own_call_nothing(
+    drive: Driver, sink: MemorySink
+) -> None:
+    drive.ask(drive.ours(posthog_client=sink), posthog_properties={"mine": nested()})
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_input"]
+    assert "[too much to show]" in json.dumps(event.properties["mine"])
+
+
+def test_what_before_capture_adds_is_made_fit_to_leave(receiver: PostHogReceiver) -> None:
+    def add(event: dict[str, Any]) -> dict[str, Any]:
+        event["properties"].update(number=10**5000, linked=linked(2), object=Failing())
+        return event
+
+    posthog_llm.configure(before_capture=add)
+    destination = posthog.Posthog("phc_test", host=receiver.url)
+    try:
+        with posthog_llm.context(posthog_client=destination), span("s"):
+            pass
+        destination.flush()
+    finally:
+        posthog_llm.configure(before_capture=None)
+    (event,) = receiver.wait_for(1)
+    assert event["properties"]["number"] == "[integer, 16610 bits]"
+    assert event["properties"]["linked"] == [
+        ["[circular]", ["[circular]", "[circular]"]],
+        [["[circular]", "[circular]"], "[circular]"],
+    ]
+    assert event["properties"]["object"] == "[Failing]"
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError(SECRET)
+
+
+def test_an_exception_that_cannot_be_shown_is_told_by_its_class(sink: MemorySink) -> None:
+    with posthog_llm.context(posthog_client=sink), pytest.raises(Mute), span("s"):
+        raise Mute
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_error"] == {"type": "Mute"}
+
+
+@every_provider
+def test_a_request_that_is_nested_deep_is_still_told(drive: Driver, sink: MemorySink) -> None:
+    deep = json.loads("[" * 300 + "]" * 300)
+    drive.ask(drive.ours(posthog_client=sink), messages=[{"role": "user", "content": deep}])
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_requested_model"] == "m"
+    assert "[nested too deep]" in json.dumps(event.properties["$ai_input"])
