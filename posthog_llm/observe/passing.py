@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class _Layer:
     """A context manager around what the SDK does below one layer, for sync and async alike."""
 
-    __slots__ = ("_client", "_outer")
+    __slots__ = ("_outer", "client")
 
     def __init__(self, client: Any) -> None:
-        self._client: Any = client
+        self.client: Any = client
         self._outer: _Layer | None = None
 
     def __enter__(self) -> Self:
@@ -47,7 +47,7 @@ class _Layer:
 
     def _leave(self) -> None:
         """Hold nothing any more. Once is as good as twice."""
-        self._client = None
+        self.client = None
         if _nearest.get() is self:  # else: a coroutine that is closed in another context
             _nearest.set(self._outer)
 
@@ -74,7 +74,7 @@ class Given(_Layer):
 
         A user's `post` may send by a copy of the client, and put something before the path.
         """
-        same = type(client) is type(self._client) and url.endswith(self._path)
+        same = type(client) is type(self.client) and url.endswith(self._path)
         return self._arguments if same else None
 
 
@@ -95,10 +95,20 @@ class Underway(_Layer):
         self.call: Call | None = None
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
-        call, self.call, self.options = self.call, None, None
-        super().__exit__(kind, error, tb)
-        if call is not None:
-            call.returned(error)
+        call = self.call
+        try:
+            super().__exit__(kind, error, tb)
+            if call is not None:
+                call.returned(error)
+        except BaseException:  # as above; only the first end of a call counts
+            self._leave()
+            if call is not None:
+                call.returned(error)
+            raise
+
+    def _leave(self) -> None:
+        self.call = self.options = None
+        super()._leave()
 
     def begin(self, call: Call | None) -> None:
         self.call = call
@@ -106,9 +116,6 @@ class Underway(_Layer):
 
     def goes_on_without_usage(self, error: Exception) -> bool:
         return self.call is not None and self.call.goes_on_without_usage(error)
-
-    def is_of(self, client: Any) -> bool:
-        return self._client is client
 
 
 def is_given() -> bool:
@@ -125,4 +132,4 @@ def arguments_of(client: Any, url: str) -> Arguments | None:
 def underway(client: Any) -> Underway | None:
     """Return the layer of the request that `client` is sending; `None`: it is sending none."""
     layer = _nearest.get()
-    return layer if isinstance(layer, Underway) and layer.is_of(client) else None
+    return layer if isinstance(layer, Underway) and layer.client is client else None
