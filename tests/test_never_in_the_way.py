@@ -333,7 +333,7 @@ def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:
     stream: Any = CALLS["chat"](wire.ours, True)
     list(stream)
     assert len(wire.events()) == 1
-    call = stream.response.request.extensions["posthog_llm.call"]
+    call = stream.response.stream._call
     assert not call.exchange.chunks
     assert not call.exchange.times
     assert call.exchange.request is None

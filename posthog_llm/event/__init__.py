@@ -71,16 +71,15 @@ def build(record: Record, private: bool) -> Event:
     `private` is what the destination says of privacy; the call, its context and its client
     may say so too, and any of them suffices.
     """
-    exchange = record.exchange
-    scope = exchange.scope
-    named = getattr(exchange.client, "_posthog_request_user", False)
-    who = settled(scope, record.asked.user if named else None, record.asked.named)
+    exchange, scope = record.exchange, record.exchange.scope
+    by_user = getattr(exchange.client, "_posthog_request_user", False)
     private = private or record.private or is_private(scope)
     size = len(exchange.request or b"") + exchange.received
     longest = _LONGEST_TEXT if size > _LARGE else None
     secrets = credentials_of(exchange)
     cleaner = Cleaner(secrets, scope.redact, longest, keep_media=exchange.keep_media)
-    who = _cleaned(who, cleaner)
+    user = record.asked.user if by_user else None
+    who = _cleaned(settled(scope, user, record.asked.named), cleaner)
     # Apart, so that a conversation without end leaves the caller's properties alone.
     for_custom = Cleaner(secrets, keep_media=exchange.keep_media)
     trace_id = who.trace_id or str(uuid.uuid4())
@@ -118,7 +117,7 @@ def build(record: Record, private: bool) -> Event:
 
 def _cleaned(who: Arguments, cleaner: Cleaner) -> Arguments:
     ids = {name: value for name in _IDS if (value := getattr(who, name)) is not None}
-    shown = {name: cleaner.identity(value) for name, value in ids.items()}
+    shown: dict[str, Any] = {name: cleaner.identity(value) for name, value in ids.items()}
     return who if shown == ids else replace(who, **shown)
 
 

@@ -42,6 +42,5 @@ def _delivering(event: Any) -> Any:
 
 @guarded
 def _deliver() -> None:
-    for call in list(outbox.unended):
-        call.let_go()
+    outbox.abandon_open()
     worker.flush(_LONGEST)

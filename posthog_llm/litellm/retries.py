@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
+from ..context import chain
 from ..faults import guarded
 from ..running import inside
 from . import attempt as attempts
@@ -21,7 +21,6 @@ _NAMES = (
     *("completion_with_retries", "acompletion_with_retries"),
     *("responses_with_retries", "aresponses_with_retries"),
 )
-_nothing: ContextVar[None] = ContextVar("posthog_llm_nothing", default=None)
 
 
 class _Try:
@@ -65,7 +64,7 @@ def _watched(function: Callable[..., Any], name: str) -> Any:
             # LiteLLM handles the first failure here, and has not called back for a sync one.
             attempts.failed(call, sys.exc_info()[1])
             tried = kwargs.get("original_function") or _tried_by(name)
-            kwargs["original_function"] = inside(lambda args, kwargs: _Try(call), tried, _nothing)
+            kwargs["original_function"] = inside(lambda args, kwargs: _Try(call), tried, chain)
         return function(*args, **kwargs)
 
     retrying._posthog_llm = True  # type: ignore[attr-defined]

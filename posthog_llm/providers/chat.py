@@ -222,7 +222,7 @@ def _merge_delta(
         elif key in _TEXTS and isinstance(value, str):
             append(message, key, value)
             said = said or bool(value)
-        elif is_list(value) and is_list(message.get(key)):
+        elif is_list(value) and type(message.get(key)) is list:  # and no text in pieces
             message[key].extend(value)
         else:
             message[key] = value
