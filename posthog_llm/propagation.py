@@ -104,7 +104,7 @@ def continue_trace(headers: Mapping[str, str] | Iterable[tuple[Any, Any]]) -> co
         "properties": {_REPLAY_PROPERTY: found[_REPLAY]} if _REPLAY in found else None,
     }
     if values["trace_id"] is None and (ids := _traceparent(found.get(_W3C, ""))):
-        values["trace_id"], values["parent_id"] = ids
+        values["trace_id"], values["parent_id"] = ids[0], values["parent_id"] or ids[1]
     number = found.get(_SAMPLING, "")
     return continued(values, float(number) if _NUMBER.fullmatch(number) else None)
 

@@ -175,10 +175,10 @@ def test_hostile_headers(data: st.DataObject) -> None:
     for name, told in sent.items():
         assert re.fullmatch(r"[!-~]{1,200}", told), name
     with continue_trace(sent):
-        again = current()
-        assert headers() == sent
-    for field in IDS.values():
-        assert getattr(again, field) in (getattr(here, field), None)
+        assert headers().get(SAMPLING) == sent.get(SAMPLING)
+        for name, field in IDS.items():
+            if name in {sent_name.lower() for sent_name in sent}:
+                assert getattr(current(), field) == getattr(here, field)
 
 
 def test_asgi() -> None:
