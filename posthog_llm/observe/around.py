@@ -51,7 +51,7 @@ def _made(make: Any, undo: list[Callable[[], object]], cls: Any, name: str, foun
 
 
 def _take_away(ours: Any, cls: Any, name: str, found: Any) -> None:
-    if vars(cls).get(name) is ours:
+    if cls.__dict__.get(name) is ours:
         setattr(cls, name, found)
 
 
