@@ -88,7 +88,7 @@ def tests(session: nox.Session, sdk: str) -> None:
 def gateway(session: nox.Session, litellm: str) -> None:
     """Test LiteLLM's callback and its gateway's: LiteLLM pins older SDKs."""
     session.install("-e", ".[litellm]", litellm, "anthropic", "langchain-openai", *_groups("test"))
-    files = ("compared", "docs", "gateway", "litellm", "litellm_ends", "outer")
+    files = ("compared", "docs", "gateway", "litellm", "litellm_ends", "outer", "sampling_traces")
     session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs)
 
 

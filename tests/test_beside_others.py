@@ -119,9 +119,9 @@ def test_request_of_a_class_is_theirs(
 
 @every_provider
 def test_request_of_one_client_is_theirs(drive: Driver, sink: MemorySink) -> None:
+    instrument(sink)
     client = drive.bare()
     client.request = functools.partial(client.request)
-    instrument(sink)
     assert asked(drive, sink, client) == 1
     drive.provider.script(drive.vendor.path, Reply.json({"error": {"message": "no"}}, 400))
     with pytest.raises(drive.vendor.sdk.BadRequestError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,11 @@ import pytest
 
 import posthog_llm
 from posthog_llm import bind, configure, context, continue_trace, headers, span, trace
+from posthog_llm.observe.outbox import outbox
 from posthog_llm.roots import number_of
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .driving import SyncDriver
+from .driving import QUESTION, SyncDriver, use_callbacks
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +199,37 @@ def test_numbers_are_spread_evenly() -> None:
     drawn = sorted(number_of(str(n)) for n in range(20_000))
     assert 0 <= drawn[0] <= drawn[-1] < 1
     assert max(abs(number - at / 20_000) for at, number in enumerate(drawn)) < 0.015
+
+
+# -- LiteLLM ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_what_a_request_tells_litellm(
+    provider: ScriptedProvider, sink: MemorySink, around: bool
+) -> None:
+    """Its session splits no trace, whose steps go where LiteLLM's calls go; alone, it decides."""
+    litellm = pytest.importorskip("litellm", reason="LiteLLM has an environment of its own")
+    from posthog_llm.litellm import PostHogLogger
+
+    configure(sample_rate=0.5)
+    use_callbacks(litellm, [PostHogLogger(posthog_client=sink)])
+    named: Any = {"api_base": provider.base_url, "api_key": "k", **QUESTION, "model": "openai/m"}
+    for number in range(20):
+        named["metadata"] = {"session_id": f"chat-{number}"}
+        if not around:
+            litellm.completion(**named)
+            litellm.completion(**named)
+        else:
+            with trace("t"):
+                litellm.completion(**named)
+    until = time.monotonic() + 20
+    while any(getattr(call, "is_open", False) for call in list(outbox.unended)):
+        assert time.monotonic() < until, "LiteLLM calls back in threads of its own"
+        time.sleep(0.01)
+    key = "$ai_trace_id" if around else "$ai_session_id"
+    found = Counter(event.properties[key] for event in sink.events)
+    assert set(found.values()) == {2}
+    assert 0 < len(found) < 20
+    if not around:
+        assert set(found) == {f"chat-{n}" for n in range(20) if number_of(f"chat-{n}") < 0.5}

@@ -254,9 +254,7 @@ class Dispatcher:
         """
         limit = max(settings().queue_bytes - others, settings().queue_bytes * _SHARE)
         while self.bytes > limit and self._whole:
-            uuid, entry = self._whole.popitem(last=False)
-            if uuid in self.entries[uuid][0].sent:
-                continue  # its client has it as it was
+            _, entry = self._whole.popitem(last=False)
             self.bytes -= entry.size
             if entry.stored is not None:
                 entry.event = None

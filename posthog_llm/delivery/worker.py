@@ -285,7 +285,6 @@ class Worker:
 
 
 worker = Worker()
-atexit.register(lambda: worker.end())  # registered first, it runs last: after the user's own
 outbox.on_prepare = worker.prepare
 outbox.on_first = worker.start
 outbox.on_large = worker.come_at_once

@@ -1,0 +1,222 @@
+"""What hostile users found in the whole, where several parts meet: one test each."""
+
+from __future__ import annotations
+
+import dis
+import sys
+import threading
+from typing import Any
+
+import openai
+import posthog
+import pytest
+
+import posthog_llm
+from posthog_llm.observe import passing
+from posthog_llm.observe.usage_chunk import without_usage
+from posthog_llm.providers.sse import lines_unified
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
+
+from .driving import Driver
+from .test_processes import Children, once
+
+KEY = "ab/CD+9xyz77/QQ"
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def children(provider: ScriptedProvider, receiver: PostHogReceiver) -> Children:
+    return Children(provider, receiver)
+
+
+def test_an_event_that_is_declined_delays_no_other(receiver: PostHogReceiver) -> None:
+    def without_m1(event: Any) -> Any:
+        return None if event["properties"]["$ai_model"] == "m1" else event
+
+    client = posthog.Posthog("phc_x", host=receiver.url, sync_mode=True, before_send=without_m1)
+    before = posthog_llm.stats()
+    for model in ["m1"] * 8 + ["m2"] * 3:
+        posthog_llm.capture_generation(model=model, posthog_client=client)
+    assert posthog_llm.flush(20)
+    assert posthog_llm.stats().dropped["declined"] - before.dropped.get("declined", 0) == 8
+    assert [e["properties"]["$ai_model"] for e in receiver.events] == ["m2"] * 3
+
+
+def test_what_the_official_client_has_is_not_given_up(receiver: PostHogReceiver) -> None:
+    """It would arrive nevertheless: nobody could believe the counts."""
+    receiver.fault, receiver.delay = "slow", 0.5
+    lost: list[str] = []
+    posthog_llm.configure(queue_bytes=1 << 20, on_drop=lambda uuid, reason: lost.append(uuid))
+    client = posthog.Posthog("phc_x", host=receiver.url)
+    try:
+        for _ in range(1500):
+            with (
+                posthog_llm.context(posthog_client=client),
+                posthog_llm.span("s", input="x" * 3000),
+            ):
+                pass
+        assert posthog_llm.flush(60), posthog_llm.stats()
+    finally:
+        posthog_llm.configure(queue_bytes=64 << 20, on_drop=None)
+    arrived = {event["uuid"] for event in receiver.events}
+    assert not arrived & set(lost)
+    assert len(arrived) + len(lost) == 1500
+
+
+def test_calls_of_exit_functions_are_captured(children: Children) -> None:
+    children.run("import atexit; atexit.register(lambda: ask(2) or posthog_llm.flush()); ask(1)")
+    once(children, 3)
+
+
+FORMS = [KEY, "ab%2fCD%2b9xyz77%2fQQ", "ab/CD%2B9xyz77/QQ", "ab\\/CD+9xyz77\\/QQ"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_key_of_a_request_leaves_nowhere(drive: Driver, sink: MemorySink, form: str) -> None:
+    client = drive.ours(api_key=KEY, posthog_client=sink)
+    drive.ask(
+        client,
+        messages=[{"role": "user", "content": f"with {form}"}],
+        posthog_distinct_id=f"u-{form}",
+        posthog_trace_id=f"t-{form}",
+        posthog_session_id=f"s-{form}",
+        posthog_properties={f"p-{form}": form},
+    )
+    (event,) = sink.wait_for(1)
+    assert form not in str(event)
+    assert event.distinct_id == "u-[redacted]"
+    assert event.properties["p-[redacted]"] == "[redacted]"
+
+
+def test_what_is_private_stays_so_inside(sink: MemorySink) -> None:
+    with (
+        posthog_llm.context(privacy_mode=True, posthog_client=sink),
+        posthog_llm.trace("outer", privacy_mode=False, input="MARK"),
+        posthog_llm.context(privacy_mode=False),
+    ):
+        posthog_llm.capture_generation(model="m", input="MARK", privacy_mode=False)
+    assert len(sink.events) == 2
+    assert "MARK" not in str(sink.events)
+
+
+def test_a_callback_that_flushes_does_not_wait_for_itself(sink: MemorySink) -> None:
+    answers: list[bool] = []
+
+    def flushing(event: dict[str, Any]) -> dict[str, Any]:
+        answers.append(posthog_llm.flush(60))
+        return event
+
+    posthog_llm.configure(before_capture=flushing)
+    try:
+        posthog_llm.capture_generation(model="m", posthog_client=sink)
+        sink.wait_for(1)
+    finally:
+        posthog_llm.configure(before_capture=None)
+    assert answers == [False]
+
+
+def test_instrument_and_uninstrument_by_many_threads(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    raised: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            for _ in range(100):
+                posthog_llm.instrument(sink)
+                posthog_llm.uninstrument()
+        except BaseException as error:
+            raised.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=change) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+    assert raised == []
+    posthog_llm.instrument(sink)
+    try:
+        client = openai.OpenAI(base_url=provider.base_url, api_key="k")
+        client.chat.completions.create(model="m", messages=MESSAGES)  # type: ignore[arg-type]
+    finally:
+        posthog_llm.uninstrument()
+    sink.wait_for(1)
+
+
+def test_an_interrupt_after_any_call_leaves_no_layer_behind() -> None:
+    """What one call was given must never reach the next. Python looks for signals after calls."""
+    for at in range(100):
+        fired = _interrupted(at)
+        assert passing._nearest.get() is None
+        if not fired:
+            break
+    assert 3 < at < 99
+
+
+def _interrupted(at: int) -> bool:
+    calls, before = 0, ""
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal calls, before
+        if frame.f_code.co_filename != passing.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            calls += before.startswith("CALL")
+            before = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if calls == at + 1:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    tracing = sys.gettrace()
+    layer = passing.Given("client", "/path", None)
+    sys.settrace(trace)
+    try:
+        with layer:
+            pass
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(tracing)
+    return False
+
+
+def test_a_time_limit_by_a_signal_is_the_programs_own(children: Children) -> None:
+    """An alarm's exception amid the import that we do must not be taken for a fault of ours."""
+    before = """
+import builtins, signal, time
+class TimeLimit(Exception): pass
+def over(*_): raise TimeLimit
+real = builtins.__import__
+def slow(name, *args, **kwargs):
+    if name == "posthog" and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        signal.signal(signal.SIGALRM, over); signal.setitimer(signal.ITIMER_REAL, 0.05)
+        time.sleep(10)
+    return real(name, *args, **kwargs)
+builtins.__import__ = slow
+from posthog_llm.openai import OpenAI
+try:
+    OpenAI(api_key="k")
+except TimeLimit:
+    print("in time")
+builtins.__import__ = real
+"""
+    assert children.run("", before=before) == "in time\n"
+
+
+def test_a_body_that_ends_in_a_carriage_return_is_whole() -> None:
+    assert b"".join(lines_unified([b"data: x\r\n", b"\r"])) == b"data: x\n\n"
+
+
+def test_usage_that_is_null_is_taken_out_where_it_stands_first() -> None:
+    chunk = b'data: {"usage":null,"id":"c","choices":[]}\n\n'
+    assert without_usage(chunk) == b'data: {"id":"c","choices":[]}\n\n'
+
+
+def test_replies_of_the_scripted_provider_can_wait_and_break() -> None:
+    assert (Reply.stream([], delay=2, cut=True).delay, Reply.json({}, delay=2).delay) == (2, 2)
+    assert Reply.stream([], cut=True).cut
