@@ -14,7 +14,6 @@ from typing import Any
 
 from ..faults import guarded
 from ..imports import imported
-from .termination import flush_at_sigterm
 
 _LAST = -1000
 """Priority of our exit function among those of `multiprocessing`: the lowest runs last."""
@@ -75,10 +74,6 @@ def _at_end_of_child(name: str, _: object = None) -> None:
     if os.getpid() not in _started or process.parent_process() is None:
         return
     sys.modules[f"{name}.util"].Finalize(None, _deliver, exitpriority=_LAST)
-    pool: Any = imported(f"{name}.pool")
-    target = getattr(process.current_process(), "_target", None)
-    if pool is not None and target is pool.worker:  # its pool ends it with SIGTERM
-        flush_at_sigterm(_started[os.getpid()])
 
 
 @guarded
