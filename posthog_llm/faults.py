@@ -44,6 +44,13 @@ def is_from_signal(error: BaseException) -> bool:
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
     """Make `function` answer `None` where it would raise an `Exception`."""
+    return contained(function, report)
+
+
+def contained(
+    function: Callable[P, R], failed: Callable[[str, Exception], object]
+) -> Callable[P, R | None]:
+    """Make `function` call `failed` with its name and the `Exception` that it would raise."""
 
     @functools.wraps(function)
     def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -52,7 +59,7 @@ def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
         except Exception as error:
             if is_from_signal(error):
                 raise
-            report(function.__qualname__, error)
+            failed(function.__qualname__, error)
             return None
 
     return safe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import queue
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from ..exchange import Exchange
-from ..faults import guarded, is_from_signal, report
+from ..faults import contained, guarded, report
 from ..roots import waiting
 from ..settings import settings
 from .event_ids import new_id
@@ -213,18 +212,7 @@ outbox = waiting.calls = Outbox()
 
 def counted(function: Callable[P, R]) -> Callable[P, R | None]:
     """Guard a function that makes an event: one that a fault of ours costs counts as dropped."""
-
-    @functools.wraps(function)
-    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            if is_from_signal(error):
-                raise
-            outbox.failed(function.__qualname__, error, new_id())
-            return None
-
-    return safe
+    return contained(function, lambda where, error: outbox.failed(where, error, new_id()))
 
 
 if hasattr(os, "register_at_fork"):
