@@ -119,6 +119,24 @@ def test_children_that_never_flush_leave_the_rest_in_the_spool(
     assert seen(receiver) == once(*CHILDREN, "next")
 
 
+POOL_IN_WITH = """
+    if __name__ == "__main__":
+        context = multiprocessing.get_context(os.environ["METHOD"])
+        with context.Pool(2, initializer=posthog_llm.install_signal_flush) as pool:
+            pool.map(tell, ["0", "1", "2"], chunksize=1)
+        pool.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_pool_in_with_that_flushes_at_its_signal(
+    run: Run, receiver: PostHogReceiver, method: str
+) -> None:
+    """Leaving the block sends SIGTERM to the workers."""
+    run(POOL_IN_WITH, METHOD=method)
+    assert seen(receiver) == once("0", "1", "2")
+
+
 def test_children_in_odd_places(run: Run, receiver: PostHogReceiver) -> None:
     """Forks by hand, children of children, and one that fails."""
     run(

@@ -169,6 +169,28 @@ def test_signal_flush_is_bounded(children: Children) -> None:
     )
 
 
+def test_signal_amid_the_delivery_of_the_main_thread(children: Children) -> None:
+    """At exit the main thread delivers itself: a flush in its handler would wait for it."""
+    process = children.start(
+        """
+        def terminate(event):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return event
+
+        posthog_llm.install_signal_flush()
+        posthog_llm.configure(before_capture=terminate)
+        ask(1)
+        """
+    )
+    _, error = process.communicate(timeout=60)
+    # By the signal, or as without it where the exit was quicker.
+    assert process.returncode in (0, -signal.SIGTERM), error
+    once(children, 1)
+
+
+# CPython 3.13.0 crashes where a stream, of the bare SDK too, is still open when modules are torn
+# down: httpx2 uses `datetime`, which is gone by then. So the process ends when exit functions end.
+NO_TEAR_DOWN = "import atexit, os; atexit.register(os._exit, 0)"
 STREAM = """
     stream = iter(client.chat.completions.create(model="m", messages=[], stream=True))
     next(stream)
@@ -191,7 +213,7 @@ def test_signal_flush_leaves_open_streams_to_the_handler_before_it(
         posthog_llm.install_signal_flush()
         os.kill(os.getpid(), signal.SIGTERM)
         """
-    children.run(textwrap.dedent(STREAM) + textwrap.dedent(code))
+    children.run(textwrap.dedent(STREAM) + textwrap.dedent(code), before=NO_TEAR_DOWN)
     (event,) = children.receiver.events
     assert event["properties"]["posthog_llm_outcome"] == ("ok" if "list" in end else "dropped")
 

@@ -129,12 +129,12 @@ def test_large_backlog_is_read_in_pages(children: Children, tmp_path: Path) -> N
         until = time.monotonic() + 20
         while len(entries) < 3000:
             assert time.monotonic() < until
-            with worker._turning:  # between two turns of the worker itself
+            with worker.turn.alone():  # between two turns of the worker itself
                 before = len(entries)
-                worker.turn()
+                worker.take_turn()
                 most = max(most, len(entries) - before)
         for _ in range(30):
-            worker.turn()
+            worker.take_turn()
         assert most <= 256 and len(entries) <= 4000, (most, len(entries))
         print(posthog_llm.stats().spooled, posthog_llm.flush(0), flush=True)
         os._exit(0)

@@ -36,7 +36,8 @@ class Ending:
         self._until = min(until, self._until or until)
         self._worker.room.is_closed = True
         outbox.abandon_open()
-        self._worker.turn(self._left())  # opens the spool that is configured, and writes what came
+        # Opens the spool that is configured, and writes what came.
+        self._worker.take_turn(self._left())
         self._deliver()
         self._worker.save(self._left())
 

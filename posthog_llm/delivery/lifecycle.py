@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from types import FrameType
 
 from .stats import Stats
@@ -53,11 +54,18 @@ def install_signal_flush(timeout: float = 5.0) -> None:
     was installed before is called afterwards, and open streams are left to go on until the
     process ends. Call it from the main thread; raises `ValueError` elsewhere. An event loop's
     `add_signal_handler` replaces it: call `posthog_llm.flush` in that handler instead.
+
+    Workers of a `multiprocessing.Pool` take it as `initializer`: leaving `with Pool()` ends them
+    by SIGTERM. Like every Python handler it runs between two lines of the main thread, so that a
+    worker deep in C code ends only after that.
     """
     previous = signal.getsignal(signal.SIGTERM)
     is_ignored = previous == signal.SIG_IGN
 
     def flush_first(number: int, frame: FrameType | None) -> None:
+        if worker.turn.is_here():  # a flush would wait for the very lines that are interrupted here
+            worker.turn.afterwards(partial(os.kill, os.getpid(), number), timeout)
+            return
         # A thread of its own: the interrupted one may hold a lock that flushing needs.
         deliver = worker.flush if callable(previous) or is_ignored else worker.end
         flushing = threading.Thread(target=deliver, args=(timeout,), daemon=True)

@@ -10,6 +10,7 @@ from typing import Any
 from ..observe.outbox import outbox
 from ..settings import settings
 from .dispatcher import Dispatcher
+from .turn import Turn
 
 _SHARE = 0.5
 """Share of the allowed bytes beyond which one waits; content is given up from three quarters on."""
@@ -26,12 +27,11 @@ _LOOK = 0.005
 class Room:
     """Says whether there is room, and waits for it where it may."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, turn: Turn) -> None:
         self._dispatcher = dispatcher
+        self._turn = turn
         self.is_closed = False
         """Whether the process ends, and nothing waits any more."""
-        self.turner: int | None = None
-        """The thread that makes room now, whichever it is: it cannot wait for itself."""
         self._delivered = 0
         """Events that PostHog had taken at the last look."""
         self._moved_at: float | None = None
@@ -73,8 +73,7 @@ class Room:
         return not fails and now - moved_at < most
 
     def _is_ours(self) -> bool:
-        here = threading.current_thread()
-        return self.turner == here.ident or here.name.startswith("posthog-llm")
+        return self._turn.is_here() or threading.current_thread().name.startswith("posthog-llm")
 
 
 def _in_event_loop() -> bool:

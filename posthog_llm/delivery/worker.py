@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Generator
 from typing import Any
 
 from ..exchange import Scope
@@ -27,6 +26,7 @@ from .official import load
 from .pending import Pending
 from .room import Room
 from .stats import Stats
+from .turn import BRIEF, Turn
 from .waiter import Waiter, Waiters
 
 _GATHER = 0.1
@@ -37,8 +37,6 @@ _BUSY = 0.001
 """Seconds that the worker keeps the interpreter from others, where it can choose."""
 _POLL = 0.02
 """Seconds between two looks while somebody waits."""
-_AT_FORK = 1.0
-"""Seconds that a fork may wait for the worker to stand still; a turn takes milliseconds."""
 
 
 class Worker:
@@ -57,21 +55,9 @@ class Worker:
         self._hurry = threading.Event()
         self._lock = threading.Lock()
         self._is_prepared = False
-        self._turning = threading.RLock()
-        self.room = Room(self.dispatcher)
+        self.turn: Turn = Turn()
+        self.room = Room(self.dispatcher, self.turn)
         self._ending = Ending(self)
-
-    def pause(self) -> None:
-        """Stand still while a process forks.
-
-        The child of a fork amid our work would keep every lock held then, ours or others', for
-        good: of an import, or of what the official client looks up for its first event.
-        """
-        self._turning.acquire(timeout=_AT_FORK)
-
-    def resume(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it was not acquired in time
-            self._turning.release()
 
     def forget(self) -> None:
         """Start anew in a forked child, where the thread does not exist."""
@@ -88,11 +74,9 @@ class Worker:
             load_prices()
         if self._is_prepared:
             return
-        self.pause()  # a child of a fork amid an import would keep its lock for good
-        try:
+        # Alone: a child of a fork amid an import would keep its lock for good.
+        with self.turn.alone(BRIEF):
             load()
-        finally:
-            self.resume()
         self._is_prepared = imported("posthog") is not None
         if self.destinations.attach(None):
             self._last_at_exit()
@@ -157,7 +141,7 @@ class Worker:
     @guarded
     def save(self, patience: float = -1) -> None:
         """Leave nothing unread, and nothing outside the spool."""
-        with self._alone(patience) as is_alone:
+        with self.turn.alone(patience) as is_alone:
             if is_alone:
                 self._read_all()
                 self.dispatcher.save()
@@ -172,25 +156,26 @@ class Worker:
     # -- work --------------------------------------------------------------------
 
     def _run(self) -> None:
-        with self._turning:  # ready before the first call ends: it is written as fast as any other
+        # Ready before the first call ends: it is written as fast as any other.
+        with self.turn.alone():
             guarded(self.dispatcher.shelf.follow_settings)()
         while self._thread is threading.current_thread():
             outbox.rest(self._due())
             self._hurry.wait(_GATHER if settings().spool is None else _GATHER_SPOOLED)
             self._hurry.clear()
-            self.turn()
+            self.take_turn()
 
     def _due(self) -> float | None:
         waits = (self.dispatcher.next_turn(), self.pending.due())
         due = min((wait for wait in waits if wait is not None), default=None)
         return min(_POLL if due is None else due, _POLL) if self._waiters else due
 
-    def turn(self, patience: float = -1) -> None:
+    def take_turn(self, patience: float = -1) -> None:
         """Read what has come, and hand over what may go.
 
         `patience`: seconds to wait for another thread's turn; without limit where it is -1.
         """
-        with self._alone(patience) as is_alone:
+        with self.turn.alone(patience) as is_alone:
             if not is_alone:
                 return
             try:
@@ -204,19 +189,6 @@ class Worker:
                     self._hurry.set()
             except BaseException as error:  # whatever it is, the thread must live on
                 report("worker", error)
-
-    @contextlib.contextmanager
-    def _alone(self, patience: float) -> Generator[bool, None, None]:
-        """Have the turn; False: another thread, whose filter may not end, kept it all the time."""
-        if not self._turning.acquire(timeout=patience):
-            yield False
-            return
-        before, self.room.turner = self.room.turner, threading.get_ident()
-        try:
-            yield True
-        finally:
-            self.room.turner = before
-            self._turning.release()
 
     def _read_all(self) -> None:
         self._busy_since = time.monotonic()
@@ -260,7 +232,7 @@ class Worker:
 
     def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
         thread = self._thread
-        if thread is threading.current_thread() or self.room.turner == threading.get_ident():
+        if thread is threading.current_thread() or self.turn.is_here():
             return False  # a callback of the user's cannot wait for the turn that it is in
         waiter.until = None if timeout is None else time.monotonic() + timeout
         self.pending.settle(timeout)
@@ -274,7 +246,7 @@ class Worker:
     def _wait_here(self, waiter: Waiter) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
         while True:
-            self.turn(waiter.left())
+            self.take_turn(waiter.left())
             if waiter.done.is_set() or not waiter.left():
                 return waiter.done.is_set()
             outbox.rest(min(0.02, waiter.left()))
@@ -293,7 +265,7 @@ outbox.on_capture = worker.wait_for_room
 on_change.append(worker.follow_settings)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=worker.pause,
-        after_in_parent=worker.resume,
+        before=lambda: worker.turn.pause(),
+        after_in_parent=lambda: worker.turn.resume(),
         after_in_child=worker.forget,
     )

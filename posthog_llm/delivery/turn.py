@@ -1,0 +1,60 @@
+"""The turn: one thread at a time reads what was captured and hands it over, whichever it is."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+BRIEF = 1.0
+"""Seconds that a caller, or a fork, may wait for the turn, which takes milliseconds."""
+
+
+class Turn:
+    """A lock, mostly the worker's; at the end of a process, and without a worker, anybody's."""
+
+    def __init__(self) -> None:
+        self._lock: Any = threading.RLock()
+
+    @contextlib.contextmanager
+    def alone(self, patience: float = -1) -> Generator[bool, None, None]:
+        """Have the turn; False: another thread, whose filter may not end, kept it all the time.
+
+        `patience`: seconds to wait for it; without limit where it is -1.
+        """
+        if not self._lock.acquire(timeout=patience):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._lock.release()
+
+    def is_here(self) -> bool:
+        """Whether this thread has it: what a callback or a signal's handler cannot wait for."""
+        # What `threading.Condition` asks of its lock: nothing public tells whose a lock is.
+        return bool(self._lock._is_owned())
+
+    def afterwards(self, then: Callable[[], object], patience: float) -> None:
+        """Call `then`, on a thread of its own, once nobody has it; or after `patience` seconds."""
+
+        def wait() -> None:
+            with self.alone(patience):
+                pass
+            then()
+
+        threading.Thread(target=wait, name="posthog-llm-signal", daemon=True).start()
+
+    def pause(self) -> None:
+        """Let nobody have it while a process forks.
+
+        The child of a fork amid our work would keep every lock held then, ours or others', for
+        good: of an import, or of what the official client looks up for its first event.
+        """
+        self._lock.acquire(timeout=BRIEF)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        with contextlib.suppress(RuntimeError):  # it was not acquired in time
+            self._lock.release()
