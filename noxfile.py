@@ -15,7 +15,7 @@ SDKS = {
     "oldest": ["openai==1.109.1", "anthropic==0.49.0", "posthog==7.0.0"],
 }
 # What the type stubs are written from.
-WRITTEN_FROM = ["openai==3.52.0", "anthropic[bedrock,vertex]==2.12.0"]
+WRITTEN_FROM = ["openai==3.57.0", "anthropic[bedrock,vertex]==2.14.0"]
 # The versions of docs/frameworks.md. pydantic-ai does not work with anthropic 1.x and 2.x yet.
 FRAMEWORKS = [
     *("openai==2.54.0", "anthropic==0.125.0", "litellm==1.106.2", "dspy==3.4.1"),

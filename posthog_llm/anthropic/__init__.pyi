@@ -51,6 +51,7 @@ from anthropic import (
     ParentOrganizationRequiredError as ParentOrganizationRequiredError,
     RequestBodyEncodingInvalidError as RequestBodyEncodingInvalidError,
     RequestBodyEncodingUnsupportedError as RequestBodyEncodingUnsupportedError,
+    WorkspaceHumanReviewDisabledError as WorkspaceHumanReviewDisabledError,
     LinkedOrganizationBillingUnavailableError as LinkedOrganizationBillingUnavailableError,
     LinkedOrganizationSpendLimitReachedError as LinkedOrganizationSpendLimitReachedError,
     SandboxEgressRestrictedError as SandboxEgressRestrictedError,

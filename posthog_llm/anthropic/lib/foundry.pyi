@@ -32,6 +32,7 @@ from posthog_llm.anthropic.resources.beta.beta import (
     AsyncBetaWithRawResponse,
     AsyncBetaWithStreamingResponse,
 )
+from posthog_llm.anthropic.resources.beta.compliance.compliance import AsyncCompliance
 from posthog_llm.anthropic.resources.beta.deployment_runs import AsyncDeploymentRuns
 from posthog_llm.anthropic.resources.beta.deployments import AsyncDeployments
 from posthog_llm.anthropic.resources.beta.dreams import AsyncDreams
@@ -405,6 +406,8 @@ class AsyncBetaFoundry(_sdk.AsyncBetaFoundry):
     def dreams(self) -> AsyncDreams: ...
     @cached_property
     def tunnels(self) -> AsyncTunnels: ...
+    @cached_property
+    def compliance(self) -> AsyncCompliance: ...
     @cached_property
     def organization(self) -> AsyncOrganization: ...
     @cached_property

@@ -55,6 +55,7 @@ from typing_extensions import Literal, Unpack, overload
 
 class ParseArguments(CallArguments, total=False):
     access_programs: response_create_params.AccessPrograms | Omit
+    background_options: response_create_params.BackgroundOptions | Omit
     context_management: Optional[Iterable[response_create_params.ContextManagement]] | Omit
     image: response_create_params.Image | Omit
     moderation: Optional[response_create_params.Moderation] | Omit
@@ -63,6 +64,7 @@ class ParseArguments(CallArguments, total=False):
 
 class StreamArguments(CallArguments, total=False):
     access_programs: response_create_params.AccessPrograms | Omit
+    background_options: response_create_params.BackgroundOptions | Omit
     context_management: Optional[Iterable[response_create_params.ContextManagement]] | Omit
     image: response_create_params.Image | Omit
     moderation: Optional[response_create_params.Moderation] | Omit
@@ -71,6 +73,7 @@ class StreamArguments(CallArguments, total=False):
 
 class CreateArguments(CallArguments, total=False):
     access_programs: response_create_params.AccessPrograms | Omit
+    background_options: response_create_params.BackgroundOptions | Omit
     context_management: Optional[Iterable[response_create_params.ContextManagement]] | Omit
     image: response_create_params.Image | Omit
     moderation: Optional[response_create_params.Moderation] | Omit
@@ -403,7 +406,9 @@ class Responses(_sdk.Responses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -514,6 +519,7 @@ class Responses(_sdk.Responses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
             None,
@@ -853,7 +859,9 @@ class AsyncResponses(_sdk.AsyncResponses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -964,6 +972,7 @@ class AsyncResponses(_sdk.AsyncResponses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
             None,

@@ -7,7 +7,7 @@
 # pyright: reportPrivateImportUsage=false
 
 import anthropic.resources.beta.organization.compliance_settings as _sdk
-from anthropic import NotGiven, Timeout
+from anthropic import NotGiven, Omit, Timeout
 from anthropic._response import (
     async_to_raw_response_wrapper,
     async_to_streamed_response_wrapper,
@@ -15,12 +15,14 @@ from anthropic._response import (
     to_streamed_response_wrapper,
 )
 from anthropic._types import Body, Headers, Query
+from anthropic.types.anthropic_beta_param import AnthropicBetaParam
 from anthropic.types.beta.organization.beta_compliance_settings import BetaComplianceSettings
 from anthropic.types.beta.organization.beta_compliance_settings_state_param import (
     BetaComplianceSettingsStateParam,
 )
 from functools import cached_property
 from posthog_llm.arguments import CallArguments
+from typing import List
 from typing_extensions import Required, Unpack
 
 class UpdateArguments(CallArguments, total=False):
@@ -34,6 +36,7 @@ class ComplianceSettings(_sdk.ComplianceSettings):
     def retrieve(
         self,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -43,6 +46,7 @@ class ComplianceSettings(_sdk.ComplianceSettings):
     def update(
         self,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -58,6 +62,7 @@ class AsyncComplianceSettings(_sdk.AsyncComplianceSettings):
     async def retrieve(
         self,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -67,6 +72,7 @@ class AsyncComplianceSettings(_sdk.AsyncComplianceSettings):
     async def update(
         self,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,

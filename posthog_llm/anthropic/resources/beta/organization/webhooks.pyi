@@ -47,6 +47,8 @@ class Webhooks(_sdk.Webhooks):
             Literal[
                 "external_key.failed",
                 "external_key.recovered",
+                "external_storage.failed",
+                "external_storage.recovered",
                 "user_profile.enforcement_action_opened",
                 "user_profile.enforcement_action_resolved",
                 "user_profile.program_status_updated",
@@ -82,6 +84,8 @@ class Webhooks(_sdk.Webhooks):
             Literal[
                 "external_key.failed",
                 "external_key.recovered",
+                "external_storage.failed",
+                "external_storage.recovered",
                 "user_profile.enforcement_action_opened",
                 "user_profile.enforcement_action_resolved",
                 "user_profile.program_status_updated",
@@ -147,6 +151,8 @@ class AsyncWebhooks(_sdk.AsyncWebhooks):
             Literal[
                 "external_key.failed",
                 "external_key.recovered",
+                "external_storage.failed",
+                "external_storage.recovered",
                 "user_profile.enforcement_action_opened",
                 "user_profile.enforcement_action_resolved",
                 "user_profile.program_status_updated",
@@ -182,6 +188,8 @@ class AsyncWebhooks(_sdk.AsyncWebhooks):
             Literal[
                 "external_key.failed",
                 "external_key.recovered",
+                "external_storage.failed",
+                "external_storage.recovered",
                 "user_profile.enforcement_action_opened",
                 "user_profile.enforcement_action_resolved",
                 "user_profile.program_status_updated",

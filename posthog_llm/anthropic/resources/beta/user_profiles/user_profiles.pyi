@@ -34,6 +34,14 @@ from posthog_llm.anthropic.resources.beta.user_profiles.action_urls import (
     AsyncActionURLsWithRawResponse,
     AsyncActionURLsWithStreamingResponse,
 )
+from posthog_llm.anthropic.resources.beta.user_profiles.providers.providers import (
+    AsyncProviders,
+    AsyncProvidersWithRawResponse,
+    AsyncProvidersWithStreamingResponse,
+    Providers,
+    ProvidersWithRawResponse,
+    ProvidersWithStreamingResponse,
+)
 from posthog_llm.arguments import CallArguments
 from typing import Dict, List, Optional, Union
 from typing_extensions import Literal, Unpack
@@ -47,6 +55,8 @@ class UpdateArguments(CallArguments, total=False):
 class UserProfiles(_sdk.UserProfiles):
     @cached_property
     def action_urls(self) -> ActionURLs: ...
+    @cached_property
+    def providers(self) -> Providers: ...
     @cached_property
     def with_raw_response(self) -> UserProfilesWithRawResponse: ...
     @cached_property
@@ -139,6 +149,8 @@ class UserProfiles(_sdk.UserProfiles):
 class AsyncUserProfiles(_sdk.AsyncUserProfiles):
     @cached_property
     def action_urls(self) -> AsyncActionURLs: ...
+    @cached_property
+    def providers(self) -> AsyncProviders: ...
     @cached_property
     def with_raw_response(self) -> AsyncUserProfilesWithRawResponse: ...
     @cached_property
@@ -240,6 +252,8 @@ class UserProfilesWithRawResponse:
 
     @cached_property
     def action_urls(self) -> ActionURLsWithRawResponse: ...
+    @cached_property
+    def providers(self) -> ProvidersWithRawResponse: ...
 
 class AsyncUserProfilesWithRawResponse:
     def __init__(self, user_profiles: AsyncUserProfiles) -> None:
@@ -255,6 +269,8 @@ class AsyncUserProfilesWithRawResponse:
 
     @cached_property
     def action_urls(self) -> AsyncActionURLsWithRawResponse: ...
+    @cached_property
+    def providers(self) -> AsyncProvidersWithRawResponse: ...
 
 class UserProfilesWithStreamingResponse:
     def __init__(self, user_profiles: UserProfiles) -> None:
@@ -270,6 +286,8 @@ class UserProfilesWithStreamingResponse:
 
     @cached_property
     def action_urls(self) -> ActionURLsWithStreamingResponse: ...
+    @cached_property
+    def providers(self) -> ProvidersWithStreamingResponse: ...
 
 class AsyncUserProfilesWithStreamingResponse:
     def __init__(self, user_profiles: AsyncUserProfiles) -> None:
@@ -285,3 +303,5 @@ class AsyncUserProfilesWithStreamingResponse:
 
     @cached_property
     def action_urls(self) -> AsyncActionURLsWithStreamingResponse: ...
+    @cached_property
+    def providers(self) -> AsyncProvidersWithStreamingResponse: ...

@@ -46,6 +46,7 @@ from typing_extensions import Literal, Unpack, overload
 
 class CreateArguments(CallArguments, total=False):
     access_programs: response_create_params.AccessPrograms | Omit
+    background_options: response_create_params.BackgroundOptions | Omit
     context_management: Optional[Iterable[response_create_params.ContextManagement]] | Omit
     conversation: Optional[response_create_params.Conversation] | Omit
     image: response_create_params.Image | Omit
@@ -91,7 +92,9 @@ class Responses(_sdk.Responses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -202,6 +205,7 @@ class Responses(_sdk.Responses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
         ]
@@ -238,7 +242,9 @@ class Responses(_sdk.Responses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -349,6 +355,7 @@ class Responses(_sdk.Responses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
         ]
@@ -384,7 +391,9 @@ class Responses(_sdk.Responses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -495,6 +504,7 @@ class Responses(_sdk.Responses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
         ]
@@ -590,7 +600,9 @@ class Responses(_sdk.Responses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -701,6 +713,7 @@ class Responses(_sdk.Responses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
             None,
@@ -739,7 +752,9 @@ class AsyncResponses(_sdk.AsyncResponses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -850,6 +865,7 @@ class AsyncResponses(_sdk.AsyncResponses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
         ]
@@ -886,7 +902,9 @@ class AsyncResponses(_sdk.AsyncResponses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -997,6 +1015,7 @@ class AsyncResponses(_sdk.AsyncResponses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
         ]
@@ -1032,7 +1051,9 @@ class AsyncResponses(_sdk.AsyncResponses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -1143,6 +1164,7 @@ class AsyncResponses(_sdk.AsyncResponses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
         ]
@@ -1238,7 +1260,9 @@ class AsyncResponses(_sdk.AsyncResponses):
         model: Union[
             Literal[
                 "gpt-6-astra",
+                "gpt-6.2-astra",
                 "gpt-6.1-sol",
+                "gpt-6.2-sol",
                 "gpt-6.1-terra",
                 "gpt-6-sol",
                 "gpt-6-luna",
@@ -1349,6 +1373,7 @@ class AsyncResponses(_sdk.AsyncResponses):
                 "gpt-6-cyber",
                 "gpt-rosalind-research",
                 "gpt-6-rosalind",
+                "gpt-6.2-astra-law",
             ],
             str,
             None,

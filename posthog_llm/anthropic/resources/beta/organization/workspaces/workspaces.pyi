@@ -24,6 +24,12 @@ from anthropic.types.beta.organization.beta_data_residency_create_config_param i
 from anthropic.types.beta.organization.beta_data_residency_update_config_param import (
     BetaDataResidencyUpdateConfigParam,
 )
+from anthropic.types.beta.organization.beta_inference_data_privacy_create_param import (
+    BetaInferenceDataPrivacyCreateParam,
+)
+from anthropic.types.beta.organization.beta_inference_data_privacy_update_param import (
+    BetaInferenceDataPrivacyUpdateParam,
+)
 from anthropic.types.beta.organization.beta_workspace import BetaWorkspace
 from functools import cached_property
 from posthog_llm.anthropic.resources.beta.organization.workspaces.members import (
@@ -56,9 +62,11 @@ from typing_extensions import Unpack
 
 class CreateArguments(CallArguments, total=False):
     data_residency: Optional[BetaDataResidencyCreateConfigParam] | Omit
+    inference_data_privacy: Optional[BetaInferenceDataPrivacyCreateParam] | Omit
 
 class UpdateArguments(CallArguments, total=False):
     data_residency: Optional[BetaDataResidencyUpdateConfigParam] | Omit
+    inference_data_privacy: Optional[BetaInferenceDataPrivacyUpdateParam] | Omit
 
 class ListArguments(CallArguments, total=False):
     ids: SequenceNotStr[str] | Omit
@@ -93,6 +101,7 @@ class Workspaces(_sdk.Workspaces):
         self,
         workspace_id: str,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -108,6 +117,7 @@ class Workspaces(_sdk.Workspaces):
         name: str | Omit = ...,
         tags: Optional[Dict[str, Optional[str]]] | Omit = ...,
         user_profile_id: str | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -122,6 +132,7 @@ class Workspaces(_sdk.Workspaces):
         include_archived: bool | Omit = ...,
         include_default: bool | Omit = ...,
         limit: int | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -132,6 +143,7 @@ class Workspaces(_sdk.Workspaces):
         self,
         workspace_id: str,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -169,6 +181,7 @@ class AsyncWorkspaces(_sdk.AsyncWorkspaces):
         self,
         workspace_id: str,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -184,6 +197,7 @@ class AsyncWorkspaces(_sdk.AsyncWorkspaces):
         name: str | Omit = ...,
         tags: Optional[Dict[str, Optional[str]]] | Omit = ...,
         user_profile_id: str | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -198,6 +212,7 @@ class AsyncWorkspaces(_sdk.AsyncWorkspaces):
         include_archived: bool | Omit = ...,
         include_default: bool | Omit = ...,
         limit: int | Omit = ...,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,
@@ -208,6 +223,7 @@ class AsyncWorkspaces(_sdk.AsyncWorkspaces):
         self,
         workspace_id: str,
         *,
+        betas: List[AnthropicBetaParam] | Omit = ...,
         extra_headers: Headers | None = ...,
         extra_query: Query | None = ...,
         extra_body: Body | None = ...,

@@ -82,13 +82,11 @@ class CreateArguments(CallArguments, total=False):
     agent: session_create_params.Agent | Omit
     input: Union[str, Iterable[AgentSessionInputMessageParam], None] | Omit
     prompt_cache_options: Optional[session_create_params.PromptCacheOptions] | Omit
-    spend_control: Optional[session_create_params.SpendControl] | Omit
     stream_options: session_create_params.StreamOptions | Omit
 
 class UpdateArguments(CallArguments, total=False):
     agent: session_update_params.Agent | Omit
     prompt_cache_options: Optional[session_update_params.PromptCacheOptions] | Omit
-    spend_control: Optional[session_update_params.SpendControl] | Omit
 
 class CreateArguments2(CallArguments, total=False):
     environment: Required[EnvironmentParam]
@@ -96,7 +94,6 @@ class CreateArguments2(CallArguments, total=False):
     agent: session_create_params.Agent | Omit
     input: Union[str, Iterable[AgentSessionInputMessageParam], None] | Omit
     prompt_cache_options: Optional[session_create_params.PromptCacheOptions] | Omit
-    spend_control: Optional[session_create_params.SpendControl] | Omit
     stream_options: session_create_params.StreamOptions | Omit
 
 class Sessions(_sdk.Sessions):
