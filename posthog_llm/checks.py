@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from .narrowing import is_mapping
 
@@ -24,12 +25,13 @@ _MAPPINGS = frozenset({"properties", "groups"})
 def checked(name: str, field: str, value: Any) -> Any:
     """Return `value` as a field of `Arguments` holds it.
 
-    Raises `TypeError` that calls the argument by its `name`.
+    An empty text is none. Raises `TypeError` or `ValueError` that calls the argument by its
+    `name`.
     """
     if value is None:
         return None
     if field in _TEXTS:
-        return text(name, value)
+        return text(name, value) or None  # an empty id is what `user_id or ""` gives for none
     if field in _FLAGS:
         if isinstance(value, bool):
             return value
@@ -78,6 +80,23 @@ def count(name: str, value: Any) -> int:
     return value
 
 
+def status(name: str, value: Any) -> int:
+    """Return an HTTP status. Raises `TypeError` or `ValueError`."""
+    if not 100 <= count(name, value) <= 599:
+        raise ValueError(f"{name} must be an HTTP status, from 100 to 599")
+    return int(value)
+
+
+def url(name: str, value: Any) -> str:
+    """Return a URL as it is. Raises `TypeError` or `ValueError`."""
+    given = text(name, value)
+    try:
+        urlsplit(given)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a URL: {error}") from None
+    return given
+
+
 def duration(name: str, value: Any) -> float:
     """Return a number of seconds, 30 days at most. Raises `TypeError` or `ValueError`."""
     seconds = _amount(name, value, "seconds")
@@ -113,15 +132,22 @@ def usd(name: str, value: Any) -> float:
 def _amount(name: str, value: Any, unit: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number of {unit}, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number of {unit}, not {value}")
-    return float(value)
+    try:
+        amount = float(value)
+    except OverflowError:  # an int of hundreds of digits
+        amount = math.inf
+    if not math.isfinite(amount) or amount < 0:
+        raise ValueError(f"{name} must be a finite number of {unit}, not {amount}")
+    return amount
 
 
 def text(name: str, value: Any) -> str:
-    """Return a name or an id as a text. Raises `TypeError` that calls it by its `name`."""
+    """Return a name or an id as a text. Raises `TypeError` or `ValueError` that names it."""
     if isinstance(value, str):
         return value
     if isinstance(value, (int, uuid.UUID)) and not isinstance(value, bool):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError:  # https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
+            raise ValueError(f"{name} must be an int of fewer digits") from None
     raise TypeError(f"{name} must be a str, int or UUID, not {type(value).__name__}")

@@ -15,6 +15,7 @@ from .delivery.destinations import environment, is_mock
 from .narrowing import is_list
 
 _NEEDED = ("OPENAI_API_KEY", "POSTHOG_API_KEY")
+_MOST_SECONDS = 3600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,10 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "check", help="send one event to the project that the environment names"
     )
     check.add_argument(
-        "--timeout", type=float, default=10.0, help="seconds to wait for PostHog (default: 10)"
+        "--timeout", type=_seconds, default=10.0, help="seconds to wait for PostHog (default: 10)"
     )
     options = parser.parse_args(arguments)
     return _check(options.timeout) if options.command == "check" else _demo(options)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be from a fraction of a second to {_MOST_SECONDS}")
+    return seconds
+
+
+_seconds.__name__ = "number of seconds"  # as argparse names it in "invalid ... value"
 
 
 def _check(timeout: float) -> int:

@@ -52,4 +52,5 @@ def _capture_about(
     kind: Kind, trace_id: str, told: dict[str, Any], given: Mapping[str, Any]
 ) -> str:
     who = named(f"capture_{kind}", given, WhoArguments)
-    return capture(kind, {**who, **told, "trace_id": checked_text("trace_id", trace_id)})
+    trace = _words("trace_id", checked_text("trace_id", trace_id))
+    return capture(kind, {**who, **told, "trace_id": trace})

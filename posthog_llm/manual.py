@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import sampling
 from .arguments import GenerationArguments, StepArguments
-from .checks import checked, count, duration, field_of, moment, text, usd
+from .checks import checked, count, duration, field_of, moment, status, text, url, usd
 from .context import ambient, chain
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of, size_of
 from .narrowing import is_list, is_mapping
@@ -96,10 +96,12 @@ class generation:
     def __init__(self, **told: Unpack[GenerationArguments]) -> None:
         self.__dict__["_told"] = _checked("generation", told)
         self.__dict__["id"] = new_id()
-        self.__dict__["_clock"] = self.__dict__["_started_at"] = 0.0
+        self.__dict__["_clock"] = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._told.update(_checked("generation", {name: value}, whole=False))
+        told = _checked("generation", {name: value}, whole=name == "model")
+        self._told.pop(field_of(name), None)  # `None` takes back what was set before
+        self._told.update(told)
 
     def __getattr__(self, name: str) -> Any:
         if name in _KNOWN:
@@ -107,10 +109,14 @@ class generation:
         raise AttributeError(f"a generation has no {name!r}")
 
     def first_token(self) -> None:
-        """Note that the first token came now."""
+        """Note that the first token came now. Raises `RuntimeError` before the block."""
+        if self._clock is None:
+            raise RuntimeError("first_token() belongs inside of the generation's `with` block")
         self._told.setdefault("time_to_first_token", time.perf_counter() - self._clock)
 
     def __enter__(self) -> generation:
+        if self._clock is not None:
+            raise RuntimeError("this generation was entered before: make another")
         self.__dict__["_started_at"], self.__dict__["_clock"] = time.time(), time.perf_counter()
         return self
 
@@ -143,12 +149,16 @@ def _checked(what: str, told: Mapping[str, Any], *, whole: bool = True) -> dict[
 def _value(name: str, value: Any) -> Any:
     if field_of(name) in _WHO:
         return checked(name, field_of(name), value)
-    if name in _TOKENS or name == "http_status":
+    if name in _TOKENS:
         return count(name, value)
+    if name == "http_status":
+        return status(name, value)
     if name in _COSTS:
         return usd(name, value)
-    if name in _TEXTS or name == "base_url":
+    if name in _TEXTS:
         return text(name, value)
+    if name == "base_url":
+        return url(name, value)
     if name in _TIMES:
         return moment(name, value) if name == "timestamp" else duration(name, value)
     if name in ("stream", "cached_apart") and not isinstance(value, bool):

@@ -176,7 +176,7 @@ class WSGIMiddleware:
         try:
             with block:
                 body = self.app(environ, start_response)
-                return _Body(body, block)
+                return (_SizedBody if hasattr(body, "__len__") else _Body)(body, block)
         except BaseException as error:
             block.end(error)
             raise
@@ -205,3 +205,10 @@ class _Body:
                     close()
         finally:
             self._block.end()
+
+
+class _SizedBody(_Body):
+    """One whose number of pieces is known: of one piece, servers make the Content-Length."""
+
+    def __len__(self) -> int:
+        return len(self._body)

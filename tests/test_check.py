@@ -230,3 +230,10 @@ def test_fakes_are_reached_where_a_proxy_is_named(monkeypatch: pytest.MonkeyPatc
         client.embeddings.create(model="m", input="x")
         receiver.wait_for(1)
     assert os.environ["no_proxy"] == "intranet.example"
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon"])
+def test_timeouts_that_are_none(capsys: pytest.CaptureFixture[str], given: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", f"--timeout={given}"])
+    assert "argument --timeout: " in capsys.readouterr().err

@@ -155,3 +155,16 @@ def test_arguments_reach_every_turn_of_a_manager_opened_later(
     (event,) = sink.wait_for(1)
     assert event.distinct_id == "u1"
     assert event.properties["$ai_session_id"] == "when entered"
+
+
+def test_empty_ids_are_none(drive: Driver, sink: MemorySink) -> None:
+    """What `user_id or ""` gives makes nobody a person, and hides nobody around it."""
+    client = drive.ours(posthog_client=sink)
+    drive.ask(client, posthog_distinct_id="", posthog_session_id="")
+    with posthog_llm.context(distinct_id="outer", session_id="chat"):
+        drive.ask(client, posthog_distinct_id="", posthog_session_id="")
+    nobody, outer = sink.wait_for(2)
+    assert nobody.distinct_id == nobody.properties["$ai_trace_id"]
+    assert nobody.properties["$process_person_profile"] is False
+    assert "$ai_session_id" not in nobody.properties
+    assert (outer.distinct_id, outer.properties["$ai_session_id"]) == ("outer", "chat")

@@ -240,3 +240,51 @@ def test_no_such_attribute() -> None:
 def test_names_are_public() -> None:
     for name in posthog_llm.__all__:
         assert getattr(posthog_llm, name)
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("latency", HUGE), ("timestamp", HUGE), ("total_cost_usd", HUGE)),
+        *(("distinct_id", 10**5000), ("http_status", HUGE), ("http_status", 99)),
+        ("base_url", "http://[bad"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_values_that_cannot_be_are_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        capture_generation(model="m", **{name: value})
+
+
+def test_feedback_and_metrics_need_a_trace() -> None:
+    with pytest.raises(ValueError, match="trace_id must not be empty"):
+        capture_feedback("", "good")
+    with pytest.raises(ValueError, match="trace_id must not be empty"):
+        capture_metric("", "score", 1)
+
+
+def test_generation_is_one_call(here: MemorySink) -> None:
+    once = generation(model="m")
+    with pytest.raises(RuntimeError, match="inside of"):
+        once.first_token()
+    with once:
+        once.first_token()
+    with pytest.raises(RuntimeError, match="make another"), once:
+        pass
+    (event,) = here.wait_for(1)
+    assert event.uuid == once.id
+    assert 0 < event.properties["$ai_time_to_first_token"] <= event.properties["$ai_latency"]
+
+
+def test_none_takes_back_what_was_set(here: MemorySink) -> None:
+    with generation(model="m") as g:
+        g.output_tokens, g.output = 500, "first try"
+        g.output_tokens = g.output = None
+        with pytest.raises(TypeError, match="needs a model"):
+            g.model = ""
+    (event,) = here.wait_for(1)
+    assert event.properties["$ai_model"] == "m"
+    assert not {"$ai_output_tokens", "$ai_output_choices"} & event.properties.keys()

@@ -223,3 +223,14 @@ def test_wsgi(streams: bool) -> None:
     assert seen == ["t"] * (3 if streams else 1)
     assert closed == (["t"] if streams else [])
     assert current().trace_id is None
+
+
+def test_wsgi_answer_of_one_piece_has_its_length() -> None:
+    """By the number of pieces, servers know whether they can say Content-Length themselves."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        return [b"hello"]
+
+    body: Any = WSGIMiddleware(app)({}, None)
+    assert len(body) == 1
+    assert list(body) == [b"hello"]
