@@ -1,0 +1,43 @@
+"""What a destination may be, and do: objects of the user's own, subclasses, mocks, slow ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import posthog_llm
+from posthog_llm import settings
+
+from .test_delivery import start_over
+
+
+@pytest.fixture(autouse=True)
+def fresh_delivery() -> Iterator[None]:
+    start_over()
+    yield
+    settings._settings = None
+    start_over()
+
+
+def capture(destination: Any, count: int = 1, **values: Any) -> list[str]:
+    return [
+        posthog_llm.capture_generation(model="m", posthog_client=destination, **values)
+        for _ in range(count)
+    ]
+
+
+def test_spool_stays_where_it_was_configured(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    posthog_llm.configure(spool="spool")
+    monkeypatch.chdir(tmp_path / "other")
+    assert settings.settings().spool == posthog_llm.Spool(str(tmp_path / "spool"))
+    monkeypatch.setenv("POSTHOG_LLM_SPOOL", "of-environment")
+    settings._settings = None
+    place = settings.settings().spool
+    assert place is not None
+    assert place.path == os.path.join(os.getcwd(), "of-environment")
