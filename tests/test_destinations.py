@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -28,6 +29,14 @@ def capture(destination: Any, count: int = 1, **values: Any) -> list[str]:
         posthog_llm.capture_generation(model="m", posthog_client=destination, **values)
         for _ in range(count)
     ]
+
+
+@pytest.mark.parametrize("kind", [Mock, MagicMock])
+def test_mock_gets_what_every_object_gets(kind: Any) -> None:
+    destination = kind()
+    capture(destination)
+    assert posthog_llm.flush(10)
+    assert (destination.capture.call_count, destination.capture_ai.call_count) == (1, 0)
 
 
 def test_spool_stays_where_it_was_configured(tmp_path: Path, monkeypatch: Any) -> None:

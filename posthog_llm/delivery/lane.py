@@ -155,7 +155,7 @@ class Lane:
     def prepared(self, entry: Entry, event: Event) -> tuple[Any, Event | None]:
         """Return the function that takes an event, and the event in a size that it takes."""
         roomy = getattr(self.client, "capture_ai", None) if self._roomy else None
-        full = getattr(self.official, "enable_full_ai_capture", False)
+        full = getattr(self.official, "enable_full_ai_capture", False) is True
         limit = min(entry.limit or _LIMIT, _LIMIT)
         if not full and entry.fits(event, limit):
             return self.client.capture, event
