@@ -9,11 +9,13 @@ from typing import Any
 from unittest.mock import MagicMock, Mock
 
 import pytest
+from posthog import Posthog
 
 import posthog_llm
 from posthog_llm import settings
+from posthog_llm.testing import PostHogReceiver
 
-from .test_delivery import start_over
+from .test_delivery import start_over, uuids_of
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +39,35 @@ def test_mock_gets_what_every_object_gets(kind: Any) -> None:
     capture(destination)
     assert posthog_llm.flush(10)
     assert (destination.capture.call_count, destination.capture_ai.call_count) == (1, 0)
+
+
+class Silent(Posthog):
+    """Its `capture` tells nothing."""
+
+    def capture(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        super().capture(*args, **kwargs)
+
+
+class Forgetful(Posthog):
+    def capture(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        pass
+
+
+@pytest.mark.parametrize("sync_mode", [False, True], ids=["queued", "sync_mode"])
+def test_subclass_that_tells_nothing_is_believed(
+    receiver: PostHogReceiver, sync_mode: bool
+) -> None:
+    uuids = capture(Silent("phc_test", host=receiver.url, sync_mode=sync_mode), 2)
+    assert posthog_llm.flush(10)
+    assert uuids_of(receiver) == uuids
+    stats = posthog_llm.stats()
+    assert (stats.delivered, stats.dropped) == (2, {})
+
+
+def test_what_a_subclass_does_not_queue_is_counted(receiver: PostHogReceiver) -> None:
+    capture(Forgetful("phc_test", host=receiver.url))
+    assert posthog_llm.flush(10)
+    assert posthog_llm.stats().dropped == {"unconfirmed": 1}
 
 
 def test_spool_stays_where_it_was_configured(tmp_path: Path, monkeypatch: Any) -> None:

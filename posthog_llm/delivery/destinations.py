@@ -213,8 +213,12 @@ def official_client(client: Any) -> Any:
 def _official_classes(cls: Any) -> Iterator[type]:
     """Yield the classes of the official package that a client is an instance of."""
     for base in getattr(cls, "__mro__", ()):
-        if base.__module__.partition(".")[0] == "posthog":
+        if _is_official(base):
             yield base
+
+
+def _is_official(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "posthog"
 
 
 def is_queued(client: Any) -> bool:
@@ -223,6 +227,16 @@ def is_queued(client: Any) -> bool:
     if module is None or not isinstance(client, module.Client):
         return False
     return bool(client.send and not client.sync_mode and not client.disabled)
+
+
+def has_own_capture(client: Any) -> bool:
+    """Whether `capture` is the official package's, and not a subclass's of the user's."""
+    if isinstance(client, Project):  # it hands on what an official client answers
+        return True
+    if "capture" in getattr(client, "__dict__", ()):
+        return False
+    owners = (cls for cls in type(client).__mro__ if "capture" in cls.__dict__)
+    return _is_official(next(owners, object))
 
 
 def project_of(client: Any) -> Project | None:

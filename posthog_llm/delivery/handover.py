@@ -37,9 +37,10 @@ def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
 
 def _queued(lane: Lane, entry: Entry, answer: Any) -> Receipt | None:
     """Read the official client's answer: the uuid it sends, or `None` when it took nothing."""
-    if answer is None:
+    if answer is None and lane.declines:
         return Receipt(BlockingIOError() if lane.is_full() else LookupError("declined"))
-    entry.sent_as = answer
+    # A subclass may return anything; what it did not queue stays unconfirmed.
+    entry.sent_as = answer if isinstance(answer, str) else entry.uuid
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..event import Event
-from .destinations import is_queued, official_client
+from .destinations import has_own_capture, is_queued, official_client
 from .receipts import Receipt
 from .trimming import fitted, weigh
 
@@ -84,7 +84,7 @@ class Lane:
         self.official = official_client(client)
         self.is_queued = is_queued(self.official)
         """Whether the destination sends in the background, and sends receipts."""
-        self.declines = hasattr(self.official, "api_key")
+        self.declines = has_own_capture(self.official)
         """Whether `None` from `capture` says that an event was not taken."""
         self.waiting: deque[Entry] = deque()
         self.sent: dict[str, Entry] = {}
