@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_what_a_subclass_does_not_queue_is_counted(receiver: PostHogReceiver) ->
     capture(Forgetful("phc_test", host=receiver.url))
     assert posthog_llm.flush(10)
     assert posthog_llm.stats().dropped == {"unconfirmed": 1}
+
+
+@pytest.mark.faulty
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, GeneratorExit, SystemExit])
+def test_whatever_a_sink_raises_fails_its_event_once(raised: type[BaseException]) -> None:
+    seen: list[str] = []
+
+    class Sink:
+        def capture(self, event: str, uuid: str) -> None:
+            seen.append(uuid)
+            raise raised
+
+    uuids = capture(Sink(), 2)
+    assert posthog_llm.flush(10)
+    assert seen == uuids
+    assert posthog_llm.stats().dropped == {"capture_failed": 2}
 
 
 def test_spool_stays_where_it_was_configured(tmp_path: Path, monkeypatch: Any) -> None:

@@ -29,7 +29,9 @@ def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
             return Receipt(LookupError("too_large"))
         entry.trimmed = entry.bared or smaller is not event
         answer = capture(**_arguments(capture, smaller))
-    except (Exception, SystemExit) as error:  # `sys.exit` in a sink must not end the thread
+    except KeyboardInterrupt:  # the user's own, where the main thread delivers
+        raise
+    except BaseException as error:  # `sys.exit` or a cancellation: the sink may have kept the event
         report("capture", error)
         return Receipt(LookupError("capture_failed"))
     return _queued(lane, entry, answer) if lane.is_queued else _taken(lane, entry, answer)
