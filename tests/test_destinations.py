@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,34 @@ def test_what_a_subclass_does_not_queue_is_counted(receiver: PostHogReceiver) ->
     capture(Forgetful("phc_test", host=receiver.url))
     assert posthog_llm.flush(10)
     assert posthog_llm.stats().dropped == {"unconfirmed": 1}
+
+
+@pytest.mark.parametrize("arguments", [(), (1.0,), "keyword"])
+def test_flush_of_the_client_takes_its_time_once(receiver: PostHogReceiver, arguments: Any) -> None:
+    given: list[float] = []
+
+    class Noting(Posthog):
+        def _flush_lanes(self, timeout_seconds: float) -> None:
+            given.append(timeout_seconds)
+
+    if not hasattr(Posthog, "_flush_lanes"):
+        pytest.skip("the flush of this posthog client has no limit")
+    free = threading.Event()
+    destination = Noting("phc_test", host=receiver.url)
+
+    def slow(event: dict[str, Any]) -> dict[str, Any]:
+        free.wait(0.5)
+        return event
+
+    posthog_llm.configure(before_capture=slow)
+    capture(destination)
+    if arguments == "keyword":
+        destination.flush(timeout_seconds=1.0)
+    else:
+        destination.flush(*arguments)
+    most = 10.0 if arguments == () else 1.0
+    assert given
+    assert given[0] <= most - 0.3
 
 
 @pytest.mark.faulty

@@ -7,9 +7,9 @@ from typing import Any
 from ..event import Event
 from ..faults import report
 from . import receipts
-from .destinations import parameters
 from .lane import Entry, Lane
 from .receipts import Receipt
+from .timeout import parameters
 
 _PATIENCE = 5
 """Attempts for an object that takes no event and does not say why."""
