@@ -68,7 +68,7 @@ def settings() -> Settings:
     global _settings
     if _settings is None:
         path = os.environ.get("POSTHOG_LLM_SPOOL")
-        _settings = Settings(spool=Spool(path) if path else None)
+        _settings = Settings(spool=Spool(_absolute(path)) if path else None)
     return _settings
 
 
@@ -163,6 +163,14 @@ def _hosts(given: Any) -> frozenset[str]:
     return frozenset(host.lower() for host in given)
 
 
+def _absolute(path: str) -> str:
+    """Return where a path leads now: the program may change its directory later."""
+    try:
+        return os.path.abspath(path)
+    except OSError:  # the working directory is gone
+        return path
+
+
 def _spool(given: Any) -> Spool | None:
     if given is None:
         return None
@@ -170,7 +178,8 @@ def _spool(given: Any) -> Spool | None:
         given = Spool(os.fspath(given))
     if not isinstance(given, Spool):
         raise TypeError(f"spool must be a path, a Spool or None, not {type(given).__name__}")
-    os.makedirs(given.path, mode=0o700, exist_ok=True)
-    if not os.access(given.path, os.W_OK | os.X_OK):
-        raise PermissionError(f"spool: {given.path} is not writable")
-    return given
+    place = replace(given, path=_absolute(given.path))
+    os.makedirs(place.path, mode=0o700, exist_ok=True)
+    if not os.access(place.path, os.W_OK | os.X_OK):
+        raise PermissionError(f"spool: {place.path} is not writable")
+    return place

@@ -18,6 +18,7 @@ from ..faults import guarded
 from ..imports import imported
 from .official import forget_exit, package, queued_client, sync_client
 from .project import DEFAULT_HOST, Project
+from .timeout import Timeout, parameters
 
 log = logging.getLogger("posthog_llm")
 _YES = frozenset({"1", "true", "yes", "on"})
@@ -157,7 +158,9 @@ class Destinations:
     def _first_deliver(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         if not self._is_filled(client):
             return wrapped(*args, **kwargs)
-        self._deliver(self._stand_in(client), _timeout(args, kwargs))
+        given = Timeout(wrapped, args, kwargs)
+        self._deliver(self._stand_in(client), given.seconds)
+        args, kwargs = given.left()
         with passing():
             return wrapped(*args, **kwargs)
 
@@ -167,8 +170,10 @@ class Destinations:
         # The client's loop must go on meanwhile: it is what takes our events in.
         import asyncio
 
-        deliver = functools.partial(self._deliver, self._stand_in(client), _timeout(args, kwargs))
+        given = Timeout(wrapped, args, kwargs)
+        deliver = functools.partial(self._deliver, self._stand_in(client), given.seconds)
         await asyncio.get_running_loop().run_in_executor(None, deliver)
+        args, kwargs = given.left()
         with passing():
             return await wrapped(*args, **kwargs)
 
@@ -213,8 +218,12 @@ def official_client(client: Any) -> Any:
 def _official_classes(cls: Any) -> Iterator[type]:
     """Yield the classes of the official package that a client is an instance of."""
     for base in getattr(cls, "__mro__", ()):
-        if base.__module__.partition(".")[0] == "posthog":
+        if _is_official(base):
             yield base
+
+
+def _is_official(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "posthog"
 
 
 def is_queued(client: Any) -> bool:
@@ -223,6 +232,16 @@ def is_queued(client: Any) -> bool:
     if module is None or not isinstance(client, module.Client):
         return False
     return bool(client.send and not client.sync_mode and not client.disabled)
+
+
+def has_own_capture(client: Any) -> bool:
+    """Whether `capture` is the official package's, and not a subclass's of the user's."""
+    if isinstance(client, Project):  # it hands on what an official client answers
+        return True
+    if "capture" in getattr(client, "__dict__", ()):
+        return False
+    owners = (cls for cls in type(client).__mro__ if "capture" in cls.__dict__)
+    return _is_official(next(owners, object))
 
 
 def project_of(client: Any) -> Project | None:
@@ -247,18 +266,6 @@ def is_private(client: Any) -> bool:
     return any(isinstance(setting, (bool, int, str)) and bool(setting) for setting in settings)
 
 
-@functools.lru_cache(maxsize=256)
-def parameters(function: Any) -> frozenset[str] | None:
-    """Return the names that a function takes; `None` where it takes any."""
-    try:
-        found = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
-        return None
-    return frozenset(parameter.name for parameter in found)
-
-
 def _like(client: Any) -> Any:
     """Make a client with the settings of another, that sends on the thread that captures."""
     names = ("before_send", "super_properties", "disable_geoip", "privacy_mode", "gzip", "timeout")
@@ -273,11 +280,6 @@ def _set_up_module(module: Any) -> None:
     except RuntimeError:
         module.sync_mode = True
         module.setup()
-
-
-def _timeout(args: Any, kwargs: Any) -> float | None:
-    given = kwargs.get("timeout_seconds", args[0] if args else 10.0)
-    return given if isinstance(given, (int, float)) else None
 
 
 def environment() -> Project:

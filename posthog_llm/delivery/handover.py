@@ -7,9 +7,9 @@ from typing import Any
 from ..event import Event
 from ..faults import report
 from . import receipts
-from .destinations import parameters
 from .lane import Entry, Lane
 from .receipts import Receipt
+from .timeout import parameters
 
 _PATIENCE = 5
 """Attempts for an object that takes no event and does not say why."""
@@ -29,7 +29,9 @@ def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
             return Receipt(LookupError("too_large"))
         entry.trimmed = entry.bared or smaller is not event
         answer = capture(**_arguments(capture, smaller))
-    except (Exception, SystemExit) as error:  # `sys.exit` in a sink must not end the thread
+    except KeyboardInterrupt:  # the user's own, where the main thread delivers
+        raise
+    except BaseException as error:  # `sys.exit` or a cancellation: the sink may have kept the event
         report("capture", error)
         return Receipt(LookupError("capture_failed"))
     return _queued(lane, entry, answer) if lane.is_queued else _taken(lane, entry, answer)
@@ -37,9 +39,10 @@ def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
 
 def _queued(lane: Lane, entry: Entry, answer: Any) -> Receipt | None:
     """Read the official client's answer: the uuid it sends, or `None` when it took nothing."""
-    if answer is None:
+    if answer is None and lane.declines:
         return Receipt(BlockingIOError() if lane.is_full() else LookupError("declined"))
-    entry.sent_as = answer
+    # A subclass may return anything; what it did not queue stays unconfirmed.
+    entry.sent_as = answer if isinstance(answer, str) else entry.uuid
     return None
 
 

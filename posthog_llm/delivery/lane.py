@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..event import Event
-from .destinations import is_queued, official_client
+from .destinations import has_own_capture, is_queued, official_client
 from .receipts import Receipt
 from .trimming import fitted, weigh
 
@@ -84,7 +84,7 @@ class Lane:
         self.official = official_client(client)
         self.is_queued = is_queued(self.official)
         """Whether the destination sends in the background, and sends receipts."""
-        self.declines = hasattr(self.official, "api_key")
+        self.declines = has_own_capture(self.official)
         """Whether `None` from `capture` says that an event was not taken."""
         self.waiting: deque[Entry] = deque()
         self.sent: dict[str, Entry] = {}
@@ -155,7 +155,7 @@ class Lane:
     def prepared(self, entry: Entry, event: Event) -> tuple[Any, Event | None]:
         """Return the function that takes an event, and the event in a size that it takes."""
         roomy = getattr(self.client, "capture_ai", None) if self._roomy else None
-        full = getattr(self.official, "enable_full_ai_capture", False)
+        full = getattr(self.official, "enable_full_ai_capture", False) is True
         limit = min(entry.limit or _LIMIT, _LIMIT)
         if not full and entry.fits(event, limit):
             return self.client.capture, event
