@@ -15,6 +15,7 @@ from .arguments import GenerationArguments, StepArguments
 from .checks import checked, count, duration, field_of, moment, text, usd
 from .context import ambient, chain
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of, size_of
+from .faults import is_the_programs
 from .narrowing import is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
@@ -169,6 +170,8 @@ def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> st
     try:
         _put(kind, dict(told), event_id)
     except Exception as error:
+        if is_the_programs(error):
+            raise
         outbox.failed("manual", error, event_id)
     return event_id
 
