@@ -180,7 +180,8 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
     here = chain.get()
     context, root = here.values, here.root
-    sample = sampling.draw(root, own, context)
+    draw = sampling.draw_about if kind in ("feedback", "metric") else sampling.draw
+    sample = draw(root, own, context)
     if sample is None:
         return
     scope = Scope(own, context, ambient(), default=settings().posthog_client)
