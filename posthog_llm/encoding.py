@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from .faults import is_the_programs
 from .imports import imported
 
 _ZSTD = ("compression.zstd", "backports.zstd", "zstandard")
@@ -222,7 +223,9 @@ def transcoder(response: Any, encoding: str, inner: Codec) -> Transcoder | None:
         # this one must keep the decoder that it makes for its reader.
         kind: Any = type(response)  # pyright: ignore[reportUnknownVariableType]
         reader = kind._get_content_decoder(SimpleNamespace(headers=response.headers))
-    except Exception:  # it cannot be read, and the HTTP client tells the reader so
+    except Exception as error:  # it cannot be read, and the HTTP client tells the reader so
+        if is_the_programs(error):
+            raise
         return None
     return Transcoder(reader, inner, [w for w in writers if w]) if all(writers) else None
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from .faults import is_the_programs
+
 _HEAD, _TAIL = 4 << 10, 8 << 10
 """Bytes of an answer's beginning and end that name the model and the tokens."""
 _WEIGHT = 2048
@@ -288,5 +290,7 @@ def text_of(error: BaseException) -> str | None:
     """Return what an exception says; `None` where its own code fails at that."""
     try:
         return str(error)[:_LONGEST]
-    except Exception:  # it is the user's class, on the user's thread
+    except Exception as failed:  # it is the user's class, on the user's thread
+        if is_the_programs(failed):
+            raise
         return None

@@ -1,22 +1,28 @@
 """The one guard around our own code: a fault in telemetry never reaches the user's call.
 
-A fault is counted, and logged once a kind. In our own tests any count is a failure.
+What the program raises amid our lines, a time limit, is none: see `is_the_programs`. A fault is
+counted, and logged once a kind. In our own tests any count is a failure.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import signal
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from types import CodeType, FrameType, FunctionType, MethodType
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SIGNALS = signal.valid_signals()
+_OURS = sys.stdlib_module_names | {"posthog_llm", "posthog", "wrapt"}
+"""Packages whose code we are, or call by ourselves."""
 log = logging.getLogger("posthog_llm")
 counts: Counter[str] = Counter()
 """How often each kind of fault happened in this process, by `where:ExceptionClass`."""
@@ -35,11 +41,61 @@ def report(where: str, error: BaseException) -> None:
         log.debug("posthog_llm: %s", where, exc_info=error)
 
 
-def is_from_signal(error: BaseException) -> bool:
-    """Whether a signal's handler raised this amid our lines: a time limit of the program's own."""
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in _SIGNALS}
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code in handlers for frame, _ in frames)
+def is_the_programs(error: BaseException) -> bool:
+    """Whether the program itself raised this amid our lines: a time limit of its own.
+
+    Either a signal's handler did (see `_is_handlers`), or another thread, by
+    `PyThreadState_SetAsyncExc`: that makes an instance without arguments of a class of the
+    program's, and no line of anybody else's code is on its way.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if _is_handlers(frames):
+        return True
+    is_bare = not error.args and _room(type(error).__module__) not in _OURS
+    return is_bare and all(_room(frame.f_globals.get("__name__")) in _OURS for frame in frames)
+
+
+def _is_handlers(frames: list[FrameType]) -> bool:
+    """Whether one of these frames, the outermost first, is a signal handler's.
+
+    Python calls a handler with the frame that it interrupts, whatever kind of object it is and
+    whether it still is the handler; one that has let go of that argument is known by its code.
+    """
+    codes = {_code(signal.getsignal(number)) for number in _SIGNALS} - {None}
+    above: list[FrameType] = []
+    for frame in frames:
+        if frame.f_code in codes or any(_holds(value, above) for value in _arguments(frame)):
+            return True
+        above.append(frame)
+    return False
+
+
+def _arguments(frame: FrameType) -> list[Any]:
+    """Return the arguments of a frame that is not ours; our own call no handler."""
+    if _room(frame.f_globals.get("__name__")) == "posthog_llm":
+        return []
+    code, found = frame.f_code, frame.f_locals
+    count = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS) + code.co_kwonlyargcount
+    return [found[name] for name in code.co_varnames[:count] if name in found]
+
+
+def _holds(value: Any, frames: list[FrameType]) -> bool:
+    values: Any = value if type(value) is tuple else (value,)
+    return any(item is frame for item in values for frame in frames)
+
+
+def _code(handler: Any) -> CodeType | None:
+    while isinstance(handler, functools.partial):
+        handler = handler.func  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if isinstance(handler, MethodType):
+        handler = handler.__func__
+    if callable(handler) and not isinstance(handler, FunctionType):
+        handler = type(handler).__call__  # pyright: ignore[reportUnknownVariableType]
+    return handler.__code__ if isinstance(handler, FunctionType) else None
+
+
+def _room(module: object) -> str:
+    return str(module).partition(".")[0]
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
@@ -57,7 +113,7 @@ def contained(
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            if is_from_signal(error):
+            if is_the_programs(error):
                 raise
             failed(function.__qualname__, error)
             return None

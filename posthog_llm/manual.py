@@ -15,6 +15,7 @@ from .arguments import GenerationArguments, StepArguments
 from .checks import checked, count, duration, field_of, moment, status, text, url, usd
 from .context import ambient, chain
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of, size_of
+from .faults import is_the_programs
 from .narrowing import is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
@@ -179,6 +180,8 @@ def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> st
     try:
         _put(kind, dict(told), event_id)
     except Exception as error:
+        if is_the_programs(error):
+            raise
         outbox.failed("manual", error, event_id)
     return event_id
 
@@ -187,7 +190,8 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
     here = chain.get()
     context, root = here.values, here.root
-    sample = sampling.draw(root, own, context)
+    draw = sampling.draw_about if kind in ("feedback", "metric") else sampling.draw
+    sample = draw(root, own, context)
     if sample is None:
         return
     scope = Scope(own, context, ambient(), default=settings().posthog_client)

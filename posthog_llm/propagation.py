@@ -62,7 +62,7 @@ def headers() -> dict[str, str]:
     }
     sent = {name: told for name, value in found.items() if (told := _told(value))}
     if link.root is not None:
-        sent[_SAMPLING] = f"{link.root.number:.9f}"
+        sent[_SAMPLING] = f"{link.root.draw.number:.9f}"
     if around.otel:
         sent[_W3C] = "00-{}-{}-01".format(*around.otel)
     elif here.trace_id:

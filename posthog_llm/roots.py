@@ -9,13 +9,15 @@ import contextlib
 import hashlib
 import os
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
 _MOST = 1_000
 """Steps of a trace that wait for a destination; more of them, and the default is theirs."""
 _MOST_BYTES = 8 << 20
+_MOST_DRAWS = 10_000
+"""Traces whose draw is remembered, the last ones."""
 _STEPS = 1_000_000_000
 """Numbers that may be drawn: as many as nine decimals, which a header carries exactly."""
 
@@ -27,6 +29,39 @@ def number_of(identity: str) -> float:
     """
     digest = hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=7).digest()
     return ((int.from_bytes(digest, "big") * _STEPS) >> 56) / _STEPS
+
+
+class Draw:
+    """What sampling decided for one trace: the number that was drawn, and the rate of then."""
+
+    __slots__ = ("_identity", "_number", "rate")
+
+    def __init__(self, identity: str, number: float | None) -> None:
+        self._identity, self._number = identity, number
+        self.rate: float | None = None
+        """The rate that holds for the trace to its end; `None` before its first step or call."""
+
+    @property
+    def number(self) -> float:
+        """Number in [0, 1) by which sampling keeps the trace, or not."""
+        if self._number is None:
+            self._number = number_of(self._identity)
+        return self._number
+
+
+_draws: OrderedDict[str, Draw] = OrderedDict()
+
+
+def remember(root: Root) -> None:
+    """Remember what was drawn for a trace: feedback names it when it is over."""
+    _draws[root.trace_id] = root.draw
+    if len(_draws) > _MOST_DRAWS:
+        _draws.popitem(last=False)
+
+
+def remembered(trace_id: str | None) -> Draw | None:
+    """Return what was drawn for a trace that began here; `None`: nobody knows."""
+    return None if trace_id is None else _draws.get(trace_id)
 
 
 class Waiting:
@@ -101,16 +136,9 @@ class Root:
         self.client: Any = None
         """Where they go; `None`: the default."""
         self.ref: weakref.ref[Root] | None = None
-        self._identity, self._number = session_id or trace_id, number
+        self.draw = Draw(session_id or trace_id, number)
         self._outer = None if outer is None or outer.has_ended else outer
         self._bytes = 0
-
-    @property
-    def number(self) -> float:
-        """Number in [0, 1) by which sampling keeps the trace, or not."""
-        if self._number is None:
-            self._number = number_of(self._identity)
-        return self._number
 
     def found(self, client: Any) -> None:
         """Note where an observed call inside goes; the first one decides."""

@@ -6,11 +6,12 @@ One decision a trace, by the number that was drawn where it began: see `roots.Ro
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .exchange import Arguments, Exchange, Outcome
 from .record import Record
-from .roots import Root, number_of
+from .roots import Draw, Root, number_of, remember, remembered
 from .settings import settings
 
 
@@ -46,28 +47,48 @@ def draw(root: Root | None, *by_precedence: Arguments, later: bool = False) -> S
     `later`: only the worker can know which session or trace it is. A background response is
     captured by a later call, so it is decided by its own id where nothing else is known.
     """
-    for arguments in by_precedence:
-        if arguments.capture is not None:
-            if not arguments.capture:
-                return None
-            break
-    rate = settings().sample_rate
+    if not _is_wanted(by_precedence):
+        return None
+    drawn = _drawn(root, by_precedence[0])
+    rate = settings().sample_rate if drawn is None or drawn.rate is None else drawn.rate
+    if drawn is not None:
+        drawn.rate = rate
     if rate >= 1:
         return _ALL
-    drawn = _drawn(root, by_precedence[0])
+    number = None if drawn is None else drawn.number
     if later:
-        return Sample(rate, deferred=True, drawn=drawn)
-    kept = is_kept(rate, identity_of(*by_precedence)) if drawn is None else drawn < rate
+        return Sample(rate, deferred=True, drawn=number)
+    kept = is_kept(rate, identity_of(*by_precedence)) if number is None else number < rate
     if kept:
         return Sample(rate)
     return Sample(rate, only_errors=True) if settings().keep_errors else None
 
 
-def _drawn(root: Root | None, call: Arguments) -> float | None:
-    """Return the number of the trace around a call; `None`: it is in none, or names another."""
+def draw_about(root: Root | None, *by_precedence: Arguments) -> Sample | None:
+    """Decide about what is said of a trace: as of the trace.
+
+    One that began elsewhere, or long ago, is decided by its session, where that is named; what
+    is said of any other is kept, since nobody can know.
+    """
+    is_known = _drawn(root, by_precedence[0]) or any(said.session_id for said in by_precedence)
+    if is_known or not _is_wanted(by_precedence):
+        return draw(root, *by_precedence)
+    return _ALL
+
+
+def _is_wanted(by_precedence: Iterable[Arguments]) -> bool:
+    """Whether the first that says anything of `capture` does not say no."""
+    said = (arguments.capture for arguments in by_precedence if arguments.capture is not None)
+    return next(said, True)
+
+
+def _drawn(root: Root | None, call: Arguments) -> Draw | None:
+    """Return what was drawn for the trace of a call; `None`: it is in none, or in another's."""
     if root is None or (call.trace_id is not None and call.trace_id != root.trace_id):
-        return None
-    return root.number
+        return remembered(call.trace_id)
+    if settings().sample_rate < 1 and root.draw.rate is None:
+        remember(root)
+    return root.draw
 
 
 def identity_of(*by_precedence: Arguments) -> str | None:

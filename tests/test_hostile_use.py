@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
+import ctypes
 import dis
+import functools
+import signal
 import sys
 import threading
 from typing import Any
@@ -220,3 +224,128 @@ def test_usage_that_is_null_is_taken_out_where_it_stands_first() -> None:
 def test_replies_of_the_scripted_provider_can_wait_and_break() -> None:
     assert (Reply.stream([], delay=2, cut=True).delay, Reply.json({}, delay=2).delay) == (2, 2)
     assert Reply.stream([], cut=True).cut
+
+
+# -- what the program raises amid our lines is its own ---------------------------------------
+
+
+class TooLong(Exception):
+    pass
+
+
+def _too_long(*_: Any) -> None:
+    raise TooLong
+
+
+def _restoring(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise TooLong
+
+
+class _Handler:
+    def __call__(self, number: int, frame: Any) -> None:
+        del frame
+        raise TooLong
+
+    def method(self, number: int, frame: Any) -> None:
+        del frame
+        raise TooLong
+
+
+def _block() -> None:
+    with posthog_llm.generation(model="m"):
+        pass
+
+
+def _step() -> None:
+    with posthog_llm.span("s"):
+        pass
+
+
+def _call() -> None:
+    posthog_llm.capture_generation(model="m")
+
+
+HANDLERS: dict[str, Any] = {
+    "function": _too_long,
+    "partial": functools.partial(_too_long, 1),
+    "object": _Handler(),
+    "partial object": functools.partial(_Handler()),
+    "method": _Handler().method,
+    "restoring": _restoring,
+}
+
+
+@pytest.mark.parametrize("handler", HANDLERS.values(), ids=HANDLERS)
+@pytest.mark.parametrize("use", [_block, _step, _call])
+def test_a_storm_of_alarms_reaches_the_program(sink: MemorySink, handler: Any, use: Any) -> None:
+    seen = contextvars.copy_context().run(_storm, sink, handler, use)
+    assert seen == 150
+
+
+def _storm(sink: MemorySink, handler: Any, use: Any) -> int:
+    """Return how many of 150 time limits reached the program."""
+    seen, before = 0, signal.getsignal(signal.SIGALRM)
+    with posthog_llm.context(posthog_client=sink):
+        use()
+        try:
+            for number in range(150):
+                signal.signal(signal.SIGALRM, handler)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + number % 20 * 0.00002)
+                    while signal.getitimer(signal.ITIMER_REAL)[0]:
+                        use()
+                    use()
+                except TooLong:
+                    seen += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    return seen
+
+
+def test_what_another_thread_sets_reaches_the_program() -> None:
+    """At each line of ours that a step and a capture by hand go through."""
+    at = 0
+    while _stopped(at):
+        at += 1
+    assert at > 60
+
+
+def _stopped(at: int) -> bool:
+    """Set an exception at the n-th line of ours, as another thread would; False: there is none.
+
+    Fails where it does not arrive.
+    """
+    lines, is_set = iter(range(at)), False
+
+    def look(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal is_set
+        if event == "line" and not is_set and next(lines, None) is None:
+            is_set = True
+            here = ctypes.c_ulong(threading.get_ident())
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(here, ctypes.py_object(TooLong))
+        return look if "posthog_llm" in frame.f_code.co_filename else None
+
+    arrived = False
+    try:
+        sys.settrace(look)
+        with posthog_llm.context(privacy_mode=True):
+            _step()
+            _block()
+    except TooLong:
+        arrived = True
+    finally:
+        sys.settrace(None)
+    assert arrived == is_set, at
+    return is_set
+
+
+def test_what_the_programs_objects_raise_is_not_its_time_limit(sink: MemorySink) -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise TooLong
+
+    posthog_llm.capture_generation(model="m", error=Odd(), posthog_client=sink)
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_error"] == {"type": "Odd"}

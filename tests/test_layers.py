@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "posthog_llm"
 ROOMS = [
-    {"arguments", "chain", "imports", "narrowing", "roots"},
-    {"exchange", "faults", "checks", "encoding", "media", "running"},
+    {"arguments", "chain", "faults", "imports", "narrowing", "roots"},
+    {"exchange", "checks", "encoding", "media", "running"},
     {"record", "settings"},
     {"context", "privacy", "providers", "sampling"},
     {"identity"},

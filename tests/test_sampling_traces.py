@@ -233,3 +233,63 @@ def test_what_a_request_tells_litellm(
     assert 0 < len(found) < 20
     if not around:
         assert set(found) == {f"chat-{n}" for n in range(20) if number_of(f"chat-{n}") < 0.5}
+
+
+# -- what is said of a trace, and a rate that changes ----------------------------------------
+
+
+@pytest.mark.parametrize("session", [True, False])
+def test_feedback_after_the_block_is_kept_with_its_trace(sink: MemorySink, session: bool) -> None:
+    configure(sample_rate=0.5)
+    with context(posthog_client=sink):
+        for number in range(200):
+            with trace("t", session_id=f"chat-{number}" if session else None) as t:
+                pass
+            posthog_llm.capture_feedback(t.trace_id, "Just what I needed")
+            posthog_llm.capture_metric(t.trace_id, "helpfulness", 1)
+    found = pieces(sink)
+    assert set(found.values()) == {3}
+    assert within_bounds(len(found), 200, 0.5)
+
+
+def test_feedback_on_a_trace_that_nobody_here_knows(sink: MemorySink) -> None:
+    """Its session decides, as it did elsewhere; without one it is kept."""
+    configure(sample_rate=0.5)
+    with context(posthog_client=sink):
+        for number in range(40):
+            named = {"session_id": f"chat-{number}"}
+            posthog_llm.capture_feedback(f"named {number}", "Good", **named)  # type: ignore[arg-type]
+            posthog_llm.capture_feedback(f"unknown {number}", "Good")
+        with context(capture=False):
+            posthog_llm.capture_feedback("unwanted", "Good")
+    kept = {f"named {n}" for n in range(40) if number_of(f"chat-{n}") < 0.5}
+    assert set(pieces(sink)) == kept | {f"unknown {n}" for n in range(40)}
+
+
+def test_a_bounded_number_of_draws_is_remembered(sink: MemorySink) -> None:
+    configure(sample_rate=0)
+    with context(posthog_client=sink):
+        for number in range(10_100):
+            with trace("t", trace_id=f"of many {number}"):
+                pass
+        for number in (0, 99, 100, 10_099):
+            posthog_llm.capture_feedback(f"of many {number}", "Good")
+    assert set(pieces(sink)) == {"of many 0", "of many 99"}
+
+
+@pytest.mark.parametrize(("first", "then", "kept"), [(1, 0, 3), (0, 1, 0)])
+def test_a_rate_that_changes_inside_a_trace(
+    sink: MemorySink, first: float, then: float, kept: int
+) -> None:
+    """The trace is whole nevertheless; the next one has the new rate."""
+    configure(sample_rate=first)
+    with context(posthog_client=sink):
+        with trace("t", trace_id="T"):
+            with span("before"):
+                pass
+            configure(sample_rate=then)
+            with span("after"):
+                pass
+        with trace("next", trace_id="N"):
+            pass
+    assert pieces(sink) == Counter({name: n for name, n in (("T", kept), ("N", then)) if n})

@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from ..delivery import pending
-from ..faults import guarded, report
+from ..faults import guarded, is_the_programs, report
 
 _running: set[Future[Any]] = set()
 """What LiteLLM's own threads have still to do."""
@@ -31,6 +31,8 @@ def as_logged(call: Any, kwargs: Mapping[str, Any], response: Any) -> tuple[Mapp
     try:
         details = contextvars.copy_context().run(_complete, call, kwargs, response)
     except Exception as error:  # names of LiteLLM's that another version may not have
+        if is_the_programs(error):
+            raise
         report("as_logged", error)
         return kwargs, response
     return details, details.get("complete_streaming_response") or response

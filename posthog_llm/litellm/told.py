@@ -13,6 +13,7 @@ from typing import Any
 
 from ..context import NOTHING
 from ..exchange import Arguments, Upload
+from ..faults import is_the_programs
 from ..narrowing import is_mapping, mapping
 from ..observe.call import uploads
 from ..observe.outer import HEADER
@@ -136,7 +137,9 @@ def _is_private(kwargs: Mapping[str, Any]) -> bool:
         from litellm.litellm_core_utils.redact_messages import should_redact_message_logging
 
         return bool(should_redact_message_logging(dict(kwargs)))
-    except Exception:  # whatever changed there, content that may be meant to stay stays
+    except Exception as error:  # whatever changed there, content that may be meant to stay stays
+        if is_the_programs(error):
+            raise
         return True
 
 

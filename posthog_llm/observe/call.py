@@ -8,7 +8,7 @@ from time import perf_counter, time
 from typing import Any
 
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
-from ..faults import guarded, is_from_signal
+from ..faults import guarded, is_the_programs
 from ..media import without_blobs
 from ..narrowing import is_mapping
 from . import stream_usage
@@ -122,7 +122,7 @@ class Call:
         try:
             outbox.put(exchange)
         except Exception as error:
-            if is_from_signal(error):
+            if is_the_programs(error):
                 raise
             outbox.failed("end", error, exchange.id)
 
@@ -226,6 +226,8 @@ def _size(content: Any) -> int | None:
         position = content.tell()
         size: int = content.seek(0, 2)
         content.seek(position)
-    except Exception:  # an unseekable file has no known size; that is an answer, not a fault
+    except Exception as error:  # an unseekable file has no known size: an answer, not a fault
+        if is_the_programs(error):
+            raise
         return None
     return size

@@ -16,7 +16,7 @@ import json
 import re
 from typing import Any
 
-from ..faults import report
+from ..faults import is_the_programs, report
 from ..narrowing import is_dict, is_list
 
 _KEY = b'"usage"'
@@ -81,6 +81,8 @@ class UsageFilter:
         try:
             return self._carefully(data)
         except Exception as error:  # a fault of ours: the caller gets all that came
+            if is_the_programs(error):
+                raise
             report("UsageFilter.feed", error)
             return self._taken() + data
 
@@ -119,6 +121,8 @@ class UsageFilter:
         try:
             return without_usage(rest)
         except Exception as error:
+            if is_the_programs(error):
+                raise
             report("UsageFilter.flush", error)
             return rest
 
