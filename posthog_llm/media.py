@@ -12,6 +12,15 @@ from typing import Any
 _STEP = 2048
 _URI = re.compile(r"data:([\w.+/-]*)(?:;[\w.+=/-]+)*;base64,", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=\r\n-]+", re.ASCII)
+_TYPE = re.compile(
+    r"(?:(?:audio|image|video)(?:/|$))?(?:x-)?"
+    r"(?:png|jpe?g|webp|gif|bmp|tiff?|heic|heif|avif|svg\+xml|wave?|mp[34]|mpeg|mpga|m4a|ogg|oga"
+    r"|opus|flac|aac|webm|pcm|pcm16|l16|g711_[au]law|quicktime|mov|3gpp|matroska|msvideo)?"
+    r"|(?:application/)?(?:pdf|json|zip|xml|gzip|tar|rtf|octet-stream|msword|vnd\.ms-[a-z]{4,10}"
+    r"|vnd\.openxmlformats-officedocument\.[a-z]{4,20}ml\.(?:document|sheet|presentation))"
+    r"|(?:text/)?(?:plain|html|csv|markdown|css|xml|javascript)"
+)
+"""Media types that are known, whole or in a word. Anything else may be somebody's text."""
 _SAMPLE = 512
 _SURE = frozenset({"b64_json", "file_data", "partial_image_b64", "encrypted_content"})
 _FORMATS = ("media_type", "mime_type", "mimeType", "format")
@@ -44,8 +53,10 @@ def without_blobs(body: bytes) -> bytes:
 def _blob(head: str, length: int) -> str | None:
     """Describe a string by its first characters, or return `None` when it is no base64."""
     uri = _URI.match(head)
-    if uri:
-        return description(uri.group(1), length - uri.end())
+    if uri and (_BASE64.fullmatch(head, uri.end()) or uri.end() == length):
+        known = known_type(uri.group(1))
+        # Of an unknown type it must be base64 by its look, or long: it may be a text.
+        return description(known, length - uri.end()) if known or length >= _STEP else None
     if length < _STEP or not _BASE64.fullmatch(head) or len(set(head)) < 24:
         return None
     mixed = any(map(str.isdigit, head)) and any(map(str.isupper, head))
@@ -53,7 +64,10 @@ def _blob(head: str, length: int) -> str | None:
 
 
 def description(media_type: str, base64_length: int) -> str:
-    """Return what stands for a base64 text of that many characters, padding left out."""
+    """Return what stands for a base64 text of that many characters, padding left out.
+
+    `media_type` is one that is known, or empty.
+    """
     return f"[{media_type or 'binary'}, {base64_length * 3 // 4} bytes]"
 
 
@@ -64,16 +78,26 @@ def described(text: str) -> str:
     return _blob(text[:_SAMPLE], len(text.rstrip("="))) or text
 
 
+def known_type(said: Any) -> str:
+    """Return a media type, or the word for one, as it was said; empty where it is not known.
+
+    It stands in descriptions, which pass by the redactor.
+    """
+    return said if isinstance(said, str) and _TYPE.fullmatch(said) else ""
+
+
 def described_field(owner: Mapping[str, Any], key: str, text: str) -> str:
-    """Like `described`, for a value whose place says that it is base64, however short."""
+    """Like `described`, for a field of the protocol whose place says base64, however short."""
     if key in _SURE or (key == "data" and any(name in owner for name in _FORMATS)):
-        known = next((owner[name] for name in _FORMATS if isinstance(owner.get(name), str)), "")
+        known = next((kind for name in _FORMATS if (kind := known_type(owner.get(name)))), "")
     elif key == "result" and owner.get("type") == "image_generation_call":
-        known = f"image/{owner.get('output_format') or 'png'}"
+        known = known_type(f"image/{owner.get('output_format') or 'png'}")
     elif key == "data" and "transcript" in owner:
         known = "audio"
     else:
         return described(text)
-    if text.startswith(("[", "data:")):
-        return described(text)  # a description already, or one that tells its own type
-    return description(known, len(text.rstrip("=")))
+    length = len(text.rstrip("="))
+    breaks = text.count("\n") + text.count("\r")
+    if (length - breaks) % 4 == 1 or not _BASE64.fullmatch(text):
+        return described(text)  # a description already, one that tells its own type, or a text
+    return description(known, length)

@@ -356,3 +356,64 @@ def test_a_request_that_is_nested_deep_is_still_told(drive: Driver, sink: Memory
     (event,) = sink.wait_for(1)
     assert event.properties["posthog_llm_requested_model"] == "m"
     assert "[nested too deep]" in json.dumps(event.properties["$ai_input"])
+
+
+# -- descriptions of media, and names of fields ------------------------------------------
+
+KEY = "sk-live-9f8e7d6c5b4a3210"
+
+
+@pytest.mark.parametrize("kind", [KEY, f"text/{KEY}", SECRET, f"image/{SECRET}"])
+def test_only_a_known_media_type_passes_by_redactor_and_credentials(kind: str) -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "QUJD", "format": kind}}
+    parts = [{"type": "text", "text": f"data:{kind};base64,AAAA"}, sound]
+    cleaner = Cleaner([KEY], hide)
+    told = cleaner.content([{"role": "user", "content": parts}])
+    assert KEY not in json.dumps(told)
+    assert SECRET not in json.dumps(told)
+    assert told[0]["content"][1]["input_audio"]["data"] == "[binary, 3 bytes]"
+
+
+def test_text_beside_a_format_is_no_media() -> None:
+    export = {"data": "Hello", "format": "csv", "cookie": "chocolate chip", "password": "n/a"}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "save", "input": export}
+    cleaner = Cleaner()
+    assert cleaner.content([{"role": "assistant", "content": [use]}])[0]["content"] == [use]
+    assert cleaner.free({"export": export}) == {"export": export}
+    text = {"type": "input_audio", "input_audio": {"data": "hello world", "format": "wav"}}
+    assert cleaner.content([{"role": "user", "content": [text]}])[0]["content"] == [text]
+
+
+def test_properties_are_left_alone() -> None:
+    mine = {
+        "export": {"data": "QUJD", "format": "csv", "encrypted_content": "abcd"},
+        "cookie": "chocolate chip",
+        "uri": "data:text/plain;base64,aGVsbG8=",
+        "tool": {"server_url": "http://a/b?c=d", "headers": {"a": "b"}},
+    }
+    assert Cleaner().plain(mine) == mine
+
+
+def test_names_mean_credentials_in_parameters_and_in_what_a_provider_says() -> None:
+    said = {"password": "hunter2", "note": "x"}
+    hidden = {"password": "[redacted]", "note": "x"}
+    assert Cleaner().parameter("metadata", said) == hidden
+    assert Cleaner().provider(said) == hidden
+
+
+def test_texts_in_parameters_of_words_pass_the_redactor(drive: Driver, sink: MemorySink) -> None:
+    given = {
+        "voice": f"{SECRET} is ill",
+        "language": f"{SECRET} ",
+        "style": {"password": "hunter2"},
+    }
+    client = drive.ours(posthog_client=sink, posthog_redact=hide)
+    drive.ask(client, temperature=0.5, reasoning_effort="low", extra_body=given)
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_model_parameters"] == {
+        "temperature": 0.5,
+        "reasoning_effort": "low",
+        "voice": "*** is ill",
+        "language": "*** ",
+        "style": {"password": "[redacted]"},
+    }

@@ -68,11 +68,11 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
 
 
 def _parameters(asked: Mapping[str, Any], private: bool, cleaner: Cleaner) -> dict[str, Any]:
-    """Return the model's parameters; those that hold texts of the caller's pass the redactor."""
+    """Return the model's parameters; the redactor sees what is no plain word."""
     shown = parameters(asked, private)
     try:
         return {
-            name: cleaner.parameter(name, value) if name in CLOSED else cleaner.plain(value)
+            name: cleaner.parameter(name, value) if name in CLOSED else cleaner.provider(value)
             for name, value in shown.items()
         }
     except Withheld:

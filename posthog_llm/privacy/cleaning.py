@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..media import described, described_field
 from ..narrowing import is_dict
@@ -40,8 +40,19 @@ _SERVER_SECRETS = frozenset({"authorization", "headers"})
 _LONGEST_KEY = 1000
 _ADDRESSES = frozenset({"server_url", "url"})
 Redact = Callable[[str], "str | None"]
-How = tuple["Redact | None", int]
-"""The redactor that is to see a value's texts, and what stands at its place."""
+
+
+class How(NamedTuple):
+    """How a value is cleaned."""
+
+    redact: Redact | None
+    """What is to see its texts."""
+    place: int
+    """What stands at its place: see `structure`."""
+    named: bool = False
+    """Whether the name of a field says that its text is a credential."""
+    own: bool = False
+    """Whether it is a property of the caller's: neither media nor tools are looked for."""
 
 
 class Withheld(Exception):
@@ -80,24 +91,24 @@ class Cleaner:
 
     def content(self, value: Any) -> Any:
         """Clean messages, outputs and tools. Raises `Withheld` when the redactor fails."""
-        return self._clean(value, "", None, _DEPTH, (self._redact, LISTED))
+        return self._clean(value, "", None, _DEPTH, How(self._redact, LISTED))
 
     def parameter(self, name: str, value: Any) -> Any:
         """Clean a parameter that may hold texts of the caller's; raises as `content` does."""
         place = FREE if name in ("metadata", "logit_bias") else KNOWN
-        return self._clean(value, "", None, _DEPTH, (self._redact, place))
+        return self._clean(value, "", None, _DEPTH, How(self._redact, place, named=True))
 
     def free(self, value: Any) -> Any:
         """Clean content that follows no protocol, such as a step's; raises as `content` does."""
-        return self._clean(value, "", None, _DEPTH, (self._redact, FREE))
+        return self._clean(value, "", None, _DEPTH, How(self._redact, FREE))
 
     def plain(self, value: Any) -> Any:
         """Clean a value that is no content, such as a property of the caller's."""
-        return self._clean(value, "", None, _DEPTH, (None, FREE))
+        return self._clean(value, "", None, _DEPTH, How(None, FREE, own=True))
 
     def provider(self, value: Any) -> Any:
-        """Clean what a provider says beside its answer, such as its usage."""
-        return self._clean(value, "", None, _DEPTH, (self.label, FREE))
+        """Clean words and numbers: what a provider says beside its answer, open parameters."""
+        return self._clean(value, "", None, _DEPTH, How(self.label, FREE, named=True))
 
     def properties(self, given: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
         """Yield properties of the caller's by their names, each cleaned by itself."""
@@ -132,7 +143,7 @@ class Cleaner:
     def _clean(self, value: Any, key: str, owner: Any, depth: int, how: How) -> Any:
         kind = type(value)  # pyright: ignore[reportUnknownVariableType]
         if kind is str:
-            return self._string(value, key, owner, how[0])
+            return self._string(value, key, owner, how)
         if value is None or kind is bool:
             return value
         if kind is int:
@@ -184,27 +195,30 @@ class Cleaner:
         return cleaned if kept == count else [*cleaned, TOO_MUCH]
 
     def _mapping(self, value: dict[Any, Any], depth: int, how: How) -> dict[str, Any]:
-        redact, place = how
-        known = redact is not None and is_protocol(value, place)
+        redact = how.redact
+        known = is_protocol(value, how.place)
         cleaned: dict[str, Any] = {}
         same: dict[str, int] = {}
         pairs = list(value.items())  # its owner may go on writing to it
         kept = self._taken(len(pairs))
         for name, item in pairs[:kept]:
             key = name if type(name) is str else _as_key(name)
-            shown, below = key, how
-            if redact is not None:
-                below = self._below(key, item, redact, known)
+            shown, below = key, self._below(key, item, how, known)
             if redact is not None or len(key) >= self._plain_below:
                 shown = self._key(key, None if known and is_field(key) else redact)
             base = shown
             while shown in cleaned:
                 same[base] = same.get(base, 1) + 1
                 shown = f"{base} ({same[base]})"
-            if item and _is_credential(key, item, value):
+            if item and _is_credential(key, item, value, how):
                 cleaned[shown] = HIDDEN
-            elif key in _ADDRESSES and isinstance(item, str) and _is_server(key, value):
-                cleaned[shown] = self._redacted(self.address(item.partition("?")[0]), below[0])
+            elif (
+                key in _ADDRESSES
+                and not how.own
+                and isinstance(item, str)
+                and _is_server(key, value)
+            ):
+                cleaned[shown] = self._redacted(self.address(item.partition("?")[0]), below.redact)
             else:
                 cleaned[shown] = self._clean(item, key, value, depth, below)
         if kept < len(pairs):
@@ -212,23 +226,22 @@ class Cleaner:
         return cleaned
 
     @staticmethod
-    def _below(key: str, item: Any, redact: Redact, known: bool) -> How:
-        """Return how the value of a field is cleaned, where there is a redactor."""
-        if not known:
-            return redact, FREE
-        is_spared = type(item) is str and is_structure(key, item)
-        return (None if is_spared else redact), place_below(key)
+    def _below(key: str, item: Any, how: How, known: bool) -> How:
+        """Return how the value of a field is cleaned."""
+        place = place_below(key) if known else FREE
+        if how.redact is not None and known and type(item) is str and is_structure(key, item):
+            return how._replace(redact=None, place=place)
+        return how if place == how.place else how._replace(place=place)
 
     def _key(self, key: str, redact: Redact | None) -> str:
         if len(key) > _LONGEST_KEY:
             key = self._shortened(key, _LONGEST_KEY)
         return self._redacted(self._without_secrets(key), redact)
 
-    def _string(self, text: str, key: str, owner: Any, redact: Redact | None) -> str:
-        shown = text if self._keep_media else _shown(text, key, owner)
-        if shown is not text:
-            return shown
-        text = self._redacted(self._without_secrets(text), redact)
+    def _string(self, text: str, key: str, owner: Any, how: How) -> str:
+        if not (self._keep_media or how.own):
+            text = _shown(text, key, owner)
+        text = self._redacted(self._without_secrets(text), how.redact)
         if self._longest is not None:
             text = self._shortened(text, self._longest)
         self._characters -= len(text)
@@ -269,10 +282,10 @@ def _shown(text: str, key: str, owner: Any) -> str:
     return described(text) if owner is None else described_field(owner, key, text)
 
 
-def _is_credential(key: str, item: Any, owner: Mapping[Any, Any]) -> bool:
-    if isinstance(item, str) and key.lower() in _CREDENTIALS:
+def _is_credential(key: str, item: Any, owner: Mapping[Any, Any], how: How) -> bool:
+    if how.named and isinstance(item, str) and key.lower() in _CREDENTIALS:
         return True
-    return key in _SERVER_SECRETS and "server_url" in owner
+    return key in _SERVER_SECRETS and not how.own and "server_url" in owner
 
 
 def _is_server(key: str, owner: Mapping[Any, Any]) -> bool:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..media import known_type
+
 FREE, LISTED, KNOWN = 0, 1, 2
 """What stands somewhere: JSON of anybody's; messages or parts of one; a part of the protocol."""
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _IDS = frozenset({"id", "call_id", "tool_call_id", "tool_use_id", "item_id", "file_id"})
 _ID = re.compile(r"(?=[\w.:/-]{0,63}[A-Za-z])(?=[\w.:/-]{0,63}\d)[\w.:/-]{1,128}", re.ASCII)
-_MEDIA_TYPE = re.compile(r"(?:image|audio|video|text|application)/[a-z0-9.+-]{1,40}")
 _ENUMERATED = frozenset(
     {"role", "type", "status", "finish_reason", "stop_reason", "object", "format", "detail"}
     | {"media_type", "mime_type", "phase"}
@@ -80,7 +81,7 @@ def place_below(key: str) -> int:
 def is_structure(key: str, text: str) -> bool:
     """Whether a text in a field of the protocol is one of its words, or looks like an id."""
     if key in _ENUMERATED:
-        return text in _WORDS or _MEDIA_TYPE.fullmatch(text) is not None
+        return text in _WORDS or known_type(text) != ""
     return key in _IDS and _ID.fullmatch(text) is not None
 
 
