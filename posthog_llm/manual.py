@@ -16,7 +16,7 @@ from .checks import checked, count, duration, field_of, moment, status, text, ur
 from .context import ambient, chain
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of, size_of
 from .faults import is_the_programs
-from .narrowing import is_list, is_mapping
+from .narrowing import first_given, is_list, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
 from .providers.hosts import bare_url
@@ -205,7 +205,7 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     exchange.content, exchange.reader = _Told(kind, told), _record
     exchange.received = size_of(told)
     sample.note(exchange)
-    named = own.client or context.client
+    named = first_given(own.client, context.client)
     if named is not None:
         outbox.attach(named)
     outbox.start()

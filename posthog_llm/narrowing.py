@@ -28,6 +28,11 @@ def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
     return type(value) is dict or isinstance(value, Mapping)
 
 
+def first_given(*values: Any) -> Any:
+    """Return the first value that is not `None`; an empty one of the user's is given, too."""
+    return next((value for value in values if value is not None), None)
+
+
 def mapping(value: object) -> Mapping[str, Any]:
     """Return `value` where it is a mapping, else an empty one."""
     return value if is_mapping(value) else {}

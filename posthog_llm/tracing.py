@@ -17,6 +17,7 @@ from .checks import checked, named, text
 from .context import NOTHING, ambient, anew, chain, decorated, merged
 from .exchange import Ambient, Arguments, Exchange, Scope, outcome_of, size_of
 from .faults import guarded
+from .narrowing import first_given
 from .observe.event_ids import new_id
 from .observe.outbox import counted, outbox
 from .record import Answered, Asked, Kind, Record
@@ -159,7 +160,7 @@ class _Step:
         exchange.reader = _record
         sample.note(exchange)
         outbox.start()
-        self._put(exchange, self._given.client or outer.client)
+        self._put(exchange, first_given(self._given.client, outer.client))
 
     def _put(self, exchange: Exchange, named: Any) -> None:
         """Hand over the step, at once where it is known where to: see `roots.Root`."""

@@ -75,6 +75,28 @@ def test_the_call_itself_the_context_and_the_client_may_name_it(
     assert len(by_client.events) == 3  # the first call decides
 
 
+class EmptySink(MemorySink):
+    """A destination that is false as long as it has nothing to say for itself."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_destination_that_is_false_is_one(provider: ScriptedProvider) -> None:
+    sink, other, driver = EmptySink(), MemorySink(), SyncDriver(provider)
+    with trace("of the client"), span("step"):
+        driver.ask(driver.ours(posthog_client=sink))
+    sink.wait_for(3)
+    configure(posthog_client=other)
+    client = driver.ours(posthog_client=other)
+    with trace("named", posthog_client=sink), span("step"):
+        driver.ask(client)
+        posthog_llm.capture_generation(model="m")
+    driver.ask(client, posthog_client=sink)
+    sink.wait_for(8)
+    other.wait_for(0)
+
+
 def test_instrument_before_configure_before_the_first_call(
     provider: ScriptedProvider, default: MemorySink
 ) -> None:

@@ -16,6 +16,7 @@ import wrapt
 
 from ..faults import guarded
 from ..imports import imported
+from ..narrowing import first_given
 from .official import forget_exit, package, queued_client, sync_client
 from .project import DEFAULT_HOST, Project
 from .timeout import Timeout, parameters
@@ -212,7 +213,7 @@ def flush(client: Any, timeout: float) -> None:
 
 def official_client(client: Any) -> Any:
     """Return the client behind the `posthog` module, or `client` itself."""
-    return getattr(client, "default_client", None) or client
+    return first_given(getattr(client, "default_client", None), client)
 
 
 def _official_classes(cls: Any) -> Iterator[type]:

@@ -29,7 +29,7 @@ from ..delivery.destinations import environment, is_mock
 from ..delivery.worker import worker
 from ..exchange import Outcome
 from ..faults import guarded
-from ..narrowing import is_list
+from ..narrowing import first_given, is_list
 from ..observe.arguments import peel
 from ..observe.outer import is_told_above
 from ..settings import settings
@@ -71,7 +71,7 @@ class PostHogLogger(_CustomLogger):
             self._defaults = replace(self._defaults, privacy_mode=True)
         project = environment()
         metadata.checked_host(project.host)
-        client = self._defaults.client or settings().posthog_client
+        client = first_given(self._defaults.client, settings().posthog_client)
         if client is None and not project.api_key and not is_mock():
             raise ValueError(
                 "PostHogLogger needs a PostHog project: set POSTHOG_API_KEY (and "

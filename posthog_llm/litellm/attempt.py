@@ -24,7 +24,7 @@ from ..context import NOTHING, ambient, current, current_root
 from ..delivery.worker import worker
 from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, ended_by, size_of
 from ..faults import guarded
-from ..narrowing import mapping
+from ..narrowing import first_given, mapping
 from ..observe.call import wants_media
 from ..observe.event_ids import new_id
 from ..observe.outbox import counted, outbox
@@ -74,8 +74,8 @@ class Attempt:
 
     def __post_init__(self) -> None:
         if self.root is not None and not self.quiet:
-            named = self.context.client or self.defaults.client
-            self.root.found(named or settings().posthog_client)
+            named = self.context.client, self.defaults.client
+            self.root.found(first_given(*named, settings().posthog_client))
 
     @property
     def is_open(self) -> bool:

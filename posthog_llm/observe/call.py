@@ -10,7 +10,7 @@ from typing import Any
 from ..exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
 from ..faults import guarded, is_the_programs
 from ..media import without_blobs
-from ..narrowing import is_mapping
+from ..narrowing import first_given, is_mapping
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox
@@ -197,7 +197,8 @@ def wants_media(scope: Scope) -> bool:
 
     https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
     """
-    client = scope.call.client or scope.context.client or scope.client.client or scope.default
+    named = scope.call.client, scope.context.client, scope.client.client
+    client = first_given(*named, scope.default)
     client = getattr(client, "default_client", client)
     return getattr(client, "enable_full_ai_capture", False) is True
 

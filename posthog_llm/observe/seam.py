@@ -13,7 +13,7 @@ from .. import sampling
 from ..context import NOTHING, ambient, chain
 from ..exchange import Arguments, Scope
 from ..faults import guarded
-from ..narrowing import is_dict
+from ..narrowing import first_given, is_dict
 from ..providers.batches import Batch
 from ..providers.endpoints import batch_of, endpoint_of
 from ..providers.hosts import provider_of, reports_usage_unasked
@@ -136,13 +136,13 @@ def _started(client: Any, options: Any, carried: Arguments | None) -> Call | Non
     if sample is None:
         return None
     outbox.start()
-    named = given.client or outer.client
+    named = first_given(given.client, outer.client)
     if named is not None:
         outbox.attach(named)
     default = settings().posthog_client
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
     if here.root is not None:
-        here.root.found(named or defaults.client or default)
+        here.root.found(first_given(named, defaults.client, default))
     streamed = _streams(options)
     injector = None
     if streamed and endpoint.streams_usage and _wants_usage(client):
