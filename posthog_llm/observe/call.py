@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from os import getpid
 from time import perf_counter, time
 from typing import Any
 
@@ -27,12 +28,13 @@ class Call:
     reports the end. Whichever end comes first is told, every later one is ignored.
     """
 
-    __slots__ = ("__weakref__", "_open", "exchange", "injector", "streaming")
+    __slots__ = ("__weakref__", "_open", "_process", "exchange", "injector", "streaming")
 
     def __init__(self, endpoint: str, scope: Scope, injector: stream_usage.Injector | None) -> None:
         self.exchange = Exchange(endpoint, new_id(), scope, time(), perf_counter())
         self.injector = injector
         self._open = [True]
+        self._process = getpid()
         self.streaming = False
 
     def elapsed(self) -> float:
@@ -102,7 +104,12 @@ class Call:
     # -- the end -------------------------------------------------------------------
 
     def end(self, outcome: Outcome, failure: Failure | None = None) -> None:
-        """Tell how the call ended. Only the first end counts; safe in finalisers."""
+        """Tell how the call ended. Only the first end counts; safe in finalisers.
+
+        A forked child has a copy of the call: what the parent has begun, the parent ends.
+        """
+        if self._process != getpid():
+            return
         is_first = False
         try:
             is_first = self._open.pop()
