@@ -62,6 +62,13 @@ class Call:
             body = _content(request)
             exchange.request = body if exchange.keep_media else _kept(body)
 
+    @guarded
+    def really_sent(self, request: Any, history: Iterable[Any] = ()) -> None:
+        """Note a request where it is another than was built: by a hook, an `Auth`, a redirect."""
+        requests = [request, *(earlier.request for earlier in history)]
+        known = self.exchange.sent
+        self.exchange.resent = [(r.headers, r.url) for r in requests if r.headers is not known]
+
     def goes_on_without_usage(self, error: Exception) -> bool:
         """Whether the usage option that we added may be why the provider refused.
 
@@ -139,6 +146,10 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
+        request = getattr(error, "request", None)
+        if request is not None and not self.exchange.resent:
+            response = getattr(error, "response", None)
+            self.really_sent(request, getattr(response, "history", ()))
         outcome, failure = outcome_of(error)
         self.end(outcome, failure and (_with_code(error, failure) or failure))
 
