@@ -220,6 +220,8 @@ class Exchange:
     not leave."""
     url: Any = None
     """URL of the request: for the credentials in it."""
+    resent: Sequence[tuple[Any, Any]] = ()
+    """Headers and URLs of what was really sent, where that was another request than was built."""
     content: Any = None
     """What another library told of a call that was not seen on the wire; has `bare()`."""
     reader: Any = None
@@ -251,7 +253,7 @@ class Exchange:
         """Let go of what was kept: the answer may live on in the caller's hands."""
         self.request = self.body = self.form = self.content = None
         self.client = self.sent = self.url = None
-        self.chunks = self.times = self.tail = ()
+        self.chunks = self.times = self.tail = self.resent = ()
 
     def _cut_stream(self) -> None:
         pieces = [*self.chunks, *self.tail]

@@ -5,6 +5,7 @@ The same record, privacy and delivery as wrapped calls.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -98,6 +99,7 @@ class generation:
         self.__dict__["_told"] = _checked("generation", told)
         self.__dict__["id"] = new_id()
         self.__dict__["_clock"] = None
+        self.__dict__["_process"] = os.getpid()
 
     def __setattr__(self, name: str, value: Any) -> None:
         told = _checked("generation", {name: value}, whole=name == "model")
@@ -119,9 +121,12 @@ class generation:
         if self._clock is not None:
             raise RuntimeError("this generation was entered before: make another")
         self.__dict__["_started_at"], self.__dict__["_clock"] = time.time(), time.perf_counter()
+        self.__dict__["_process"] = os.getpid()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
+        if self._process != os.getpid():
+            return  # a forked child has a copy of the block
         told = self._told
         told.setdefault("latency", time.perf_counter() - self._clock)
         told.setdefault("timestamp", self._started_at)

@@ -6,6 +6,7 @@ import copy
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import getpid
 from time import perf_counter, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,6 +65,7 @@ class _Step:
         self._begins_trace, self._key = False, object()
         self._ambient = Ambient()
         self._started_at = self._clock = 0.0
+        self._process = 0
 
     def _begin(self, outer: Link) -> Link:
         """Settle ids and the trace; returns what holds inside."""
@@ -79,7 +81,7 @@ class _Step:
             self._root = inner.root
             self._begins_trace = inner.began is not None
             self.input = _snapshot(self.input)
-            self._started_at, self._clock = time(), perf_counter()
+            self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
             chain.set(inner)
         except BaseException:  # a signal's handler raised between two of these instructions
             chain.set(outer)
@@ -97,7 +99,8 @@ class _Step:
         except BaseException:  # as above
             leave(chain, self._key)
             raise
-        self._tell(self._outer or NOTHING, error)
+        if self._process == getpid():  # a forked child has a copy of the step
+            self._tell(self._outer or NOTHING, error)
         if self._begins_trace:
             self._root.end()
 

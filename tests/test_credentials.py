@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+import openai
 import pytest
 
 from posthog_llm.privacy.credentials import address_without_credentials, without_credentials
@@ -17,6 +19,9 @@ from posthog_llm.testing import CapturedEvent, MemorySink, Reply, ScriptedProvid
 
 from .driving import Driver, every_provider
 
+HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)
+if openai.__version__ < "3":
+    import httpx as HTTP
 # No scanner of sources may take these for real ones, so none is written in one piece.
 HEX = "0123456789abcdef0123456789abcdef"
 MIXED = "Ab3dEf6hIj9lMn2pQr5tUv8xYz1BcD4f"
@@ -327,3 +332,48 @@ def cpu_of(work: Callable[[], Any]) -> float:
         work()
         found.append(time.thread_time() - began)
     return min(found)
+
+
+# -- of a request that is another than was built ---------------------------------------------
+
+
+def sign(request: Any) -> None:
+    request.headers = HTTP.Headers({**request.headers, "x-api-key": "late-key-998877"})
+
+
+async def sign_async(request: Any) -> None:
+    sign(request)
+
+
+class Signed(HTTP.Auth):
+    def auth_flow(self, request: Any) -> Any:
+        headers = {**request.headers, "authorization": "Bearer late-key-998877"}
+        yield HTTP.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=request.content,
+            extensions=request.extensions,
+        )
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("by", ["hook", "auth"])
+def test_credential_that_came_after_the_request_was_built(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, by: str, status: int
+) -> None:
+    if status == 400:
+        provider.script("/chat/completions", Reply.json({"error": {"message": "no"}}, 400))
+    kind, hook = (HTTP.AsyncClient, sign_async) if drive.prefix else (HTTP.Client, sign)
+    more = {"auth": Signed()} if by == "auth" else {"event_hooks": {"request": [hook]}}
+    client = drive.ours(posthog_client=sink, http_client=kind(**more), base_url=provider.base_url)
+    asked = [{"role": "user", "content": "I have late-key-998877"}]
+    if status == 400:
+        with pytest.raises(openai.BadRequestError):
+            drive.ask(client, messages=asked)
+    else:
+        drive.ask(client, messages=asked)
+    assert "late-key-998877" in repr(provider.requests[-1].headers)
+    (event,) = sink.wait_for(1)
+    assert "late-key" not in repr(event.properties)
+    assert event.properties["$ai_input"][0]["content"].startswith("I have ")

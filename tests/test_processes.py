@@ -311,6 +311,55 @@ def test_parent_and_forked_children_are_told_once_each(
         assert spooled(tmp_path) == []
 
 
+OPEN_AT_A_FORK = {
+    "a stream, let go of": """
+        stream = client.chat.completions.create(model="m", messages=[], stream=True)
+        next(stream)
+        if os.fork() == 0:
+            del stream
+            posthog_llm.flush(20)
+            os._exit(0)
+        os.wait()
+        list(stream)
+    """,
+    "a stream, beside a call": """
+        def is_child():
+            stream = client.chat.completions.create(model="m", messages=[], stream=True)
+            next(stream)
+            if os.fork() == 0:
+                return True  # here the child lets go of it
+            os.wait()
+            list(stream)
+        if is_child():
+            ask_in_child(1)
+    """,
+    "a trace": """
+        with posthog_llm.trace("t", posthog_client=project()), posthog_llm.span("s"):
+            if os.fork() == 0:
+                sys.exit()
+            os.wait()
+    """,
+    "a generation": """
+        with posthog_llm.generation(model="m", posthog_client=project()):
+            if os.fork() == 0:
+                sys.exit()
+            os.wait()
+    """,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("what", list(OPEN_AT_A_FORK))
+def test_what_is_open_at_a_fork_ends_in_the_process_that_began_it(
+    children: Children, what: str
+) -> None:
+    children.run(textwrap.dedent(OPEN_AT_A_FORK[what]), PYTHONWARNINGS="ignore")
+    events = children.receiver.events
+    count = 1 if what in ("a stream, let go of", "a generation") else 2
+    assert len({event["uuid"] for event in events}) == len(events) == count
+    assert {event["properties"]["posthog_llm_outcome"] for event in events} == {"ok"}
+
+
 # `platform` starts a program, which with gevent is a fork amid the first calls.
 GEVENT = """
 from gevent import monkey; monkey.patch_all()

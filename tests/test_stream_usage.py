@@ -88,6 +88,14 @@ def test_refusal_that_stays_without_the_option_is_the_callers(
         ({"message": "no", "type": "None", "param": "None", "code": "400"}, 400),  # LiteLLM
         ({"message": "Unknown parameter: 'stream_options'", "param": "stream_options"}, 400),
         ({"message": "no", "code": "unsupported_parameter"}, 422),
+        ({"message": "no", "code": "ValidationException"}, 400),
+        ({"message": "no", "code": "InvalidParameter"}, 400),
+        ({"message": "no", "code": "unknown_field"}, 400),
+        ({"message": "no", "param": "body", "code": None}, 400),
+        ({"message": "include_usage is not allowed", "code": "forbidden"}, 403),
+        ({"message": "no stream_options here", "code": "not_found"}, 404),
+        ({"message": "unknown: stream_options"}, 500),
+        ({"message": "stream_options: not implemented"}, 501),
     ],
 )
 def test_refusals_that_may_be_about_the_option(
@@ -96,6 +104,37 @@ def test_refusals_that_may_be_about_the_option(
     refuse(provider, {"error": error}, status=status)
     assert drive.collect(lambda: chat(drive.ours(posthog_client=sink)))
     assert asked(provider) == [("a", True), ("a", False)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"message": "too long", "code": "context_length_exceeded"}, 400),
+        ({"message": "no", "code": "invalid_image", "param": None}, 400),
+        ({"message": "no", "code": None, "param": "messages"}, 400),
+        ({"message": "not for you"}, 403),
+        ({"message": "too large"}, 413),
+        ({"message": "down"}, 500),
+    ],
+)
+def test_refusals_for_another_cause_are_the_callers_at_once(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, error: Any, status: int
+) -> None:
+    refuse(provider, {"error": error}, status=status)
+    with pytest.raises(sdk.APIStatusError):
+        drive.call(lambda: chat(drive.ours(posthog_client=sink)))
+    assert asked(provider) == [("a", True)]
+
+
+def test_failure_that_names_the_option_is_tried_once_more_after_the_sdks_retries(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    body = {"error": {"message": "cannot read stream_options"}}
+    failures = [Reply.json(body, 500, **{"retry-after-ms": "1"}) for _ in range(3)]
+    provider.script("/chat/completions", *failures)
+    with pytest.raises(sdk.InternalServerError):
+        drive.call(lambda: chat(drive.ours(posthog_client=sink, max_retries=1)))
+    assert asked(provider) == [("a", True), ("a", True), ("a", False)]
 
 
 def test_own_retries_of_the_sdk_are_told_beside_a_refusal(
@@ -164,6 +203,11 @@ ADDED = {
         usage={**USAGE, "is_last_response": True, "total_latency": 0.1, "end_time": 1.5}
         | {"completion_tokens_after_first_per_sec_first_ten": 9.5, "time_to_first_token": 0.2},
     ),
+    "Azure": chunk(choices=[], usage={**USAGE, "latency_checkpoint": {"engine_tbt_ms": 5}}),
+    "xAI": chunk(choices=[], usage={**USAGE, "cost_in_usd_ticks": 12345, "num_sources_used": 0}),
+    "DeepInfra": chunk(choices=[], usage={**USAGE, "estimated_cost": 0.0001}),
+    "Dynamo": chunk(choices=[], usage=USAGE, nvext={"worker_id": 1}),
+    "a router": chunk(choices=[], usage={**USAGE, "type": "chat"}, provider="X"),
 }
 KINDS = [None, "application/octet-stream", "Text/Event-Stream", "text/event-stream; charset=utf-8"]
 
@@ -221,10 +265,11 @@ def test_empty_usage_of_other_chunks_is_hidden(
         chunk(choices=[], usage={**USAGE, "cost": 0.1}),
         chunk(choices=[], usage={**USAGE, "cost_details": {"upstream_inference_cost": 0.1}}),
         chunk(choices=[], usage=USAGE, citations=["https://example.com"]),
+        chunk(choices=[], usage=USAGE, search_results=[{"url": "https://example.com"}]),
         chunk(choices=[END], usage=USAGE),
         chunk(choices=[{"index": 0, "delta": {"content": ""}}], usage=USAGE),
     ],
-    ids=["cost", "cost details", "citations", "finish reason", "content"],
+    ids=["cost", "cost details", "citations", "search results", "finish reason", "content"],
 )
 def test_chunk_that_says_more_is_shown(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider, more: Any

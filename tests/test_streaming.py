@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import openai as sdk
 import pytest
 import zstandard
 
+import posthog_llm.openai
 from posthog_llm import event_id
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
@@ -433,3 +435,80 @@ def test_stopping_at_the_finish_reason_is_a_whole_answer(
     (event,) = sink.wait_for(1)
     assert event.properties["posthog_llm_outcome"] == "ok"
     assert event.properties["$ai_output_choices"] == SAID
+
+
+# -- byte streams of other kinds than a connection's ----------------------------------------
+
+HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)
+if sdk.__version__ < "3":
+    import httpx as HTTP
+KIND = {"content-type": "text/event-stream"}
+CHUNK: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+BODY = b"".join(
+    Reply.stream(
+        {**CHUNK, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": end}]}
+        for word, end in (("hello", None), (" there", "stop"))
+    ).body
+)
+
+
+def http_client(drive: Driver, handle: Any, **more: Any) -> Any:
+    kind = HTTP.AsyncClient if isinstance(drive, AsyncDriver) else HTTP.Client
+    return kind(transport=HTTP.MockTransport(handle), **more)
+
+
+def shown_as_by_the_bare_sdk(drive: Driver, sink: MemorySink, http: Any) -> Any:
+    bare = comparable(drive.collect(lambda: chat(drive.bare(http_client=http))))
+    ours = drive.ours(http_client=http, posthog_client=sink)
+    assert comparable(drive.collect(lambda: chat(ours))) == bare
+    (event,) = sink.wait_for(1)
+    return event.properties
+
+
+def test_stream_that_can_be_read_in_both_ways(drive: Driver, sink: MemorySink) -> None:
+    seen: list[Any] = []
+
+    def put(response: Any) -> None:
+        response.stream = HTTP.ByteStream(BODY)
+        seen.append(response)
+
+    async def aput(response: Any) -> None:
+        put(response)
+
+    hooks = {"response": [aput if drive.prefix else put]}
+
+    def handle(request: Any) -> Any:
+        return HTTP.Response(200, headers=KIND, stream=HTTP.ByteStream(b""))
+
+    http = http_client(drive, handle, event_hooks=hooks)
+    found = shown_as_by_the_bare_sdk(drive, sink, http)
+    assert found["posthog_llm_outcome"] == "ok"
+    for base in (HTTP.SyncByteStream, HTTP.AsyncByteStream):
+        assert isinstance(seen[-1].stream, base)
+
+
+def test_stream_that_begins_anew_is_one_answer(sink: MemorySink) -> None:
+    class Again(HTTP.AsyncByteStream):
+        async def __aiter__(self) -> Any:
+            yield BODY
+
+    async def once() -> Any:
+        yield BODY
+
+    async def read(make: Any) -> list[Any]:
+        def handle(request: Any) -> Any:
+            return HTTP.Response(200, headers=KIND, **make())
+
+        http = HTTP.AsyncClient(transport=HTTP.MockTransport(handle))
+        client = posthog_llm.openai.AsyncOpenAI(
+            api_key="k-123456", base_url="http://x", http_client=http, posthog_client=sink
+        )
+        return [chunk async for chunk in await chat(client)]
+
+    for make in (lambda: {"stream": Again()}, lambda: {"content": once()}):
+        assert asyncio.run(read(make))
+    for event in sink.wait_for(2):
+        assert event.properties["posthog_llm_outcome"] == "ok"
+        assert event.properties["$ai_output_choices"] == [
+            {"role": "assistant", "content": "hello there"}
+        ]

@@ -43,14 +43,14 @@ def _body_class(inner: Any) -> type[_Body]:
     """Return our wrapper for one kind of byte stream.
 
     HTTP packages check `isinstance` against their own base classes, and SDK majors differ in
-    the package, so the base is taken from the stream at hand.
+    the package, so the bases are taken from the stream at hand. One that can be read in both
+    ways, such as httpx's `ByteStream`, can be read in both ways still.
     """
-    for base in inner.__mro__:
-        if base.__name__ == "SyncByteStream":
-            return type("ObservedByteStream", (_SyncBody, base), {})
-        if base.__name__ == "AsyncByteStream":
-            return type("ObservedAsyncByteStream", (_AsyncBody, base), {})
-    raise TypeError(f"{inner} is no byte stream")
+    bases = [base for base in inner.__mro__ if base.__name__ in _READING]
+    if not bases:
+        raise TypeError(f"{inner} is no byte stream")
+    ours = [_READING[base.__name__] for base in bases]
+    return type("ObservedByteStream", (*ours, *bases), {})
 
 
 class _Keeper:
@@ -101,6 +101,7 @@ class _Body:
         self._call = call
         self._keeper = keeper
         self._hider = hider
+        self._is_read = self._is_read_again = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -136,19 +137,30 @@ class _Body:
                 chunk = show(chunk)
 
     def _through(self) -> Callable[[bytes], bytes]:
+        """Return what each piece goes through: only what is read first is the call's answer.
+
+        The newest SDKs read the byte stream itself once more after the last event, for what the
+        connection still holds. Some begin anew then, others refuse.
+        """
+        if self._is_read:
+            self._is_read_again = True
+            return bytes
+        self._is_read = True
         passage = self._passage()
         next(passage)
         return passage.send
 
     def _end(self) -> bytes:
         """Return what was held back when the body ended; raises where its encoding did not."""
+        if self._is_read_again:
+            return b""
         rest: bytes = self._hider.end() if self._hider else b""
         self._hider = None
         return rest
 
     def _broke(self, error: BaseException) -> bytes | None:
         """Note an error of the body; returns what the caller may still see before it."""
-        if isinstance(error, GeneratorExit):
+        if isinstance(error, GeneratorExit) or self._is_read_again:
             return None  # the reader left; closing tells
         if not isinstance(error, Exception):
             self._call.broke(error)
@@ -215,3 +227,7 @@ class _AsyncBody(_Body):
             raise
         finally:
             self._call.end(Outcome.CLOSED_EARLY)
+
+
+_READING = {"SyncByteStream": _SyncBody, "AsyncByteStream": _AsyncBody}
+"""What observes each way of reading a byte stream, by the name of the base that stands for it."""

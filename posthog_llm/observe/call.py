@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from os import getpid
 from time import perf_counter, time
 from typing import Any
 
@@ -27,12 +28,13 @@ class Call:
     reports the end. Whichever end comes first is told, every later one is ignored.
     """
 
-    __slots__ = ("__weakref__", "_open", "exchange", "injector", "streaming")
+    __slots__ = ("__weakref__", "_open", "_process", "exchange", "injector", "streaming")
 
     def __init__(self, endpoint: str, scope: Scope, injector: stream_usage.Injector | None) -> None:
         self.exchange = Exchange(endpoint, new_id(), scope, time(), perf_counter())
         self.injector = injector
         self._open = [True]
+        self._process = getpid()
         self.streaming = False
 
     def elapsed(self) -> float:
@@ -59,6 +61,13 @@ class Call:
             exchange.keep_media = wants_media(exchange.scope)
             body = _content(request)
             exchange.request = body if exchange.keep_media else _kept(body)
+
+    @guarded
+    def really_sent(self, request: Any, history: Iterable[Any] = ()) -> None:
+        """Note a request where it is another than was built: by a hook, an `Auth`, a redirect."""
+        requests = [request, *(earlier.request for earlier in history)]
+        known = self.exchange.sent
+        self.exchange.resent = [(r.headers, r.url) for r in requests if r.headers is not known]
 
     def goes_on_without_usage(self, error: Exception) -> bool:
         """Whether the usage option that we added may be why the provider refused.
@@ -102,7 +111,12 @@ class Call:
     # -- the end -------------------------------------------------------------------
 
     def end(self, outcome: Outcome, failure: Failure | None = None) -> None:
-        """Tell how the call ended. Only the first end counts; safe in finalisers."""
+        """Tell how the call ended. Only the first end counts; safe in finalisers.
+
+        A forked child has a copy of the call: what the parent has begun, the parent ends.
+        """
+        if self._process != getpid():
+            return
         is_first = False
         try:
             is_first = self._open.pop()
@@ -132,6 +146,10 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
+        request = getattr(error, "request", None)
+        if request is not None and not self.exchange.resent:
+            response = getattr(error, "response", None)
+            self.really_sent(request, getattr(response, "history", ()))
         outcome, failure = outcome_of(error)
         self.end(outcome, failure and (_with_code(error, failure) or failure))
 

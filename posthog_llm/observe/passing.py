@@ -115,7 +115,11 @@ class Underway(_Layer):
         self.begun = True
 
     def goes_on_without_usage(self, error: Exception) -> bool:
-        return self.call is not None and self.call.goes_on_without_usage(error)
+        if self.call is None or not self.call.goes_on_without_usage(error):
+            return False
+        if getattr(error, "status_code", 0) >= 500 and hasattr(self.options, "max_retries"):
+            self.options.max_retries = 0  # the SDK has had its retries of such an answer
+        return True
 
 
 def is_given() -> bool:

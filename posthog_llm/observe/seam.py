@@ -213,6 +213,7 @@ def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
 @guarded
 def _observe(call: Call, response: Any, more: dict[str, Any]) -> dict[str, Any] | None:
     remember_request(response.request, call)  # a hook may have sent another one than was built
+    call.really_sent(response.request, response.history)
     if not call.answered(response):
         if call.injector:
             call.injector.hide_in_memory(response)

@@ -22,11 +22,15 @@ _FORGOTTEN_AFTER = 3600.0
 _MARKS = ("stream_options", "include_usage")
 _REFUSALS = (400, 422)
 _VAGUE = frozenset(
-    {"invalid_request_error", "invalid_request", "bad_request", "badrequest", "badrequesterror"}
-    | {"invalid_argument", "invalid_parameter", "unknown_parameter", "unsupported_parameter"}
-    | {"validation_error", "unprocessable_entity", "extra_forbidden", "none", "null"}
+    {"invalidrequesterror", "invalidrequest", "badrequest", "badrequesterror", "invalidargument"}
+    | {"invalidparameter", "unknownparameter", "unsupportedparameter", "parametererror"}
+    | {"unknownfield", "unsupportedfield", "unsupportedvalue", "extraforbidden", "invalidbody"}
+    | {"validationerror", "validationexception", "requestvalidationerror"}
+    | {"unprocessableentity", "body", "none", "null"}
 )
-"""Codes that name no cause: that something in the request was wrong, the status says as well."""
+"""Codes that name no cause: that something in the request was wrong, the status says as well.
+
+In small letters alone, for each API writes them in its own way."""
 
 
 class Injector:
@@ -105,15 +109,18 @@ def _is_known_to_refuse(key: tuple[str, str, str | None]) -> bool:
 
 def _may_be_the_option(error: Any) -> bool:
     """Whether a refusal names the option, or no cause at all."""
-    if getattr(error, "status_code", None) not in _REFUSALS:
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int) or not 400 <= status < 600:
         return False
     text = f"{error} {getattr(getattr(error, 'response', None), 'text', '')}"
     if any(mark in text for mark in _MARKS):
         return True
-    return not any(_names_a_cause(getattr(error, name, None)) for name in ("param", "code"))
+    return status in _REFUSALS and not any(
+        _names_a_cause(getattr(error, name, None)) for name in ("param", "code")
+    )
 
 
 def _names_a_cause(value: Any) -> bool:
     """Whether a `param` or `code` says more than that the request was bad."""
-    text = str(value or "").strip().lower()
-    return bool(text) and not text.isdecimal() and text not in _VAGUE
+    letters = "".join(filter(str.isalpha, str(value or "").lower()))
+    return bool(letters) and letters not in _VAGUE

@@ -7,7 +7,10 @@ What servers send because of `include_usage`, and would not have sent without it
   `"usage": null` on the others. Ollama's completions have a usage of zeros instead of null,
   and llama.cpp puts its `timings` on this chunk instead of on the one before.
 - LiteLLM: a chunk with `usage` and one choice that says nothing.
-- SambaNova: speeds beside the counts.
+- Others: speeds, an estimated cost, notes on the server beside the counts or the choices.
+
+So a chunk with counts of tokens and without choices is hidden, whatever else it says, unless it
+brings what servers send to those who did not ask, too: an error, what was charged, sources.
 """
 
 from __future__ import annotations
@@ -37,16 +40,11 @@ _MOST_HELD = 64 << 10
 """Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
 _OVERLAP = 256
 """Bytes of such an event that still wait, lest what is to be taken out is cut in two."""
-_FRAME = frozenset(
-    {"id", "object", "created", "model", "choices", "usage"}
-    | {"system_fingerprint", "service_tier", "obfuscation", "timings"}
+_CALLERS = frozenset(
+    {"error", "errors", "cost", "cost_details", "citations", "search_results", "sources"}
+    | {"images", "related_questions", "annotations", "prompt_filter_results"}
 )
-"""Fields of a chunk that say nothing of the answer but its usage."""
-_COUNT = re.compile(
-    r"\w+_tokens(_details)?|\w*tokens\w*_per_sec\w*|time_to_first_token|\w+_(time|latency|rate)"
-    r"|is_last_response|stop_reason"
-)
-"""Fields of usage that count tokens, or say how fast they came."""
+"""Fields, of the chunk or its usage, with which it is the caller's."""
 
 
 class UsageFilter:
@@ -155,18 +153,17 @@ def _shown(event: bytes) -> bytes:
 
 
 def _is_usage_alone(text: bytes) -> bool:
-    """Whether a chunk says how many tokens there were, and nothing else whatever."""
+    """Whether a chunk says how many tokens there were, and nothing that is the caller's."""
     try:
         chunk = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    if not is_dict(chunk) or not is_dict(usage := chunk.get("usage")) or not usage:
+    if not is_dict(chunk) or not is_dict(usage := chunk.get("usage")):
         return False
-    return (
-        all(key in _FRAME or _is_empty(value) for key, value in chunk.items())
-        and all(_COUNT.fullmatch(key) or _is_empty(value) for key, value in usage.items())
-        and _says_nothing(chunk.get("choices"))
-    )
+    if not any(key.endswith("_tokens") for key in usage):
+        return False
+    found = (part.get(name) for part in (chunk, usage) for name in _CALLERS)
+    return all(map(_is_empty, found)) and _says_nothing(chunk.get("choices"))
 
 
 def _says_nothing(choices: Any) -> bool:

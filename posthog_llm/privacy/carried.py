@@ -56,11 +56,11 @@ def _of_client(client: Any) -> Iterator[str]:
 
 
 def _of_request(exchange: Exchange) -> Iterator[str]:
-    if exchange.sent is not None:
-        for name, value in exchange.sent.items():
+    for headers, url in ((exchange.sent, exchange.url), *exchange.resent):
+        for name, value in {} if headers is None else headers.items():
             yield from _of_header(str(name).lower(), str(value))
-    for url in (str(exchange.base_url or ""), str(exchange.url or "")):
-        yield from _of_url(url)
+        yield from _of_url(str(url or ""))
+    yield from _of_url(str(exchange.base_url or ""))
 
 
 def _of_header(name: str, value: str) -> Iterator[str]:
