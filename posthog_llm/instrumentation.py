@@ -24,6 +24,8 @@ _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
 _VERBS = ("get", "post", "put", "patch", "delete")
 _undo: dict[str, list[Callable[[], object]]] = {}
 """What takes our seam out of an SDK again, by its name; an SDK that is watched has an entry."""
+_leaving: dict[str, list[Callable[[], object]]] = {}
+"""What is to be taken out of SDKs when the calls that have begun are over."""
 _hooked: set[str] = set()
 _defaults: Arguments = NOTHING
 _changing = threading.RLock()
@@ -61,7 +63,7 @@ def _watch(name: str) -> None:
     with _changing:
         is_new = name not in _undo
         if is_new:
-            _undo[name] = []
+            _undo[name] = _leaving.pop(name, [])
     if is_new and sys.modules.get(name) is not None:
         _put_in_imported(name)
     elif is_new and name not in _hooked:
@@ -73,11 +75,24 @@ def uninstrument() -> None:
     """Undo `instrument`: the SDKs are as they were.
 
     Where another library has put something around our seam meanwhile, it stays and does nothing.
+    A call that has begun is observed to its end, and then the seam is taken out.
     """
     note_instrumented(None)
     with _changing:
-        undone = [step for steps in _undo.values() for step in reversed(steps)]
-        _undo.clear()  # from here on ours passes through, in calls of other threads, too
+        _leaving.update(_undo)
+        _undo.clear()  # from here on ours passes through new calls, in other threads, too
+        around.running.then = _take_out
+    _take_out()
+
+
+@guarded
+def _take_out() -> None:
+    with _changing:
+        if around.running or not _leaving:
+            return
+        around.running.then = None
+        undone = [step for steps in _leaving.values() for step in reversed(steps)]
+        _leaving.clear()
         _run_all(undone)
 
 
@@ -112,14 +127,15 @@ def _put_around(sdk: Any) -> None:
         return
     base = sdk._base_client
     put = functools.partial(around.put, steps, functools.partial(_is_off, sdk.__name__))
-    put(base.BaseClient, "_build_request", _build_request)
+    goes_on = functools.partial(around.put, steps, _is_ours)  # asks what `request` has begun
+    goes_on(base.BaseClient, "_build_request", _build_request)
     for cls, request, sends in (
         (base.SyncAPIClient, _request, seam.request),
         (base.AsyncAPIClient, _arequest, seam.arequest),
     ):
         waits = sends is seam.arequest
         put(cls, "request", request, waits)
-        put(cls, "_process_response", _process_response, waits)
+        goes_on(cls, "_process_response", _process_response, waits)
         for verb in _VERBS:
             put(cls, verb, functools.partial(_verb, sends), waits)
         for own in _subclasses(cls):
@@ -138,7 +154,11 @@ class _Settings:
 
 
 def _is_off(sdk: str, client: Any) -> bool:
-    return sdk not in _undo or isinstance(client, ObservedClient)
+    return sdk not in _undo or _is_ours(client)
+
+
+def _is_ours(client: Any) -> bool:
+    return isinstance(client, ObservedClient)
 
 
 def _subclasses(cls: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -152,6 +153,94 @@ def test_sdks_that_are_imported_later() -> None:
     program = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_has_begun_is_observed_to_its_end(
+    drive: Driver, sink: MemorySink, again: bool
+) -> None:
+    """`uninstrument`, and perhaps `instrument` once more, while a request is on its way."""
+    usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
+    word = {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]}
+    drive.provider.script(drive.vendor.path, Reply.stream([word, usage]))
+    owners = [openai._base_client.SyncAPIClient, openai._base_client.AsyncAPIClient]
+    before = [dict(vars(cls)) for cls in owners]
+
+    def off(response: Any) -> None:
+        uninstrument()
+        if again:
+            instrument(sink)
+
+    async def aoff(response: Any) -> None:
+        off(response)
+
+    kind, hook = (
+        (openai.DefaultAsyncHttpxClient, aoff) if drive.prefix else (openai.DefaultHttpxClient, off)
+    )
+    http = kind(event_hooks={"response": [hook]})
+    client = drive.bare(http_client=http, base_url=drive.provider.base_url)
+    instrument(sink)
+    (chunk,) = drive.items(drive.ask(client, stream=True))
+    assert chunk.choices[0].delta.content == "hi"
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_output_tokens"] == 2
+    assert ([dict(vars(cls)) for cls in owners] == before) is not again
+    drive.ask(drive.bare())
+    sink.wait_for(1 + again)
+
+
+def copying(below: Any, *, waits: bool) -> Any:
+    """Return what another library puts in the place of `request`: a plain function."""
+
+    def theirs(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        return below(self, cast_to, copy.copy(options), **kwargs)
+
+    async def atheirs(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        return await below(self, cast_to, copy.copy(options), **kwargs)
+
+    return atheirs if waits else theirs
+
+
+@every_provider
+def test_around_a_patch_that_copies_options_and_below_it(
+    drive: Driver, sink: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = drive.vendor.sdk._base_client
+    cls = base.AsyncAPIClient if drive.prefix else base.SyncAPIClient
+    monkeypatch.setattr(cls, "request", cls.request)  # as it is now, it will be again
+    instrument(sink)
+    cls.request = copying(cls.request, waits=bool(drive.prefix))
+    uninstrument()
+    instrument(sink)
+    drive.ask(drive.bare())
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_output_choices"]
+    uninstrument()
+
+
+@every_provider
+def test_same_request_by_a_hook_is_a_call_of_its_own(drive: Driver, sink: MemorySink) -> None:
+    asked: list[Any] = []
+
+    def see(client: Any) -> Any:
+        asked.append(client)
+        return drive.vendor.create(client, model="m", messages=[]) if len(asked) == 1 else None
+
+    class Sync(drive.vendor.sdk.__dict__[drive.names[0]]):  # type: ignore[misc]
+        def _prepare_request(self, request: Any) -> None:
+            see(self)
+
+    class Async(drive.vendor.sdk.__dict__[drive.names[0]]):  # type: ignore[misc]
+        async def _prepare_request(self, request: Any) -> None:
+            if (answer := see(self)) is not None:
+                await answer
+
+    instrument(sink)
+    client = (Async if drive.prefix else Sync)(
+        api_key="test-key-123", base_url=drive.provider.url + drive.vendor.base_path
+    )
+    drive.ask(client)
+    assert len({event.uuid for event in sink.wait_for(2)}) == 2
 
 
 def test_misuse() -> None:

@@ -334,6 +334,26 @@ def test_usage_that_is_sent_unasked_is_the_callers(
     assert event.properties["$ai_output_tokens"] == 2
 
 
+def test_lines_that_are_no_events_pass_as_they_come() -> None:
+    line = json.dumps(chunk(choices=[delta("one")], usage=None)).encode() + b"\n"
+    for pieces in ([line, line], [b"\n", b"{", line[1:], line], [b"ev", b"il: 1\n"]):
+        hider = UsageFilter()
+        shown = [hider.feed(piece) for piece in pieces]
+        assert b"".join(shown).strip() == b"".join(pieces).strip()
+        assert shown[-1] == pieces[-1] or shown[-1].endswith(pieces[-1])
+        assert hider.end() == b""
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\r\n\r\n", b": hello\n\n", b"id: 1\n"])
+def test_events_in_pieces_of_any_size_are_looked_at(start: bytes) -> None:
+    body = start + b"".join(Reply.stream([*CHUNKS, chunk(choices=[], usage=USAGE)]).body)
+    shown = start + b"".join(Reply.stream(CHUNKS).body)
+    for size in range(1, len(start) + 12):
+        hider = UsageFilter()
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        assert b"".join(map(hider.feed, pieces)) + hider.end() == shown
+
+
 # -- what it costs -----------------------------------------------------------------------
 
 

@@ -15,6 +15,34 @@ _ours: weakref.WeakSet[Any] = weakref.WeakSet()
 """Every function that was ever put around one; others may still hold it."""
 
 
+class Underway:
+    """How many calls run in functions of ours; what they need is taken away after the last.
+
+    A call is watched to its end, or not at all: what one part of ours did to its request,
+    another undoes in its answer.
+    """
+
+    def __init__(self) -> None:
+        self._marks: list[None] = []  # appended to and popped from in one step, by any thread
+        self.then: Callable[[], object] | None = None
+        """Called, while there is one, when nothing runs any more."""
+
+    def __bool__(self) -> bool:
+        return bool(self._marks)
+
+    def __enter__(self) -> None:
+        self._marks.append(None)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._marks.pop()
+        then = self.then
+        if then is not None and not self._marks:
+            then()
+
+
+running = Underway()
+
+
 def put(
     undo: list[Callable[[], object]],
     is_off: Callable[[Any], bool],
@@ -59,7 +87,10 @@ def _plain(found: Any, is_off: Callable[[Any], bool], observe: Any) -> Any:
     @functools.wraps(found)
     def ours(self: Any, *args: Any, **kwargs: Any) -> Any:
         send = found.__get__(self, type(self))
-        return send(*args, **kwargs) if is_off(self) else observe(send, self, args, kwargs)
+        with running:  # before it is asked: what is on stays until this has ended
+            if not is_off(self):
+                return observe(send, self, args, kwargs)
+        return send(*args, **kwargs)
 
     return ours
 
@@ -68,9 +99,10 @@ def _awaited(found: Any, is_off: Callable[[Any], bool], observe: Any) -> Any:
     @functools.wraps(found)
     async def ours(self: Any, *args: Any, **kwargs: Any) -> Any:
         send = found.__get__(self, type(self))
-        if is_off(self):
-            return await send(*args, **kwargs)
-        return await observe(send, self, args, kwargs)
+        with running:
+            if not is_off(self):
+                return await observe(send, self, args, kwargs)
+        return await send(*args, **kwargs)
 
     return ours
 

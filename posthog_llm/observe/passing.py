@@ -78,6 +78,12 @@ class Given(_Layer):
         return self._arguments if same else None
 
 
+def _what(options: Any) -> tuple[str, str] | None:
+    """Return what is asked for; `None` where the SDK has not made options of it yet."""
+    method = getattr(options, "method", None)
+    return None if method is None else (method, options.url)
+
+
 class Underway(_Layer):
     """Between the client's `request` and what it sends: the observed call, or that there is none.
 
@@ -109,6 +115,18 @@ class Underway(_Layer):
     def _leave(self) -> None:
         self.call = self.options = None
         super()._leave()
+
+    def is_about(self, options: Any) -> bool:
+        """Whether a request is the one that this layer has begun.
+
+        Another library between two layers of ours may hand on a copy of the options. A request
+        of a hook's own, by the SDK's methods, comes by a layer that stands by, as this one did.
+        """
+        if not self.begun or self.options is options:
+            return self.begun
+        outer, mine = self._outer, self.options
+        stood_by = isinstance(outer, Underway) and outer.client is self.client and not outer.begun
+        return stood_by and _what(mine) == _what(options) is not None
 
     def begin(self, call: Call | None) -> None:
         self.call = call

@@ -66,7 +66,7 @@ async def arequest(
 def _layer(client: Any, options: Any, late: bool) -> Underway | None:
     """Return a layer for a request; `None` where one above has begun it."""
     above = underway(client)
-    if above is not None and above.begun and above.options is options:
+    if above is not None and above.is_about(options):
         return None
     layer = Underway(client, options)
     if not late:

@@ -36,6 +36,9 @@ _NULLS = re.compile(
 )
 _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _ENDS = re.compile(rb"\n\r?\n|\r\r")
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_BLANK = b"\xef\xbb\xbf\r\n\t "
+"""What may stand before the first field: a byte order mark, and empty lines."""
 _MOST_HELD = 64 << 10
 """Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
 _OVERLAP = 256
@@ -50,7 +53,8 @@ _CALLERS = frozenset(
 class UsageFilter:
     """Takes the traces of the added option out of a stream of server-sent events.
 
-    Bytes that end inside an event wait for its end, so that no event is judged by halves.
+    Bytes that end inside an event wait for its end, so that no event is judged by halves. What
+    does not begin like events passes as it comes.
     """
 
     error: Exception | None = None
@@ -63,6 +67,9 @@ class UsageFilter:
         """The last bytes that are held: an event's end may be cut in two."""
         self._place = slice(0, 0)
         """Where a chunk of this stream has its first choice."""
+        self._beginning: bytes | None = b""
+        """The stream's first bytes, until they show whether it is one of events."""
+        self._is_other = False
 
     def feed(self, data: bytes) -> bytes:
         # Once a chunk, on the caller's thread: one whole event with a choice in its usual place.
@@ -85,6 +92,10 @@ class UsageFilter:
             return self._taken() + data
 
     def _carefully(self, data: bytes) -> bytes:
+        if self._beginning is not None:
+            self._look(data)
+        if self._is_other:
+            return self._taken() + data
         near = self._near + data
         end = max((at + len(e) for e in _EVENT_ENDS if (at := near.rfind(e)) >= 0), default=0)
         if not end:
@@ -96,6 +107,13 @@ class UsageFilter:
         if (place := whole.find(_CHOICE)) >= 0:
             self._place = slice(place, place + len(_CHOICE))
         return without_usage(whole)
+
+    def _look(self, data: bytes) -> None:
+        """Look whether the stream begins like server-sent events."""
+        start = ((self._beginning or b"") + data).lstrip(_BLANK)[: max(map(len, _FIELDS))]
+        self._is_other = not any(start.startswith(field[: len(start)]) for field in _FIELDS)
+        is_clear = self._is_other or start.startswith(_FIELDS)
+        self._beginning = None if is_clear else start
 
     def _hold(self, data: bytes) -> bytes:
         """Keep back a piece of an event; returns what need not wait."""
@@ -116,6 +134,8 @@ class UsageFilter:
 
     def flush(self) -> bytes:
         rest = self._taken()
+        if self._is_other:
+            return rest
         try:
             return without_usage(rest)
         except Exception as error:
