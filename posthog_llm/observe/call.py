@@ -146,12 +146,20 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
-        request = getattr(error, "request", None)
+        self._note_sent(error)
+        outcome, failure = outcome_of(error)
+        self.end(outcome, failure and (_with_code(error, failure) or failure))
+
+    @guarded
+    def _note_sent(self, error: BaseException) -> None:
+        """Note the request that an exception of the SDK or the HTTP library names."""
+        try:
+            request = getattr(error, "request", None)
+        except RuntimeError:  # so the HTTP library says that it knows none
+            return
         if request is not None and not self.exchange.resent:
             response = getattr(error, "response", None)
             self.really_sent(request, getattr(response, "history", ()))
-        outcome, failure = outcome_of(error)
-        self.end(outcome, failure and (_with_code(error, failure) or failure))
 
     def undecodable(self, error: Exception) -> None:
         """End the call because its answer cannot be decoded.
