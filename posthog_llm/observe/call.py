@@ -146,10 +146,9 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with what an exception says."""
-        request = getattr(error, "request", None)
+        request = _given(error, "request")
         if request is not None and not self.exchange.resent:
-            response = getattr(error, "response", None)
-            self.really_sent(request, getattr(response, "history", ()))
+            self.really_sent(request, getattr(_given(error, "response"), "history", ()))
         outcome, failure = outcome_of(error)
         self.end(outcome, failure and (_with_code(error, failure) or failure))
 
@@ -188,6 +187,14 @@ def _with_code(error: BaseException, found: Failure) -> Failure:
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
+
+
+def _given(error: BaseException, name: str) -> Any:
+    """Return what an exception holds; the HTTP library's own refuse to say until it is set."""
+    try:
+        return getattr(error, name, None)
+    except Exception:  # whatever a class of the user's does there, it holds nothing then
+        return None
 
 
 def _code(body: Any) -> Any:
