@@ -487,6 +487,25 @@ def test_stream_that_can_be_read_in_both_ways(drive: Driver, sink: MemorySink) -
         assert isinstance(seen[-1].stream, base)
 
 
+def test_error_of_a_stream_that_knows_no_request(drive: Driver, sink: MemorySink) -> None:
+    class Breaks(HTTP.SyncByteStream, HTTP.AsyncByteStream):
+        def __iter__(self) -> Any:
+            yield BODY[:200]
+            raise HTTP.ReadError("broke")
+
+        async def __aiter__(self) -> Any:
+            for piece in self:
+                yield piece
+
+    http = http_client(drive, lambda _: HTTP.Response(200, headers=KIND, stream=Breaks()))
+    bare = outcome(lambda: drive.collect(lambda: chat(drive.bare(http_client=http))))
+    ours = drive.ours(http_client=http, posthog_client=sink)
+    assert outcome(lambda: drive.collect(lambda: chat(ours))) == bare
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] == "error"
+    assert event.properties["$ai_error"]["type"] == "ReadError"
+
+
 def test_stream_that_begins_anew_is_one_answer(sink: MemorySink) -> None:
     class Again(HTTP.AsyncByteStream):
         async def __aiter__(self) -> Any:

@@ -153,13 +153,9 @@ class Call:
     @guarded
     def _note_sent(self, error: BaseException) -> None:
         """Note the request that an exception of the SDK or the HTTP library names."""
-        try:
-            request = getattr(error, "request", None)
-        except RuntimeError:  # so the HTTP library says that it knows none
-            return
+        request = _given(error, "request")
         if request is not None and not self.exchange.resent:
-            response = getattr(error, "response", None)
-            self.really_sent(request, getattr(response, "history", ()))
+            self.really_sent(request, getattr(_given(error, "response"), "history", ()))
 
     def undecodable(self, error: Exception) -> None:
         """End the call because its answer cannot be decoded.
@@ -196,6 +192,14 @@ def _with_code(error: BaseException, found: Failure) -> Failure:
         code=code if isinstance(code, str) else None,
         status=status if isinstance(status, int) else None,
     )
+
+
+def _given(error: BaseException, name: str) -> Any:
+    """Return what an exception holds; the HTTP library's own refuse to say until it is set."""
+    try:
+        return getattr(error, name, None)
+    except Exception:  # whatever a class of the user's does there, it holds nothing then
+        return None
 
 
 def _code(body: Any) -> Any:
