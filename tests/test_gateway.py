@@ -36,8 +36,20 @@ model_list:
     litellm_params: {model: openai/text-embedding-3-small, api_base: PROVIDER, api_key: sk-1}
 litellm_settings:
   callbacks: posthog_llm.litellm.logger
+guardrails:
+  - guardrail_name: after
+    litellm_params: {guardrail: guards.After, mode: post_call}
 router_settings: {num_retries: 1, retry_after: 0}
 general_settings: {master_key: MASTER}
+"""
+
+GUARDS = """
+from litellm.integrations.custom_guardrail import CustomGuardrail
+
+
+class After(CustomGuardrail):
+    async def async_post_call_success_hook(self, data, user_api_key_dict, response):
+        return response
 """
 
 
@@ -53,6 +65,7 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self.port}"
         config = folder / "config.yaml"
         config.write_text(CONFIG.replace("PROVIDER", provider.base_url).replace("MASTER", MASTER))
+        (folder / "guards.py").write_text(GUARDS)
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
             [
@@ -234,6 +247,18 @@ def test_what_reached_no_provider(gateway: Gateway) -> None:
     assert gateway.post("/v1/embeddings", vectors)[0] == 200
     (event,) = gateway.told(1)
     assert event["event"] == "$ai_embedding"
+
+
+@needs_gateway
+def test_a_stream_with_a_guardrail_after_it(gateway: Gateway) -> None:
+    body = {"model": "mine", "messages": ASK, "stream": True, "guardrails": ["after"]}
+    status, text = gateway.post("/v1/chat/completions", body)
+    assert (status, text.strip().endswith(b"[DONE]")) == (200, True)
+    (event,) = gateway.told(1)
+    told = event["properties"]
+    assert told["posthog_llm_outcome"] == "ok"
+    assert told["$ai_input_tokens"] > 0
+    assert told["$ai_output_tokens"] == 3
 
 
 @needs_gateway

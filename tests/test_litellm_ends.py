@@ -168,12 +168,33 @@ def test_a_stream_that_is_not_read_to_its_end(
     assert_abandoned(sink.wait_for(1)[0].properties, outcome)
 
 
+CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
+SOME = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "so"}, "finish_reason": None}]}
+OVERLOADED = {"error": {"message": "overloaded", "type": "server_error", "code": 500}}
+BROKEN = {
+    "by an error": lambda: Reply.stream([SOME, SOME, OVERLOADED], done=False),
+    "by its connection": lambda: Reply.stream([SOME] * 3, cut=True, done=False),
+}
+
+
+@pytest.mark.parametrize("how", list(BROKEN))
+def test_an_async_stream_that_breaks_is_an_error(
+    how: str, place: dict[str, Any], provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    """LiteLLM closes it first, and says what happened then."""
+    provider.script("/chat/completions", BROKEN[how]())
+    with pytest.raises(litellm.exceptions.MidStreamFallbackError):
+        asyncio.run(acall("completion", place, {**CHAT, **USAGE}, rest=0.0))
+    assert posthog_llm.flush(5)
+    told = sink.wait_for(1)[0].properties
+    assert (told["posthog_llm_outcome"], told["$ai_is_error"]) == ("error", True)
+    assert told["$ai_error"]["type"] == told["$ai_error_type"]
+
+
 def test_a_task_that_is_cancelled_amid_a_stream(
     place: dict[str, Any], provider: ScriptedProvider, sink: MemorySink
 ) -> None:
-    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
-    choice = {"index": 0, "delta": {"content": "so far"}, "finish_reason": None}
-    slow = Reply.stream([{**chunk, "choices": [choice]}] * 50)
+    slow = Reply.stream([SOME] * 50)
     slow.delay = 0.1
     provider.script("/chat/completions", slow)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import sys
+from types import CodeType
 from typing import Any
 
 from ..exchange import Outcome
 from ..faults import guarded
 from . import attempt as attempts
+
+_READING = ("__anext__", "_finalize_completed_stream")
+"""Methods of LiteLLM's stream that read it, and close it at its end."""
 
 
 @guarded
@@ -17,13 +22,19 @@ def watch() -> None:
 
     aclose: Any = getattr(CustomStreamWrapper, "aclose", None)
     if callable(aclose) and not hasattr(aclose, "_posthog_llm"):
-        CustomStreamWrapper.aclose = _noting(aclose)
+        CustomStreamWrapper.aclose = _noting(aclose, _codes_of_reading(CustomStreamWrapper))
 
 
-def _noting(aclose: Any) -> Any:
+def _codes_of_reading(stream: Any) -> frozenset[CodeType]:
+    """Return the code that reads a stream, which closes it at its end, too."""
+    methods = (getattr(stream, name, None) for name in _READING)
+    return frozenset(m.__code__ for m in methods if m is not None)
+
+
+def _noting(aclose: Any, reading: frozenset[CodeType]) -> Any:
     @functools.wraps(aclose)
     def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
-        _closed(stream)
+        _closed(stream, by_itself=sys._getframe(1).f_code in reading)
         return aclose(stream, *args, **kwargs)
 
     noting._posthog_llm = True  # type: ignore[attr-defined]
@@ -31,8 +42,12 @@ def _noting(aclose: Any) -> Any:
 
 
 @guarded
-def _closed(stream: Any) -> None:
+def _closed(stream: Any, *, by_itself: bool) -> None:
+    """Note that a stream was closed; one that closes itself says next how it ended."""
     call = getattr(stream, "logging_obj", None)
+    if parked := getattr(call, "_deferred_stream_complete_args", None):
+        attempts.answered(call, parked[0])  # to be told after the gateway's guardrails
+        return
     found = attempts.of(getattr(call, "model_call_details", {}))
-    if found is not None and found.response is None:
+    if not by_itself and found is not None and found.response is None:
         found.end(Outcome.CLOSED_EARLY)
