@@ -198,7 +198,7 @@ def _given(error: BaseException, name: str) -> Any:
     """Return what an exception holds; the HTTP library's own refuse to say until it is set."""
     try:
         return getattr(error, name, None)
-    except Exception:  # whatever a class of the user's does there, it holds nothing then
+    except RuntimeError:
         return None
 
 
