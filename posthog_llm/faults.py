@@ -80,7 +80,7 @@ def _arguments(frame: FrameType) -> list[Any]:
 
 
 def _holds(value: Any, frames: list[FrameType]) -> bool:
-    values: Any = value if type(value) is tuple else (value,)
+    values: tuple[Any, ...] = value if type(value) is tuple else (value,)  # pyright: ignore[reportUnknownVariableType]
     return any(item is frame for item in values for frame in frames)
 
 

@@ -114,9 +114,11 @@ def test_langchains_handler_over_our_client(
         else:
             await model.ainvoke("hi", config)
 
+    loop = asyncio.new_event_loop()  # one: connections of the newest SDKs outlive no loop
+
     def ask_now(config: Any) -> None:
         if is_async:
-            asyncio.run(ask(config))
+            loop.run_until_complete(ask(config))
         elif stream:
             assert list(model.stream("hi", config))
         else:
@@ -126,6 +128,7 @@ def test_langchains_handler_over_our_client(
     assert recorder.generations == 1
     sink.wait_for(0)
     ask_now({})
+    loop.close()
     sink.wait_for(1)
     assert recorder.generations == 1
 

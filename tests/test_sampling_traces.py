@@ -224,7 +224,7 @@ def test_what_a_request_tells_litellm(
             with trace("t"):
                 litellm.completion(**named)
     until = time.monotonic() + 20
-    while any(getattr(call, "is_open", False) for call in list(outbox.unended)):
+    while any(getattr(call, "is_open", False) for call in outbox.unended.now()):
         assert time.monotonic() < until, "LiteLLM calls back in threads of its own"
         time.sleep(0.01)
     key = "$ai_trace_id" if around else "$ai_session_id"

@@ -79,10 +79,8 @@ def _cached(told: Told) -> dict[str, Any]:
     if not told.cache_hit:
         return {}
     saved = told.payload.get("saved_cache_cost")
-    return {
-        "posthog_llm_cache_hit": True,
-        "posthog_llm_saved_cost_usd": saved if isinstance(saved, (int, float)) else None,
-    }
+    known = isinstance(saved, (int, float)) and saved > 0  # LiteLLM 1.108 says 0 of each
+    return {"posthog_llm_cache_hit": True, "posthog_llm_saved_cost_usd": saved if known else None}
 
 
 def _asked(exchange: Exchange, told: Told) -> Asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import sys
+import inspect
 from types import CodeType
 from typing import Any
 
@@ -34,7 +34,11 @@ def _codes_of_reading(stream: Any) -> frozenset[CodeType]:
 def _noting(aclose: Any, reading: frozenset[CodeType]) -> Any:
     @functools.wraps(aclose)
     def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
-        _closed(stream, by_itself=sys._getframe(1).f_code in reading)
+        # LiteLLM closes a stream that fails before it says so, and leaves nothing else by which
+        # to tell that from its reader's `aclose()` than who calls.
+        here = inspect.currentframe()
+        caller = here.f_back if here is not None else None
+        _closed(stream, by_itself=caller is not None and caller.f_code in reading)
         return aclose(stream, *args, **kwargs)
 
     noting._posthog_llm = True  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import replace
 from functools import cache
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..encoding import undone
 from ..exchange import Outcome
@@ -50,7 +50,7 @@ def _body_class(inner: Any) -> type[_Body]:
     if not bases:
         raise TypeError(f"{inner} is no byte stream")
     ours = [_READING[base.__name__] for base in bases]
-    return type("ObservedByteStream", (*ours, *bases), {})
+    return cast("type[_Body]", type("ObservedByteStream", (*ours, *bases), {}))
 
 
 class _Keeper:

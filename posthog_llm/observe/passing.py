@@ -135,8 +135,9 @@ class Underway(_Layer):
     def goes_on_without_usage(self, error: Exception) -> bool:
         if self.call is None or not self.call.goes_on_without_usage(error):
             return False
-        if getattr(error, "status_code", 0) >= 500 and hasattr(self.options, "max_retries"):
-            self.options.max_retries = 0  # the SDK has had its retries of such an answer
+        options: Any = self.options
+        if getattr(error, "status_code", 0) >= 500 and hasattr(options, "max_retries"):
+            options.max_retries = 0  # the SDK has had its retries of such an answer
         return True
 
 

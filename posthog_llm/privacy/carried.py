@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -57,7 +57,8 @@ def _of_client(client: Any) -> Iterator[str]:
 
 def _of_request(exchange: Exchange) -> Iterator[str]:
     for headers, url in ((exchange.sent, exchange.url), *exchange.resent):
-        for name, value in {} if headers is None else headers.items():
+        given: Iterable[tuple[Any, Any]] = () if headers is None else headers.items()
+        for name, value in given:
             yield from _of_header(str(name).lower(), str(value))
         yield from _of_url(str(url or ""))
     yield from _of_url(str(exchange.base_url or ""))
