@@ -49,7 +49,7 @@ class MemorySink:
         """The events of every call that has ended by now."""
         from ..delivery.worker import worker
 
-        worker.flush(10.0)
+        worker.flush(60.0)  # at once where nothing waits; thousands of events take a while
         return list(self._events)
 
     def wait_for(self, count: int) -> list[CapturedEvent]:
