@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nox
 
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"  # uv makes an environment in seconds
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = True
 
@@ -22,7 +22,7 @@ FRAMEWORKS = [
     *("pydantic-ai-slim[openai,anthropic]==2.31.1", "openai-agents==0.20.0", "instructor==1.17.0"),
     *("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
     *("llama-index-llms-openai==0.8.3", "llama-index-llms-anthropic==0.12.3"),
-    "celery==5.7.0",
+    *("celery==5.7.0", "ray==2.60.0", "distributed==2026.8.0"),
 ]
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
 OTHERS = [
@@ -88,15 +88,25 @@ def tests(session: nox.Session, sdk: str) -> None:
 def gateway(session: nox.Session, litellm: str) -> None:
     """Test LiteLLM's callback and its gateway's: LiteLLM pins older SDKs."""
     session.install("-e", ".[litellm]", litellm, "anthropic", "langchain-openai", *_groups("test"))
-    files = ("compared", "docs", "gateway", "litellm", "litellm_ends", "outer", "sampling_traces")
+    files = (
+        "compared",
+        "docs",
+        "gateway",
+        "litellm",
+        "litellm_calls",
+        "litellm_ends",
+        "outer",
+        "sampling_traces",
+    )
     session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs)
 
 
 @nox.session(python="3.12")
 def frameworks(session: nox.Session) -> None:
-    """Test frameworks that are given our clients, or are watched by `instrument`."""
+    """Test frameworks that are given our clients, are watched by `instrument`, or spread calls."""
     session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
-    session.run("pytest", "tests/test_frameworks.py", "tests/test_children.py", *session.posargs)
+    files = (f"tests/test_{name}.py" for name in ("frameworks", "children", "fleets"))
+    session.run("pytest", *files, *session.posargs)
 
 
 @nox.session(python="3.12")

@@ -10,25 +10,31 @@ what holds for the whole process, and `stats` for what became of the events.
 from __future__ import annotations
 
 from .context import bind, context
-from .delivery.lifecycle import flush, install_signal_flush, shutdown, stats
+from .delivery.lifecycle import aflush, flush, install_signal_flush, shutdown, stats
 from .delivery.project import Project
 from .delivery.stats import Stats
 from .event import VERSION as __version__
 from .feedback import capture_feedback, capture_metric
 from .instrumentation import instrument, uninstrument
+from .jobs import Delivery, job
 from .manual import capture_embedding, capture_generation, generation
 from .observe.event_ids import event_id
-from .propagation import ASGIMiddleware, WSGIMiddleware, continue_trace, headers
+from .prices import Price
+from .propagation import continue_trace, headers
 from .settings import Spool, configure
 from .tracing import span, trace
+from .web import ASGIMiddleware, WSGIMiddleware
 
 __all__ = [
     "ASGIMiddleware",
+    "Delivery",
+    "Price",
     "Project",
     "Spool",
     "Stats",
     "WSGIMiddleware",
     "__version__",
+    "aflush",
     "bind",
     "capture_embedding",
     "capture_feedback",
@@ -43,6 +49,7 @@ __all__ = [
     "headers",
     "install_signal_flush",
     "instrument",
+    "job",
     "shutdown",
     "span",
     "stats",

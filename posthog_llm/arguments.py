@@ -8,7 +8,7 @@ otherwise. The classes are the list of names that the package itself checks by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ class LoggerArguments(CallArguments, total=False):
 
     posthog_redact: Callable[[str], str | None] | None
     """Sees each text of the content before it leaves; returns what is to leave."""
+    groups: Mapping[str, str]
+    """Groups by what LiteLLM's gateway knows of the key, such as `{"team": "team_id"}`."""
+    properties: Sequence[str]
+    """What LiteLLM's gateway knows of the key that becomes a property, such as `key_alias`."""
     turn_off_message_logging: bool
     """LiteLLM's own: `True` withholds content, as `posthog_privacy_mode` does."""
     message_logging: bool

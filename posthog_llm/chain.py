@@ -4,19 +4,25 @@ A block that ends takes away its own link and nothing else, and only from the ch
 it: a generator's block may end in another context than it began in (the garbage collector's, a
 thread's, the next request's), where others' values hold. Tasks share the links that were there
 when they were made; nothing is ever written into one.
+
+An interrupt at the very start of an `__exit__`, before any line of it can guard, leaves a link
+behind: see `Ended`.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 INHERITED: Any = object()
 """Says that a block begins no trace: it is in the one around it."""
 _DEEPEST = 10_000
 """Links of a chain. Blocks in blocks are never that many, but a task that starts its own
 successor inside its block adds one each time."""
+F = TypeVar("F")
 
 
 class Link:
@@ -66,6 +72,67 @@ class Link:
 Chain = ContextVar[Link]
 
 
+class Ended(weakref.ref[Any]):
+    """Says, in the context where it did, that a `with` statement has ended.
+
+    The statement alone holds what it looked up as `__exit__`, from its begin to its end, so that
+    dies with it in its very context; the callback is C's, which no interrupt can stop. Tasks
+    that began inside never see it. A manager's death would say less: variables and tracebacks
+    hold those, and nobody one whose `__enter__` was called by hand.
+    """
+
+    key: object = object()
+    """The block's; of none before it is known."""
+    outer: Link
+    """What held when the statement began."""
+
+
+_ended: ContextVar[Ended | None] = ContextVar("posthog_llm_ended", default=None)
+
+
+class _Exit:
+    """The `__exit__` of a block that has `_chain` and `_key`: of its own for each `with`."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __get__(self, block: Any, owner: Any = None) -> Any:
+        if block is None:
+            return self._function
+        leaving: Any = partial(self._function, block)
+        ended = Ended(leaving, _ended.set)
+        ended.key, ended.outer = block._key, block._chain.get()
+        leaving.ended = ended
+        return leaving
+
+
+def ends(function: F) -> F:
+    """Decorate a block's `__exit__` or `__aexit__`: it holds no longer than its `with`."""
+    made: Any = _Exit(function)
+    return made  # type: ignore[no-any-return]
+
+
+def here(chain: Chain, leaving: object = None) -> Link:
+    """Return what holds here; a block that is `leaving` by itself is in it."""
+    return chain.get() if _ended.get() is None else _mended(chain, leaving)
+
+
+def _mended(chain: Chain, leaving: object) -> Link:
+    """Take out the block whose `with` has ended, if an interrupt left it behind."""
+    ended, link = _ended.get(), chain.get()
+    if ended is None or ended.key is leaving:
+        return link
+    found = find(link, ended.key)
+    while found is not None and found.outer is not ended.outer:
+        found = None if found.outer is None else find(found.outer, ended.key)
+    if found is not None:
+        inside = [] if found.combine is only else _above(link, found)  # all its body's own
+        link = _stacked(ended.outer, inside)
+        chain.set(link)
+    _ended.set(None)
+    return link
+
+
 def only(around: Any, given: Any) -> Any:
     """Combine: what is given, whatever holds around it."""
     return given
@@ -108,7 +175,7 @@ def _stacked(chain: Link, links: list[Link]) -> Link:
 
 def leave(chain: Chain, key: object) -> None:
     """Take a block out of what holds here. Once is as good as twice where its key is its own."""
-    chain.set(without(chain.get(), key))
+    chain.set(without(here(chain, key), key))
 
 
 class Held:
@@ -116,20 +183,22 @@ class Held:
 
     def __init__(self, chain: Chain, link: Link) -> None:
         self._chain, self._values, self._root = chain, link.values, link.root
+        self._key = object()
 
     def __enter__(self) -> None:
-        outer = self._chain.get()
+        outer = here(self._chain)
         try:
-            self._chain.set(Link(self, only, self._values, outer, self._root))
+            self._chain.set(Link(self._key, only, self._values, outer, self._root))
         except BaseException:  # a signal's handler raised between two of these instructions
             self._chain.set(outer)
             raise
 
+    @ends
     def __exit__(self, *exc_info: object) -> None:
         try:
-            leave(self._chain, self)
+            leave(self._chain, self._key)
         except BaseException:  # as above
-            leave(self._chain, self)
+            leave(self._chain, self._key)
             raise
 
 
@@ -142,18 +211,18 @@ class Resumed:
 
     def __init__(self, manager: Any, chain: Chain) -> None:
         self._manager, self._chain = manager, chain
-        outer = chain.get()
+        outer = here(chain)
         try:
             self.block = manager.__enter__()
             base = chain.get()
         finally:
             chain.set(outer)
         self._base = Link(base.key, only, base.values, outer, base.root)
-        self._begun = base.began
+        self._key, self._begun = base.key, base.began
         self._links: list[Link] = []
 
     def __enter__(self) -> None:
-        outer = self._chain.get()
+        outer = here(self._chain)
         try:
             if self._base.outer is not outer:
                 self._base = self._base.over(outer)
@@ -162,6 +231,7 @@ class Resumed:
             self._chain.set(outer)
             raise
 
+    @ends
     def __exit__(self, *exc_info: object) -> None:
         try:
             self._suspend()
@@ -170,7 +240,7 @@ class Resumed:
             raise
 
     def _suspend(self) -> None:
-        inner = self._chain.get()
+        inner = here(self._chain, self._key)
         base = find(inner, self._base.key)
         if base is None or base.outer is None:
             return  # it was torn down in another context: nothing of it holds here

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .narrowing import is_mapping
+from .snapshot import snapshot_of
 
 _TEXTS = frozenset(
     {"distinct_id", "trace_id", "session_id", "span_id", "parent_id", "span_name", "trace_name"}
@@ -38,7 +39,7 @@ def checked(name: str, field: str, value: Any) -> Any:
         raise TypeError(f"{name} must be True, False or None, not {type(value).__name__}")
     if field in _MAPPINGS:
         if is_mapping(value):
-            return dict(value)
+            return snapshot_of(value)
         raise TypeError(f"{name} must be a mapping, not {type(value).__name__}")
     if not callable(getattr(value, "capture", None)):
         raise TypeError(
@@ -142,12 +143,15 @@ def _amount(name: str, value: Any, unit: str) -> float:
 
 
 def text(name: str, value: Any) -> str:
-    """Return a name or an id as a text. Raises `TypeError` or `ValueError` that names it."""
+    """Return a name or an id as a text. Raises `TypeError` or `ValueError` that names it.
+
+    Of a subclass its plain value, whatever its own code makes of it.
+    """
     if isinstance(value, str):
-        return value
+        return value if type(value) is str else str.__str__(value)
     if isinstance(value, (int, uuid.UUID)) and not isinstance(value, bool):
         try:
-            return str(value)
+            return int.__repr__(value) if isinstance(value, int) else str(value)
         except ValueError:  # https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
             raise ValueError(f"{name} must be an int of fewer digits") from None
     raise TypeError(f"{name} must be a str, int or UUID, not {type(value).__name__}")

@@ -8,11 +8,18 @@ import os
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from .delivery.connection import Unreachable, app_url, check_project, send
 from .delivery.destinations import environment, is_mock
+from .delivery.lifecycle import shutdown, stats
+from .jobs import Delivery, job
 from .narrowing import is_list
+from .settings import configure
+
+if TYPE_CHECKING:
+    from .delivery.spool_file import Address
 
 _NEEDED = ("OPENAI_API_KEY", "POSTHOG_API_KEY")
 _MOST_SECONDS = 3600
@@ -33,8 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument(
         "--timeout", type=_seconds, default=10.0, help="seconds to wait for PostHog (default: 10)"
     )
+    spool = commands.add_parser("spool", help="show or send what ended processes left on disk")
+    spool.add_argument("action", choices=("show", "send"))
+    spool.add_argument("directory", type=_directory)
+    spool.add_argument(
+        "--timeout", type=_seconds, default=60.0, help="seconds to send for (default: 60)"
+    )
     options = parser.parse_args(arguments)
-    return _check(options.timeout) if options.command == "check" else _demo(options)
+    if options.command == "check":
+        return _check(options.timeout)
+    if options.command == "demo":
+        return _demo(options)
+    if options.action == "show":
+        return _show(options.directory)
+    return _send(options.directory, options.timeout)
 
 
 def _seconds(text: str) -> float:
@@ -45,6 +64,58 @@ def _seconds(text: str) -> float:
 
 
 _seconds.__name__ = "number of seconds"  # as argparse names it in "invalid ... value"
+
+
+def _directory(path: str) -> str:
+    if not os.path.isdir(path):
+        raise argparse.ArgumentTypeError(f"{path} is no directory")
+    return path
+
+
+def _show(directory: str) -> int:
+    """Tell what lies in a spool, without sending it."""
+    from .delivery.contents import contents_of
+
+    found = contents_of(directory)
+    for address, count in found.events.items():
+        place = "an address that cannot be read" if address is None else _named(address)
+        print(f"{_events(count)} for {place}")
+    if found.oldest is not None:
+        print(f"The oldest is of {datetime.fromtimestamp(found.oldest).isoformat(' ', 'seconds')}")
+    if not found.events:
+        print("No events of ended processes")
+    if found.in_use:
+        print(f"{found.in_use} more files are of processes that live")
+    if found.damaged:
+        print(f"{found.damaged} files cannot be read")
+    return 0
+
+
+def _named(address: Address) -> str:
+    key = f"{address.project.api_key[:8]}..."
+    only = ", through a client with a before_send only" if address.filtered else ""
+    return f"{address.project.host}, the project with the key {key}{only}"
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"
+
+
+def _send(directory: str, timeout: float) -> int:
+    """Send what ended processes left in a spool."""
+    if is_mock():
+        print("POSTHOG_MOCK is set, so nothing is sent. Unset it.", file=sys.stderr)
+        return 1
+    with job(timeout=timeout) as sending:
+        configure(spool=directory)
+    left, told = stats().spooled, sending.delivery or Delivery()
+    print(f"{_events(told.delivered)} delivered")
+    for reason, count in told.lost.items():
+        print(f"{_events(count)} lost: {reason}", file=sys.stderr)
+    shutdown(1)
+    if left:
+        print(f"{_events(left)} left; `posthog-llm spool show` says of whom", file=sys.stderr)
+    return 1 if left or told.lost else 0
 
 
 def _check(timeout: float) -> int:

@@ -8,12 +8,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .arguments import ContextArguments
-from .chain import INHERITED, Chain, Link, find, only, without
+from .chain import INHERITED, Chain, Link, ends, find, here, only, without
 from .checks import named
 from .exchange import Ambient, Arguments
 from .imports import imported
 from .roots import Root
 from .running import OpenBlock, bound, inside
+from .settings import settings
+from .snapshot import snapshot_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,15 +31,20 @@ chain: Chain = ContextVar("posthog_llm_context", default=_NOWHERE)
 """The blocks around the caller."""
 
 
+def where() -> Chain:
+    """Return the context variable of the blocks: see `running.Where`."""
+    return chain
+
+
 def current() -> Arguments:
     """Return the values of the innermost `context` around the caller."""
-    values: Arguments = chain.get().values
+    values: Arguments = here(chain).values
     return values
 
 
 def current_root() -> Root | None:
     """Return the trace that the caller is in."""
-    return chain.get().root
+    return here(chain).root
 
 
 def merged(outer: Arguments, inner: Arguments) -> Arguments:
@@ -69,7 +76,7 @@ def anew(outer: Arguments, inner: Arguments) -> Arguments:
 
 def decorated(open_block: OpenBlock, function: F) -> F:
     """Return `function` running inside a block of its own; see `running.inside`."""
-    made: F = inside(open_block, function, chain)
+    made: F = inside(open_block, function, where)
     return made
 
 
@@ -81,7 +88,7 @@ def bind(function: F) -> F:
     Takes plain and async functions, and generators. The values of every context variable
     travel, `posthog`'s and OpenTelemetry's included; to all but plain functions ours alone.
     """
-    made: F = bound(function, chain)
+    made: F = bound(function, where)
     return made
 
 
@@ -100,16 +107,18 @@ class context:
     Raises `TypeError` for an unknown name, or a value of the wrong type.
     """
 
+    _chain = chain
     _number: float | None = None
     """What another service drew for the trace; see `roots.Root`."""
 
     def __init__(self, **values: Unpack[ContextArguments]) -> None:
         self._values = Arguments(**named("context", values, ContextArguments))
+        self._key = object()
 
     def __enter__(self) -> None:
-        outer = chain.get()
+        outer = here(chain)
         try:
-            link = Link(self, nested, self._values, outer, self._begun(outer))
+            link = Link(self._key, nested, self._values, outer, self._begun(outer))
             chain.set(link)
         except BaseException:  # a signal's handler raised between two of these instructions
             chain.set(outer)
@@ -123,14 +132,15 @@ class context:
         session_id = self._values.session_id or outer.values.session_id
         return Root(trace_id, session_id, outer.root, self._number)
 
+    @ends
     def __exit__(self, *exc_info: object) -> None:
-        here = link = None
+        inner = link = None
         try:
-            here = chain.get()
-            link = find(here, self)
-            chain.set(without(here, self))
+            inner = here(chain, self._key)
+            link = find(inner, self._key)
+            chain.set(without(inner, self._key))
         except BaseException:  # as above; what was taken out once is not taken out again
-            chain.set(without(chain.get() if here is None else here, self))
+            chain.set(without(inner or chain.get(), self._key))
             raise
         if link is not None and link.began is not None:
             link.began.end()
@@ -144,20 +154,21 @@ class context:
         return again
 
     async def __aenter__(self) -> None:
-        outer = chain.get()
+        outer = here(chain)
         try:
             self.__enter__()
         except BaseException:  # as above
             chain.set(outer)
             raise
 
+    @ends
     async def __aexit__(self, *exc_info: object) -> None:
-        here = None
+        inner = None
         try:
-            here = chain.get()
+            inner = here(chain, self._key)
             self.__exit__()
         except BaseException:  # as above
-            chain.set(without(chain.get() if here is None else here, self))
+            chain.set(without(inner or chain.get(), self._key))
             raise
 
 
@@ -169,19 +180,22 @@ def continued(values: ContextArguments, number: float | None) -> context:
 
 
 def ambient() -> Ambient:
-    """Read the `posthog` package's own context, and OpenTelemetry's, importing neither."""
-    otel = _otel()
+    """Read the `posthog` package's own context, and OpenTelemetry's, importing neither.
+
+    What `configure` says of privacy now holds for the call, whatever it says later.
+    """
+    otel, private = _otel(), settings().privacy_mode
     posthog = imported("posthog")
     contexts = imported("posthog.contexts")
     if posthog is None or contexts is None:
-        return Ambient(otel=otel) if otel else _NO_AMBIENT
+        return Ambient(privacy_mode=private, otel=otel) if otel or private else _NO_AMBIENT
     distinct_id = contexts.get_context_distinct_id()
     session_id = contexts.get_context_session_id()
     tags = contexts.get_tags()
-    private = bool(getattr(posthog, "privacy_mode", False))
+    private = private or bool(getattr(posthog, "privacy_mode", False))
     if not (distinct_id or session_id or tags or private or otel):
         return _NO_AMBIENT
-    return Ambient(distinct_id, session_id, tags, private, otel)
+    return Ambient(distinct_id, session_id, snapshot_of(tags), private, otel)
 
 
 def _otel() -> tuple[str, str] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -189,17 +190,46 @@ def decoders(content_encoding: str) -> list[Codec]:
     return [reader for reader in readers if reader][::-1]
 
 
-def decoded(pieces: Iterable[bytes], codecs: list[Codec]) -> tuple[list[bytes], Exception | None]:
-    """Decode a body piece by piece; returns what came out, and what stopped it, if anything did."""
-    plain: list[bytes] = []
-    try:
-        for piece in pieces:
-            for codec in codecs:
-                piece = codec.feed(piece)
-            plain.append(piece)
-    except Exception as error:  # whatever the packages raise: the body is broken from here on
-        return plain, error
-    return plain, None
+class Decoding:
+    """A body, decoded piece by piece as somebody goes through it.
+
+    `error` says afterwards what stopped it, if anything did.
+    """
+
+    def __init__(self, pieces: Iterable[bytes], codecs: list[Codec]) -> None:
+        self._pieces = pieces
+        self._codecs = codecs
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for piece in self._pieces:
+                for codec in self._codecs:
+                    piece = codec.feed(piece)
+                yield piece
+        except Exception as error:  # whatever the packages raise: the body is broken from here on
+            self.error = error
+
+
+def ends_of(pieces: Iterable[bytes], most: int) -> tuple[list[bytes], int]:
+    """Return the first and the last pieces of a body, and how many bytes lie between them.
+
+    Both have half of `most` bytes at most, the last of them perhaps more by itself.
+    """
+    head: list[bytes] = []
+    tail: deque[bytes] = deque()
+    room, size, cut = most // 2, 0, 0
+    for piece in pieces:
+        room -= len(piece)
+        if room >= 0:
+            head.append(piece)
+            continue
+        tail.append(piece)
+        size += len(piece)
+        while size > most // 2 and len(tail) > 1:
+            size -= len(gone := tail.popleft())
+            cut += len(gone)
+    return [*head, *tail], cut
 
 
 def unfinished(codecs: list[Codec]) -> Exception | None:

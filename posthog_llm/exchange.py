@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .faults import is_the_programs
+from .faults import attribute, text_of
+from .weighing import size_of
 
+KEPT_BYTES = 8 << 20
+"""Most bytes of one body that are kept: the first and the last half of this."""
 _HEAD, _TAIL = 4 << 10, 8 << 10
 """Bytes of an answer's beginning and end that name the model and the tokens."""
-_WEIGHT = 2048
-"""Bytes that a call weighs beside its content."""
+_WEIGHT = 4096
+"""Bytes that a call weighs beside its content: most are the headers of its answer."""
+_PIECE = 80
+"""Bytes that a piece of a streamed body takes beside its own."""
 _MOST_NODES = 2000
-_LONGEST = 1 << 20
-"""Characters of what an exception says that are kept."""
 
 
 class Outcome(str, Enum):
@@ -66,10 +69,12 @@ def ended_by(error: BaseException | None) -> Outcome:
         if not waiting:
             break
         found = waiting.pop()
-        if isinstance(found, Exception):
+        # Not `isinstance`, which would ask the object itself.
+        kind = type(found)  # pyright: ignore[reportUnknownVariableType]
+        if issubclass(kind, Exception):
             return Outcome.ERROR
-        inner: Any = getattr(found, "exceptions", None)
-        if isinstance(found, BaseException) and isinstance(inner, (tuple, list)):
+        inner: Any = attribute(found, "exceptions") if issubclass(kind, BaseException) else None
+        if type(inner) is tuple or type(inner) is list:
             waiting.extend(inner)  # pyright: ignore[reportUnknownArgumentType]
     return Outcome.CANCELLED
 
@@ -137,8 +142,11 @@ class Scope:
     default: Any = None
     """Where the event goes that none of these names a destination for; `None`: where the
     environment says, or the `posthog` module."""
-    otherwise: Any = None
-    """Where it goes where those say nothing either."""
+
+    def weight(self) -> int:
+        """Return about how many bytes are held for the caller's properties, the client's aside."""
+        given = (self.call.properties, self.context.properties, self.ambient.tags)
+        return sum(size_of(properties) for properties in given if properties is not None)
 
 
 @dataclass(slots=True)
@@ -227,9 +235,16 @@ class Exchange:
     reader: Any = None
     """Reads `content` into a record; `None`: the endpoint's adapter reads what was seen."""
 
+    own: int | None = None
+    """About the bytes of the caller's properties; `None` until it was weighed first."""
+
     def weight(self) -> int:
         """Return about how many bytes of memory this call holds."""
-        return _WEIGHT + len(self.request or b"") + self.received - self.cut
+        if self.own is None:  # once: the caller may go on writing to what it gave
+            self.own = self.scope.weight()
+        pieces = _PIECE * (len(self.chunks) + len(self.tail))
+        held = len(self.request or b"") + self.received - self.cut
+        return _WEIGHT + self.own + pieces + held
 
     def bare(self) -> int:
         """Let go of the content, and keep the ends of the answer, where its numbers stand.
@@ -267,32 +282,3 @@ def _within(pieces: Iterable[bytes], most: int) -> int:
     """Return how many of the first pieces have `most` bytes together, and one more."""
     sizes = itertools.accumulate(map(len, pieces))
     return sum(1 for _ in itertools.takewhile(lambda size: size < most, sizes)) + 1
-
-
-def size_of(value: Any) -> int:
-    """Return about how many bytes a value holds; it is looked at in its first nodes only."""
-    total, waiting = 0, [value]
-    for _ in range(_MOST_NODES):
-        if not waiting:
-            break
-        item = waiting.pop()
-        kind = type(item)  # pyright: ignore[reportUnknownVariableType]
-        if kind is str or kind is bytes:
-            total += len(item)
-        elif kind is dict or kind is list or kind is tuple:
-            items: Any = item.values() if kind is dict else item
-            waiting.extend(itertools.islice(items, _MOST_NODES))
-            total += 8 * max(0, len(item) - _MOST_NODES)
-        else:
-            total += 8
-    return total + 8 * len(waiting)
-
-
-def text_of(error: BaseException) -> str | None:
-    """Return what an exception says; `None` where its own code fails at that."""
-    try:
-        return str(error)[:_LONGEST]
-    except Exception as failed:  # it is the user's class, on the user's thread
-        if is_the_programs(failed):
-            raise
-        return None

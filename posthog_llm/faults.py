@@ -11,6 +11,7 @@ import inspect
 import logging
 import signal
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LONGEST = 1 << 20
+"""Characters of what an exception says that are kept."""
 _SIGNALS = signal.valid_signals()
 _OURS = sys.stdlib_module_names | {"posthog_llm", "posthog", "wrapt"}
 """Packages whose code we are, or call by ourselves."""
@@ -53,6 +56,17 @@ def is_the_programs(error: BaseException) -> bool:
         return True
     is_bare = not error.args and _room(type(error).__module__) not in _OURS
     return is_bare and all(_room(frame.f_globals.get("__name__")) in _OURS for frame in frames)
+
+
+def interrupts(error: BaseException) -> bool:
+    """Whether the program was interrupted while its main thread did a worker's work.
+
+    It does so where there is no worker: none could start, or the process ends. Signals come to
+    the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    return isinstance(error, KeyboardInterrupt) or is_the_programs(error)
 
 
 def _is_handlers(frames: list[FrameType]) -> bool:
@@ -119,3 +133,23 @@ def contained(
             return None
 
     return safe
+
+
+def attribute(error: Any, name: str) -> Any:
+    """Return what an exception says of itself; `None` where it says nothing, or fails at that."""
+    try:
+        return getattr(error, name, None)
+    except Exception as failed:  # as in `text_of`
+        if is_the_programs(failed):
+            raise
+        return None
+
+
+def text_of(error: BaseException) -> str | None:
+    """Return what an exception says; `None` where its own code fails at that."""
+    try:
+        return str(error)[:_LONGEST]
+    except Exception as failed:  # it is the user's class, on the user's thread
+        if is_the_programs(failed):
+            raise
+        return None

@@ -7,6 +7,7 @@ from typing import Any
 
 from .context import NOTHING, merged
 from .exchange import Arguments, Scope
+from .settings import settings
 
 
 def settled(scope: Scope, user: str | None = None, named: Arguments | None = None) -> Arguments:
@@ -22,6 +23,8 @@ def settled(scope: Scope, user: str | None = None, named: Arguments | None = Non
 
 def is_private(scope: Scope) -> bool:
     """Any yes is a yes. A call's no undoes only its own client's default."""
+    if settings().privacy_mode:
+        return True
     default = bool(scope.client.privacy_mode) and scope.call.privacy_mode is not False
     return bool(
         scope.call.privacy_mode

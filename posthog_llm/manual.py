@@ -9,20 +9,24 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from . import sampling
 from .arguments import GenerationArguments, StepArguments
+from .chain import here
 from .checks import checked, count, duration, field_of, moment, status, text, url, usd
 from .context import ambient, chain
-from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of, size_of
-from .faults import is_the_programs
-from .narrowing import first_given, is_list, is_mapping
+from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of
+from .faults import attribute, is_the_programs
+from .narrowing import first_given, is_mapping
 from .observe.event_ids import new_id
 from .observe.outbox import outbox
 from .providers.hosts import bare_url
 from .record import Answered, Asked, Kind, Record, Usage
-from .settings import default_for_steps, settings
+from .settings import default_for_steps
+from .snapshot import snapshot, snapshot_of
+from .weighing import size_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,8 +44,11 @@ _COSTS = {
     "output_cost_usd": "output_cost_usd",
 }
 _TEXTS = ("model", "provider", "stop_reason", "service_tier", "response_id")
+_CONTENT = ("input", "output", "tools", "parameters")
 _TIMES = ("latency", "time_to_first_token", "timestamp")
 _KNOWN = frozenset(GenerationArguments.__annotations__)
+_items: Any = attrgetter("__iter__")(list)
+"""Goes through a list without its own code."""
 
 
 @dataclass(slots=True)
@@ -52,7 +59,7 @@ class _Told:
     values: dict[str, Any]
 
     def bare(self) -> None:
-        for name in ("input", "output", "tools", "parameters"):
+        for name in _CONTENT:
             self.values.pop(name, None)
 
 
@@ -169,11 +176,13 @@ def _value(name: str, value: Any) -> Any:
         return moment(name, value) if name == "timestamp" else duration(name, value)
     if name in ("stream", "cached_apart") and not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
-    if name == "parameters" and not is_mapping(value):
+    if name == "parameters":
+        if is_mapping(value):
+            return snapshot_of(value)
         raise TypeError(f"parameters must be a mapping, not {type(value).__name__}")
     if name == "error" and not isinstance(value, (BaseException, str)):
         raise TypeError(f"error must be an exception or a str, not {type(value).__name__}")
-    return list(value) if name in ("input", "output") and is_list(value) else value
+    return snapshot(value) if name in _CONTENT and name != "output" else value
 
 
 # -- from what was told to a record --------------------------------------------------
@@ -193,14 +202,16 @@ def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> st
 
 def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
-    here = chain.get()
-    context, root = here.values, here.root
+    around = here(chain)
+    if "output" in told:  # of a block, as it is at its end
+        told["output"] = snapshot(told["output"])
+    context, root = around.values, around.root
     draw = sampling.draw_about if kind in ("feedback", "metric") else sampling.draw
     sample = draw(root, own, context)
     if sample is None:
         return
-    scope = Scope(own, context, ambient(), default=settings().posthog_client)
-    scope.otherwise = root.client if root is not None and root.is_known else default_for_steps()
+    default = first_given(own.client, context.client, default_for_steps())
+    scope = Scope(own, context, ambient(), default=default)
     exchange = Exchange("manual", event_id, scope, 0.0)
     latency = told.get("latency")
     exchange.started_at = told.get("timestamp") or time.time() - (latency or 0.0)
@@ -208,24 +219,23 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     exchange.status = told.get("http_status")
     exchange.outcome, exchange.failure = _outcome(told.get("error"), exchange.status)
     exchange.content, exchange.reader = _Told(kind, told), _record
-    exchange.received = size_of(told)
+    exchange.received = size_of([told[name] for name in told.keys() - _WHO])
     sample.note(exchange)
-    named = first_given(own.client, context.client)
-    if named is not None:
-        outbox.attach(named)
+    if default is not None:
+        outbox.attach(default)
     outbox.start()
-    outbox.put(exchange)
+    (outbox if root is None else root).put(exchange)  # with the steps of its trace
     outbox.wait_for_room()
 
 
 def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
     if error is None:
         return (Outcome.OK, None) if (status or 200) < 400 else (Outcome.ERROR, None)
-    if isinstance(error, str):
+    if issubclass(type(error), str):  # `isinstance` would ask an exception itself
         return Outcome.ERROR, Failure("Error", error, status=status)
     outcome, failure = outcome_of(error)
-    found = getattr(error, "status_code", None)
-    found = found if isinstance(found, int) else status
+    found = attribute(error, "status_code")
+    found = found if type(found) is int else status
     return outcome, failure and replace(failure, status=found)
 
 
@@ -263,14 +273,17 @@ def _record(exchange: Exchange) -> Record:
 
 
 def _messages(role: str, value: Any) -> Any:
-    """Show a bare text as a message; messages are as they are."""
-    if is_list(value):
-        return [_message(role, item) for item in value]
+    """Show a bare text as a message; messages are as they are.
+
+    None of the value's own code runs: see `Cleaner`, which bounds that.
+    """
+    if issubclass(type(value), list):
+        return [_message(role, item) for item in _items(value)]
     return None if value is None else [_message(role, value)]
 
 
 def _message(role: str, value: Any) -> Any:
-    return {"role": role, "content": value} if isinstance(value, str) else value
+    return {"role": role, "content": value} if issubclass(type(value), str) else value
 
 
 def _usage(told: dict[str, Any]) -> Usage:

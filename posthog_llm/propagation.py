@@ -1,4 +1,4 @@
-"""One trace through several services: headers out, headers in, for a whole app.
+"""One trace through several services: headers out, headers in.
 
 https://www.w3.org/TR/trace-context/
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .arguments import ContextArguments
-from .chain import Resumed
+from .chain import here
 from .context import ambient, chain, context, continued
 from .exchange import Arguments
-from .narrowing import is_sequence
+from .narrowing import is_dict, is_list, is_sequence
+from .weighing import size_of
 
 _TRACE = "x-posthog-llm-trace-id"
 _PARENT = "x-posthog-llm-parent-id"
@@ -27,6 +29,16 @@ _WHO = "x-posthog-distinct-id"
 _W3C = "traceparent"
 _SAMPLING = "x-posthog-llm-sampling"
 """The number that was drawn for the trace, so that each service keeps it or none does."""
+_GROUPS = "x-posthog-llm-groups"
+_PROPERTIES = "x-posthog-llm-properties"
+_PRIVACY = "x-posthog-llm-privacy"
+_PRIVATE = "1"
+_MOST = {_GROUPS: 1024, _PROPERTIES: 4096}
+"""Characters of JSON that these headers take at most: servers refuse requests with longer ones."""
+_WEIGHT = 10
+"""Bytes of memory that a character of such JSON takes at most, about."""
+_DEEPEST = 4
+"""Levels of a property that are believed to be one."""
 _NUMBER = re.compile(r"0\.[0-9]{1,9}")
 _TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?", re.ASCII
@@ -45,28 +57,37 @@ def headers() -> dict[str, str]:
 
     `x-posthog-llm-trace-id`, `x-posthog-llm-parent-id`, `x-posthog-llm-session-id`,
     `X-POSTHOG-DISTINCT-ID` and `X-POSTHOG-SESSION-ID` (of a session replay), each where it is
-    known and fits into a header; `x-posthog-llm-sampling`, by which each service keeps the
-    trace or none does; and `traceparent`: of the active OpenTelemetry span, else with the
-    trace's and the parent's ids where those are UUIDs, and ids derived from them otherwise.
-    Send them to services of your own only: they say who asks.
+    known and fits into a header; `x-posthog-llm-groups` and `x-posthog-llm-properties`, JSON of
+    1,024 and 4,096 characters at most, past which the longest values are left out;
+    `x-posthog-llm-privacy` where content is withheld; `x-posthog-llm-sampling`, by which each
+    service keeps the trace or none does; and `traceparent`: of the active OpenTelemetry span, else
+    with the trace's and the parent's ids where those are UUIDs, and ids derived from them
+    otherwise. Send them to services of your own only: they say who asks.
     """
-    link, around = chain.get(), ambient()
-    here: Arguments = link.values
-    replay = around.session_id or (here.properties or {}).get(_REPLAY_PROPERTY)
+    link, around = here(chain), ambient()
+    values: Arguments = link.values
+    replay = around.session_id or (values.properties or {}).get(_REPLAY_PROPERTY)
     found = {
-        _TRACE: here.trace_id,
-        _PARENT: here.parent_id,
-        _SESSION: here.session_id,
-        _WHO.upper(): here.distinct_id or around.distinct_id,
+        _TRACE: values.trace_id,
+        _PARENT: values.parent_id,
+        _SESSION: values.session_id,
+        _WHO.upper(): values.distinct_id or around.distinct_id,
         _REPLAY.upper(): replay,
     }
     sent = {name: told for name, value in found.items() if (told := _told(value))}
+    for name, mapping in ((_GROUPS, values.groups), (_PROPERTIES, values.properties)):
+        if mapping and (told := _json(mapping, _MOST[name])):
+            sent[name] = told
+    if values.privacy_mode or around.privacy_mode:
+        sent[_PRIVACY] = _PRIVATE
     if link.root is not None:
         sent[_SAMPLING] = f"{link.root.draw.number:.9f}"
     if around.otel:
         sent[_W3C] = "00-{}-{}-01".format(*around.otel)
-    elif here.trace_id:
-        sent[_W3C] = f"00-{_hex(here.trace_id, 32)}-{_hex(here.parent_id or here.trace_id, 16)}-01"
+    elif values.trace_id:
+        sent[_W3C] = (
+            f"00-{_hex(values.trace_id, 32)}-{_hex(values.parent_id or values.trace_id, 16)}-01"
+        )
     return sent
 
 
@@ -74,6 +95,25 @@ def _told(value: Any) -> str | None:
     """Return an id as a header says it; `None`: there is none, or no header can hold it."""
     text = _text(value)
     return text if text and len(text) <= _LONGEST and not _UNFIT.search(text) else None
+
+
+def _json(given: Mapping[Any, Any], most: int) -> str | None:
+    """Return a mapping as JSON of `most` characters at most, less its longest values.
+
+    What is no JSON is left out: it is made so on the worker alone.
+    """
+    texts: dict[str, str] = {}
+    for key, value in given.items():
+        # The replay's id has a header of PostHog's own.
+        if type(key) is str and key != _REPLAY_PROPERTY and size_of(value) < most * _WEIGHT:
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                texts[key] = json.dumps({key: value}, allow_nan=False, separators=(",", ":"))[1:-1]
+    left = sum(map(len, texts.values())) + len(texts) + 1 - most
+    for key in sorted(texts, key=lambda key: -len(texts[key])):
+        if left <= 0:
+            break
+        left -= len(texts.pop(key)) + 1
+    return "{" + ",".join(texts.values()) + "}" if texts else None
 
 
 def _hex(identity: str, length: int) -> str:
@@ -95,18 +135,51 @@ def continue_trace(headers: Mapping[str, str] | Iterable[tuple[Any, Any]]) -> co
     Takes a mapping, or pairs of texts or bytes, in any case. Reads what `headers` gives, and
     of a request without our own headers W3C's `traceparent`. What is no id is as good as absent.
     """
+    return continued(*told_by(headers))
+
+
+def told_by(headers: Any) -> tuple[ContextArguments, float | None]:
+    """Return what the headers of a request say, and the number that was drawn for its trace."""
     found = _lowered(headers)
+    properties = _read(found.get(_PROPERTIES))
+    if _REPLAY in found:
+        properties = {**(properties or {}), _REPLAY_PROPERTY: found[_REPLAY]}
     values: ContextArguments = {
         "trace_id": found.get(_TRACE),
         "parent_id": found.get(_PARENT),
         "session_id": found.get(_SESSION),
         "distinct_id": found.get(_WHO),
-        "properties": {_REPLAY_PROPERTY: found[_REPLAY]} if _REPLAY in found else None,
+        "properties": properties,
+        "groups": _read(found.get(_GROUPS)),
+        "privacy_mode": True if _PRIVACY in found else None,
     }
     if values["trace_id"] is None and (ids := _traceparent(found.get(_W3C, ""))):
         values["trace_id"], values["parent_id"] = ids[0], values["parent_id"] or ids[1]
     number = found.get(_SAMPLING, "")
-    return continued(values, float(number) if _NUMBER.fullmatch(number) else None)
+    return values, float(number) if _NUMBER.fullmatch(number) else None
+
+
+def _read(text: str | None) -> dict[str, Any] | None:
+    """Return the groups or properties that a header says; `None` where it says none.
+
+    None of PostHog's own (`$ai_total_cost_usd`) is believed, nor anything nested deeply.
+    """
+    try:
+        found: Any = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+    if not is_dict(found) or not all(key.isprintable() for key in found):
+        return None
+    kept = {k: v for k, v in found.items() if k[:1] != "$" and _is_flat(v, _DEEPEST)}
+    return kept or None
+
+
+def _is_flat(value: Any, levels: int) -> bool:
+    if is_dict(value):
+        return levels > 0 and all(_is_flat(item, levels - 1) for item in value.values())
+    if is_list(value):
+        return levels > 0 and all(_is_flat(item, levels - 1) for item in value)
+    return True
 
 
 def _traceparent(value: str) -> tuple[str, str] | None:
@@ -126,7 +199,7 @@ def _lowered(headers: Any) -> dict[str, str]:
     for pair in pairs if hasattr(pairs, "__iter__") else ():
         if is_sequence(pair) and len(pair) == 2:
             name, value = _text(pair[0]).lower(), _text(pair[1]).strip(" \t")
-            if 0 < len(value) <= _LONGEST and value.isprintable():
+            if 0 < len(value) <= _MOST.get(name, _LONGEST) and value.isprintable():
                 found[name] = value
     return found
 
@@ -141,74 +214,3 @@ def _text(value: Any) -> str:
         return str(value)
     except ValueError:  # an int of thousands of digits
         return ""
-
-
-class ASGIMiddleware:
-    """Continue the trace of each request in an ASGI app (Starlette, FastAPI, Django, …).
-
-    app = posthog_llm.ASGIMiddleware(app), or app.add_middleware(posthog_llm.ASGIMiddleware)
-    """
-
-    def __init__(self, app: Callable[..., Any]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        async with continue_trace(scope.get("headers") or ()):
-            await self.app(scope, receive, send)
-
-
-class WSGIMiddleware:
-    """Continue the trace of each request in a WSGI app (Flask, Django, …).
-
-    app.wsgi_app = posthog_llm.WSGIMiddleware(app.wsgi_app)
-    """
-
-    def __init__(self, app: Callable[..., Any]) -> None:
-        self.app = app
-
-    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        names = (name for name in environ if name.startswith("HTTP_"))
-        request = {name[5:].replace("_", "-"): environ[name] for name in names}
-        block = Resumed(continue_trace(request), chain)
-        try:
-            with block:
-                body = self.app(environ, start_response)
-                return (_SizedBody if hasattr(body, "__len__") else _Body)(body, block)
-        except BaseException as error:
-            block.end(error)
-            raise
-
-
-class _Body:
-    """A WSGI answer that is made while it is sent: what held for the request holds again."""
-
-    def __init__(self, body: Any, block: Resumed) -> None:
-        self._body, self._pieces, self._block = body, iter(body), block
-
-    def __iter__(self) -> _Body:
-        return self
-
-    def __next__(self) -> bytes:
-        with self._block:
-            piece: bytes = next(self._pieces)
-            return piece
-
-    def close(self) -> None:
-        """Close the app's own answer, as WSGI servers do."""
-        close = getattr(self._body, "close", None)
-        try:
-            if close is not None:
-                with self._block:
-                    close()
-        finally:
-            self._block.end()
-
-
-class _SizedBody(_Body):
-    """One whose number of pieces is known: of one piece, servers make the Content-Length."""
-
-    def __len__(self) -> int:
-        return len(self._body)

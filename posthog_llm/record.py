@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ class Usage:
     input_tokens: int | None = None
     """Tokens of the prompt, cached ones included unless `cached_apart` says otherwise."""
     output_tokens: int | None = None
-    """Tokens of the answer, including reasoning unless `reasoning_extra` says otherwise."""
+    """Tokens of the answer, as reported: some leave reasoning out, see `usage.settled`."""
     total_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -33,9 +33,15 @@ class Usage:
     audio_output_tokens: int | None = None
     image_output_tokens: int | None = None
     cached_audio_tokens: int | None = None
+    cached_image_tokens: int | None = None
     web_searches: int | None = None
     audio_seconds: float | None = None
     """Length of the audio that was billed by duration, seconds."""
+    file_searches: int | None = None
+    containers: int | None = None
+    """Containers in which the model ran code."""
+    request_cost_usd: float | None = None
+    """Cost of what is charged beside tokens and has one price everywhere, USD."""
     cost_usd: float | None = None
     """Total cost that the provider, or the gateway, reported, USD."""
     input_cost_usd: float | None = None
@@ -50,6 +56,16 @@ class Usage:
 
 
 @dataclass(slots=True)
+class Helper:
+    """Another model that worked for an answer: it is charged at its own price."""
+
+    name: str
+    """What it did, e.g. `advisor`."""
+    model: str | None
+    usage: Usage
+
+
+@dataclass(slots=True)
 class Asked:
     """What a request asked for."""
 
@@ -60,6 +76,8 @@ class Asked:
     """The request's fields; privacy decides which may leave."""
     user: str | None = None
     """The end user that the request names to the provider."""
+    characters: int | None = None
+    """Length of the text to be spoken."""
     named: Arguments | None = None
     """What the request says of itself to a router such as OpenRouter: user, session, trace."""
 
@@ -81,12 +99,21 @@ class Answered:
     """Set when the answer says that the caller cancelled it (background responses)."""
     complete: bool = True
     """Whether the answer came to its own end; only a stream can lack it."""
+    is_local: bool = False
+    """Whether an engine of the caller's own answered: it costs nothing, but for their prices."""
     fast: bool = False
     """Whether the model ran in a mode that has prices of its own (Anthropic's fast mode)."""
+    fell_back: bool = False
+    """Whether another model than the requested one answered, and is charged."""
+    inference_geo: str | None = None
+    """Where the model ran, where that has a price of its own."""
+    helpers: Sequence[Helper] = ()
     pending: bool = False
     """Whether the model has yet to run (a background response that is queued)."""
     background: bool = False
     """Whether the answer belongs to a background response."""
+    created_at: float | None = None
+    """When a background response was asked for, Unix seconds by the provider's clock."""
     upstream: str | None = None
     """The provider that a router chose."""
     elapsed: float | None = None
@@ -111,9 +138,14 @@ class Record:
     outcome: Outcome
     failure: Failure | None
     request_id: str | None
-    retries: int
+    retries: int | None
+    """`None` where nobody said."""
     content_cut: int
     """Bytes of content that were too much to keep."""
+    model: str | None = None
+    """The requested model as the provider behind a gateway knows it; `None`: as requested."""
+    aliases: bool = False
+    """Whether the requested name may be one that only the gateway knows."""
     private: bool = False
     """Whether the library that told of the call was asked to keep content to itself."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -16,6 +16,9 @@ from typing import Any
 _MOST = 1_000
 """Steps of a trace that wait for a destination; more of them, and the default is theirs."""
 _MOST_BYTES = 8 << 20
+"""What the steps of one trace may weigh that wait."""
+_MOST_OF_ALL = 32 << 20
+"""What those of all traces may."""
 _MOST_DRAWS = 10_000
 """Traces whose draw is remembered, the last ones."""
 _STEPS = 1_000_000_000
@@ -64,6 +67,12 @@ def remembered(trace_id: str | None) -> Draw | None:
     return None if trace_id is None else _draws.get(trace_id)
 
 
+class _Steps(deque[Any]):
+    """Steps of one trace that wait, and about how many bytes they are."""
+
+    bytes = 0
+
+
 class Waiting:
     """Steps of traces whose destination is not known yet.
 
@@ -77,31 +86,71 @@ class Waiting:
     def __init__(self) -> None:
         self.forget()
 
+    for_redactor = False
+    """Whether a client of this process has a redactor: then steps wait for the first call of
+    their trace also where their destination is known."""
+
     def forget(self) -> None:
         """Forget everything: what waits in the parent of a fork, the parent captures."""
-        self._steps: dict[weakref.ref[Root], deque[Any]] = {}
+        self._steps: dict[weakref.ref[Root], _Steps] = {}
+        self._bytes = 0
+        """What they weigh together; threads may get it a little wrong, until none waits."""
         self._gone: deque[weakref.ref[Root]] = deque()
 
-    def add(self, root: Root, exchange: Any) -> deque[Any]:
+    def add(self, root: Root, exchange: Any) -> _Steps:
         """Let a step wait; returns all that wait with it."""
         while self._gone:  # traces whose block ended in another context, or never
-            self._default(self._steps.pop(self._gone.popleft(), deque()))
+            self._default(self._taken(self._gone.popleft()))
         if root.ref is None or root.ref not in self._steps:
             root.ref = weakref.ref(root, self._gone.append)
-        steps = self._steps.setdefault(root.ref, deque())
+        steps = self._steps.setdefault(root.ref, _Steps())
         self.calls.unended.add(self)
+        weight = exchange.weight()
         steps.append(exchange)
+        steps.bytes += weight
+        self._bytes += weight
         return steps
+
+    def has_too_much(self, steps: _Steps) -> bool:
+        """Whether these steps can wait no longer, because of all that waits."""
+        return len(steps) > _MOST or steps.bytes > _MOST_BYTES or self._bytes > _MOST_OF_ALL
 
     def take(self, root: Root) -> deque[Any]:
         """Return what waits for a trace's destination, and hold it no longer."""
         ref, root.ref = root.ref, None
-        return deque() if ref is None else self._steps.pop(ref, deque())
+        return deque() if ref is None else self._taken(ref)
 
-    def let_go(self) -> None:
-        """Give all that waits to the default destination, because the process ends."""
-        for ref in list(self._steps):
-            self._default(self._steps.pop(ref, deque()))
+    def _taken(self, ref: weakref.ref[Root]) -> deque[Any]:
+        steps = self._steps.pop(ref, _Steps())
+        self._bytes = self._bytes - steps.bytes if self._steps else 0
+        return steps
+
+    def held(self) -> list[Any]:
+        """Return what waits now."""
+        # Lists are made at once: no code of Python's runs amid that.
+        return [exchange for steps in list(self._steps.values()) for exchange in list(steps)]
+
+    def let_go(self, default: Any = None, *, has_default: bool = True) -> None:
+        """Hand over what waits: for a flush, or because the process ends.
+
+        `default` is where it goes that no call of its trace has a destination for; `has_default`:
+        whether that, or the environment, says so. Where nothing does, it waits on.
+        """
+        for ref, steps in list(self._steps.items()):  # each stays: a thread may be adding to it
+            root = ref()
+            is_known = root is not None and root.is_known
+            client = root.client if root is not None and is_known else default
+            for _ in range(len(steps)):
+                with contextlib.suppress(IndexError):  # another thread took the last one
+                    exchange = steps.popleft()
+                    if exchange.scope.default is None and not (is_known or has_default):
+                        steps.append(exchange)
+                        continue
+                    if exchange.scope.default is None:
+                        exchange.scope.default = client
+                    self.calls.put(exchange)
+            if not steps:
+                self._bytes, steps.bytes = self._bytes - steps.bytes, 0
 
     def _default(self, steps: deque[Any]) -> None:
         for exchange in drained(steps):
@@ -135,35 +184,72 @@ class Root:
         """Whether it is known where steps go that nobody named a destination for."""
         self.client: Any = None
         """Where they go; `None`: the default."""
+        self.redact: Any = None
+        """The first redactor of a client that was called inside: the steps pass it, too."""
         self.ref: weakref.ref[Root] | None = None
         self.draw = Draw(session_id or trace_id, number)
         self._outer = None if outer is None or outer.has_ended else outer
-        self._bytes = 0
 
-    def found(self, client: Any) -> None:
-        """Note where an observed call inside goes; the first one decides."""
+    def found(self, client: Any, redact: Any = None) -> None:
+        """Note where an observed call inside goes, and what redacts it; the first one decides."""
+        is_known = self.is_known and (redact is None or self.redact is not None)
+        if self.redact is None:
+            self.redact = redact
         if not self.is_known:
             self.client = client
             self.is_known = True
+        self._release()
+        if self._outer is not None and not is_known:
+            self._outer.found(client, redact)
+
+    def redacts(self, redact: Any) -> None:
+        """Note what redacts a call inside that becomes no event."""
+        self.redact = redact if self.redact is None else self.redact
+        self._release()
+        if self._outer is not None:
+            self._outer.redacts(redact)
+
+    def _release(self) -> None:
+        """Hand over what waits, where nothing is left to wait for."""
+        if self._is_settled():
             for exchange in drained(waiting.take(self)):
                 self.put(exchange)
-            if self._outer is not None:
-                self._outer.found(client)
+
+    def _is_settled(self, *, is_named: bool = False) -> bool:
+        """Whether it is known where a step goes, and what redacts it, if anything does."""
+        if not (self.is_known or is_named):
+            return False
+        return self.redact is not None or self.has_ended or not waiting.for_redactor
 
     def put(self, exchange: Any) -> None:
-        """Hand over a finished step, or let it wait until its destination is known."""
-        if self.is_known:
-            exchange.scope.default = self.client
+        """Hand over a finished step, or let it wait until its destination is known.
+
+        Its `scope.default` is the destination that was named for it.
+        """
+        scope = exchange.scope
+        is_named = scope.default is not None
+        if self._is_settled(is_named=is_named):
+            scope.default = scope.default if is_named else self.client
+            scope.redact = self.redact
             waiting.calls.put(exchange)
             return
         steps = waiting.add(self, exchange)
-        self._bytes += exchange.weight()
-        if len(steps) > _MOST or self._bytes > _MOST_BYTES:
-            self.client, self.is_known = None, True
-        if self.is_known:  # since just now, or since another thread saw a call
+        if waiting.has_too_much(steps):
+            self.is_known = True  # where nobody has said otherwise by now, it is the default
             waiting.take(self)
             for late in drained(steps):
-                self.put(late)
+                self._give_up(late)
+        elif self._is_settled():  # since another thread saw a call
+            self._release()
+
+    def _give_up(self, exchange: Any) -> None:
+        """Hand over a step that can wait no longer: less its content, if a redactor may come."""
+        if self.redact is None and waiting.for_redactor and exchange.content is not None:
+            exchange.bare()
+        if exchange.scope.default is None:
+            exchange.scope.default = self.client
+        exchange.scope.redact = self.redact
+        waiting.calls.put(exchange)
 
     def end(self) -> None:
         """End the trace: no call inside will say any more where its steps go."""
@@ -175,5 +261,13 @@ class Root:
 
 
 waiting = Waiting()
+
+
+def note_redactor(redact: Any) -> None:
+    """Note what a client redacts by; `None`: it does not."""
+    if redact is not None:
+        waiting.for_redactor = True
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=waiting.forget)

@@ -8,23 +8,26 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
-from .chain import Chain, Held, Resumed
+from .chain import Chain, Held, Resumed, here
 
 OpenBlock = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+Where = Callable[[], Chain]
+"""Returns the context variable that says what holds. A function, which can be pickled: Ray and Dask
+send decorated functions to other processes."""
 
 
-def inside(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
+def inside(open_block: OpenBlock, function: Any, where: Where) -> Any:
     """Return `function` running inside a block of its own.
 
     `open_block(args, kwargs)` makes a context manager for one call; `gave(value)` is called on
     it with what the function returns, or with each item that it yields, where it has that.
     A generator's block is as long as the generator runs; what holds inside does not hold for
-    its consumer between two items. `chain` is the context variable that says what holds.
+    its consumer between two items.
     """
     if inspect.isasyncgenfunction(function):
-        return _agenerated(open_block, function, chain)
+        return _agenerated(open_block, function, where)
     if inspect.isgeneratorfunction(function):
-        return _generated(open_block, function, chain)
+        return _generated(open_block, function, where)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -49,10 +52,10 @@ def _noted(block: Any, value: Any) -> Any:
     return value
 
 
-def _generated(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
+def _generated(open_block: OpenBlock, function: Any, where: Where) -> Any:
     @functools.wraps(function)
     def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        block = Resumed(open_block(args, kwargs), chain)
+        block = Resumed(open_block(args, kwargs), where())
         try:
             with block:
                 body = function(*args, **kwargs)
@@ -64,10 +67,13 @@ def _generated(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
                 step, value = body.send, None
                 try:
                     value = yield item
-                except GeneratorExit:
+                except GeneratorExit as closed:
                     with block:
-                        body.close()
-                    raise
+                        returned: Any = body.close()  # `None` before Python 3.13
+                    if returned is None:
+                        raise
+                    block.end(closed)
+                    return returned
                 except BaseException as error:
                     step, value = body.throw, error
         except StopIteration as stop:
@@ -80,10 +86,10 @@ def _generated(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
     return generated
 
 
-def _agenerated(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
+def _agenerated(open_block: OpenBlock, function: Any, where: Where) -> Any:
     @functools.wraps(function)
     async def generated(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        block = Resumed(open_block(args, kwargs), chain)
+        block = Resumed(open_block(args, kwargs), where())
         try:
             with block:
                 body = function(*args, **kwargs)
@@ -110,21 +116,34 @@ def _agenerated(open_block: OpenBlock, function: Any, chain: Chain) -> Any:
     return generated
 
 
-def bound(function: Any, chain: Chain) -> Any:
+def bound(function: Any, where: Where) -> Any:
     """Return `function` with what holds here; see `posthog_llm.bind`."""
-    held = chain.get()
+    held = here(where())
     runs_later = (
         inspect.iscoroutinefunction(function)
         or inspect.isgeneratorfunction(function)
         or inspect.isasyncgenfunction(function)
     )
     if runs_later:
-        return inside(lambda args, kwargs: Held(chain, held), function, chain)
-    context = contextvars.copy_context()
+        return inside(lambda args, kwargs: Held(where(), held), function, where)
+    context = _Carried(contextvars.copy_context())
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
         # A context cannot be entered twice at a time; its copies can.
-        return context.copy().run(function, *args, **kwargs)
+        return context.values.copy().run(function, *args, **kwargs)
 
     return called
+
+
+class _Carried:
+    """What a bound function carries, within one process."""
+
+    def __init__(self, values: contextvars.Context) -> None:
+        self.values = values
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "what posthog_llm.bind carries cannot be sent to another process: send "
+            "posthog_llm.headers(), and use posthog_llm.continue_trace there"
+        )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .checks import checked
+from .prices import Price, checked_prices
 
 if TYPE_CHECKING:
     from .arguments import Destination
 
 _DAY = 86_400.0
+_FLAGS = ("keep_errors", "privacy_mode")
+_FUNCTIONS = ("on_drop", "before_capture", "redact")
 
 
 class _Keep:
@@ -52,8 +55,11 @@ class Settings:
     sample_rate: float = 1.0
     keep_errors: bool = False
     before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None
+    redact: Callable[[str], str | None] | None = None
+    privacy_mode: bool = False
     gateways: frozenset[str] = frozenset()
     posthog_client: Any = None
+    prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
     instrumented: Any = None
     """Where `instrument` sends the calls that it captures; steps go there, too."""
 
@@ -80,8 +86,11 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     sample_rate: float = _KEEP,
     keep_errors: bool = _KEEP,
     before_capture: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = _KEEP,
+    redact: Callable[[str], str | None] | None = _KEEP,
+    privacy_mode: bool = _KEEP,
     gateways: Iterable[str] = _KEEP,
     posthog_client: Destination | None = _KEEP,
+    prices: Mapping[str, Price] | None = _KEEP,
 ) -> None:
     """Set what holds for every call of this process; what is not given stays as it is.
 
@@ -96,25 +105,28 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     - `before_capture(event)`: sees each event as a dict (`event`, `distinct_id`, `properties`,
       `groups`, `timestamp`, `uuid`) in the worker; returns it, changed or not, or `None` to
       drop it. An event for which it raises does not leave.
+    - `redact(text)`: sees each text of the content before it leaves, of every event that no
+      client's `posthog_redact` sees: manual captures, traces and spans included.
+    - `privacy_mode`: whether all content is withheld. Nothing nearer switches that off: neither a
+      client, nor a context, nor a call.
     - `gateways`: hosts of LiteLLM gateways of yours whose callback is ours, too. Requests to
       them carry `x-posthog-llm-span-id`, by which the gateway leaves the event to this process.
     - `posthog_client`: where events go for which nothing nearer names a destination: of clients
       without one, manual captures, traces and spans. `None`: where the environment says.
+    - `prices`: from a model's name to its `Price`. The requested name counts before the served
+      one; a price here wins over PostHog's book and over a cost that was reported. `None`: none.
 
     Raises `TypeError` or `ValueError` for a value that cannot be, `OSError` where the spool's
     directory cannot be made or written.
     """
-    given: dict[str, Any] = {
-        "spool": spool if spool is _KEEP else _spool(spool),
-        "queue_bytes": queue_bytes,
-        "on_drop": on_drop,
-        "sample_rate": sample_rate,
-        "keep_errors": keep_errors,
-        "before_capture": before_capture,
-        "gateways": gateways if gateways is _KEEP else _hosts(gateways),
-        "posthog_client": posthog_client,
-    }
-    _change({name: value for name, value in given.items() if value is not _KEEP})
+    given = {name: value for name, value in locals().items() if value is not _KEEP}
+    _change({name: _read(name, value) for name, value in given.items()})
+
+
+def _read(name: str, value: Any) -> Any:
+    """Return an argument as `Settings` holds it."""
+    read = {"spool": _spool, "gateways": _hosts, "prices": checked_prices}.get(name)
+    return value if read is None else read(value)
 
 
 def _change(changes: dict[str, Any]) -> None:
@@ -140,10 +152,10 @@ def default_for_steps() -> Any:
 def _check(name: str, value: Any) -> None:
     if name == "posthog_client":
         checked(name, "client", value)
-    if name in ("on_drop", "before_capture") and value is not None and not callable(value):
+    if name in _FUNCTIONS and value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, not {type(value).__name__}")
-    if name == "keep_errors" and not isinstance(value, bool):
-        raise TypeError(f"keep_errors must be True or False, not {type(value).__name__}")
+    if name in _FLAGS and not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
     if name == "queue_bytes" and (not isinstance(value, int) or value < 1 << 20):
         raise ValueError("queue_bytes must be an int of at least 1048576 (1 MiB)")
     if name == "sample_rate":

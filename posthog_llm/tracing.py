@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import sampling
 from .arguments import TraceArguments
-from .chain import INHERITED, Link, leave
+from .chain import INHERITED, Link, ends, here, leave
 from .checks import checked, named, text
 from .context import NOTHING, ambient, anew, chain, decorated, merged
-from .exchange import Ambient, Arguments, Exchange, Scope, outcome_of, size_of
+from .exchange import Ambient, Arguments, Exchange, Scope, outcome_of
 from .faults import guarded
 from .narrowing import first_given
 from .observe.event_ids import new_id
@@ -24,6 +24,8 @@ from .observe.outbox import counted, outbox
 from .record import Answered, Asked, Kind, Record
 from .roots import Root
 from .settings import default_for_steps
+from .snapshot import snapshot, snapshot_of
+from .weighing import size_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,6 +48,7 @@ class _State:
 class _Step:
     """What `trace` and `span` share: a context manager, sync and async, and a decorator."""
 
+    _chain = chain
     _kind: Kind
 
     def __init__(self, name: str, given: Arguments, input: Any, options: _Options) -> None:
@@ -64,6 +67,8 @@ class _Step:
         self._root: Any = None
         self._begins_trace, self._key = False, object()
         self._ambient = Ambient()
+        self._begun_with: tuple[Any, Any] = None, None
+        """The input when the step began, and what it was then."""
         self._started_at = self._clock = 0.0
         self._process = 0
 
@@ -74,13 +79,13 @@ class _Step:
     def __enter__(self) -> Any:
         if self._outer is not None:
             raise RuntimeError(f"{self._kind} {self.name!r} was entered before: make another")
-        outer = chain.get()
+        outer = here(chain)
         try:
             self._outer, self._ambient = outer.values, _around() or Ambient()
             inner = self._begin(outer)
             self._root = inner.root
             self._begins_trace = inner.began is not None
-            self.input = _snapshot(self.input)
+            self._begun_with = self.input, snapshot(self.input)
             self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
             chain.set(inner)
         except BaseException:  # a signal's handler raised between two of these instructions
@@ -88,6 +93,7 @@ class _Step:
             raise
         return self
 
+    @ends
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -111,6 +117,7 @@ class _Step:
             leave(chain, self._key)
             raise
 
+    @ends
     async def __aexit__(self, *exc_info: Any) -> None:
         try:
             self.__exit__(*exc_info)
@@ -144,7 +151,7 @@ class _Step:
             span_id=self.id,
             parent_id=outer.parent_id if self._kind == "span" else None,
             span_name=self.name,
-            properties=self.properties or None,
+            properties=snapshot_of(self.properties) or None,
             groups=self._given.groups,
             privacy_mode=self._given.privacy_mode,
             client=self._given.client,
@@ -157,9 +164,11 @@ class _Step:
         exchange.started_at = self._started_at
         exchange.ended = perf_counter() - self._clock
         exchange.outcome, exchange.failure = outcome_of(error)
-        output = _snapshot(self.output)
-        exchange.content = _State(self.input, output, {"type": self._options.type})
-        exchange.received = size_of((self.input, output))
+        given, asked = self._begun_with
+        asked = asked if self.input is given else snapshot(self.input)
+        output = snapshot(self.output)
+        exchange.content = _State(asked, output, {"type": self._options.type})
+        exchange.received = size_of((asked, output))
         exchange.reader = _record
         sample.note(exchange)
         outbox.start()
@@ -168,12 +177,10 @@ class _Step:
     def _put(self, exchange: Exchange, named: Any) -> None:
         """Hand over the step, at once where it is known where to: see `roots.Root`."""
         found = default_for_steps() if named is None else named
-        if found is None:
-            self._root.put(exchange)
-        else:
+        if found is not None:
             outbox.attach(found)
             exchange.scope.default = found
-            outbox.put(exchange)
+        self._root.put(exchange)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +279,6 @@ class span(_Step):
 
 
 _around = guarded(ambient)
-
-
-def _snapshot(value: Any) -> Any:
-    return copy.copy(value) if type(value) in (list, dict) else value
 
 
 def _record(exchange: Exchange) -> Record:

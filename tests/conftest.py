@@ -12,6 +12,7 @@ import pytest
 from posthog_llm import faults
 from posthog_llm.delivery.worker import worker
 from posthog_llm.observe import stream_usage
+from posthog_llm.roots import waiting
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import DRIVERS, Driver
@@ -28,9 +29,13 @@ _authority = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 - a
 _authority.write(Path(certifi.where()).read_text().partition(_end)[0] + _end)
 _authority.flush()
 os.environ["SSL_CERT_FILE"] = _authority.name
-# What is imported by now stays: the many collections of the tests need not look at it.
-gc.collect()
-gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_to_collect() -> None:
+    """Leave what the modules before made out of this one's many collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +43,7 @@ def no_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     """A fault of ours, which users never see, fails the test that caused it."""
     faults.counts.clear()
     stream_usage._refused.clear()
+    waiting.for_redactor = False
     yield
     worker.flush(10)
     expected = request.node.get_closest_marker("faulty")

@@ -137,6 +137,40 @@ def test_pool_in_with_that_flushes_at_its_signal(
     assert seen(receiver) == once("0", "1", "2")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says who wrote")
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_worker_that_waits_in_c_hears_its_signal(
+    run: Run, receiver: PostHogReceiver, method: str
+) -> None:
+    """As where the signal came after Python had looked, and before the wait for a task began.
+
+    One that another thread gets does not wake the main thread either.
+    """
+    run(
+        """
+        import signal
+
+        def work(lock):
+            posthog_llm.install_signal_flush()
+            tell("child")
+            by_another = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            threading.Timer(0.5, by_another).start()
+            lock.acquire()
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(os.environ["METHOD"])
+            lock = context.Semaphore(0)
+            process = context.Process(target=work, args=(lock,))
+            process.start()
+            process.join(30)
+            assert process.exitcode == -signal.SIGTERM, process.exitcode
+            process.kill()
+        """,
+        METHOD=method,
+    )
+    assert seen(receiver) == once("child")
+
+
 def test_children_in_odd_places(run: Run, receiver: PostHogReceiver) -> None:
     """Forks by hand, children of children, and one that fails."""
     run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dis
 import gc
 import sys
 import threading
@@ -20,11 +19,12 @@ from hypothesis import strategies as st
 
 import posthog_llm
 from posthog_llm import WSGIMiddleware, bind, context, continue_trace, span, trace
-from posthog_llm.chain import Link
+from posthog_llm.chain import Link, here
 from posthog_llm.context import chain, current
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
 from .driving import SyncDriver
+from .interrupts import interrupted
 
 SINK = MemorySink()
 BLOCKS: dict[str, Callable[[], Any]] = {
@@ -243,44 +243,7 @@ def test_a_task_that_starts_its_successor_inside_its_block() -> None:
 
 # -- interrupts ------------------------------------------------------------------------------
 
-
-def interrupted(number: int, use: Callable[[], object]) -> bool:
-    """Run `use`, and raise KeyboardInterrupt at the n-th place where a signal may come.
-
-    CPython looks for signals when a function starts and after each call. The one place that
-    nobody can guard is the start of `__exit__` itself. Returns whether there were `number`.
-    """
-    places, last = iter(range(number)), ""
-
-    def look(frame: Any, event: str, arg: Any) -> Any:
-        nonlocal last
-        path = frame.f_code.co_filename.replace("\\", "/")
-        if not path.endswith(
-            ("llm/chain.py", "llm/context.py", "llm/tracing.py", "llm/running.py")
-        ):
-            return None
-        frame.f_trace_opcodes = True
-        is_start = event == "call" and not frame.f_code.co_name.endswith("exit__")
-        if event == "opcode":
-            is_after_call, last = last.startswith("CALL"), opcode_of(frame)
-            if is_after_call and next(places, None) is None:
-                raise KeyboardInterrupt
-        elif is_start and next(places, None) is None:
-            raise KeyboardInterrupt
-        return look
-
-    sys.settrace(look)
-    try:
-        use()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(None)
-    return False
-
-
-def opcode_of(frame: Any) -> str:
-    return dis.opname[frame.f_code.co_code[frame.f_lasti]]
+AT = ("llm/chain.py", "llm/context.py", "llm/tracing.py", "llm/running.py")
 
 
 @every_block
@@ -310,11 +273,80 @@ def test_an_interrupt_leaves_nothing_behind(block: Any, how: str) -> None:
     uses = {"with": plain, "async with": awaited, "generator": generated, "bound generator": bound}
     before = chain.get()
     number = 0
-    while interrupted(number, uses[how]):
-        assert chain.get() is before, number
+    while interrupted(number, uses[how], AT):
+        assert here(chain) is before, number
         number += 1
     assert number > 5
-    assert chain.get() is before
+    assert here(chain) is before
+
+
+class Stop(Exception):
+    pass
+
+
+def interrupted_exit(use: Callable[[], object]) -> None:
+    """Run `use`, and raise at the start of the first `__exit__` or `__aexit__` in it."""
+
+    def look(frame: Any, event: str, arg: Any) -> None:
+        ours = frame.f_code.co_filename.replace("\\", "/").rpartition("/")[0]
+        if ours.endswith("posthog_llm") and frame.f_code.co_name in ("__exit__", "__aexit__"):
+            sys.settrace(None)
+            raise Stop
+
+    sys.settrace(look)
+    with pytest.raises(Stop):
+        use()
+
+
+@every_block
+def test_an_interrupted_end_keeps_the_identity_of_whom_it_began_with(block: Any) -> None:
+    """What was begun inside lives on with it: tasks, bound functions, generators."""
+    before, kept = headers_of(), block()
+    held: list[Any] = []
+
+    def inside() -> None:
+        with kept:
+            held.extend((copy_context(), bind(headers_of), headers_of()))
+
+    interrupted_exit(inside)
+    assert headers_of() == before
+    copied, bound, expected = held
+    assert expected != before
+    assert copied.run(headers_of) == bound() == expected
+    assert copy_context().run(headers_of) == before
+
+
+def test_an_interrupted_end_takes_no_other_block_away() -> None:
+    """A generator's block that was opened inside holds on; so does the one around."""
+
+    def stream() -> Any:
+        with context(session_id="of the stream"):
+            yield
+
+    made = stream()
+
+    def inside() -> None:
+        with context(distinct_id="A"):
+            next(made)
+
+    with context(groups={"g": 1}):
+        interrupted_exit(inside)
+        values = current()
+        assert (values.distinct_id, values.session_id) == (None, "of the stream")
+        assert values.groups == {"g": 1}
+        made.close()
+        assert current().session_id is None
+
+
+def test_a_block_that_is_begun_by_hand_holds_on() -> None:
+    def begin() -> Any:
+        context(distinct_id="A").__enter__()
+        shared = context(session_id="s")
+        shared.__enter__()
+        assert hasattr(shared, "__exit__")  # looked at only
+        return current().distinct_id, current().session_id
+
+    assert copy_context().run(begin) == ("A", "s")
 
 
 # -- any interleaving, against a model -------------------------------------------------------
@@ -508,7 +540,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(STEPS, max_size=30))
 def test_any_interleaving(steps: list[Any]) -> None:
     """No call is captured with an identity that does not hold where it is made."""

@@ -209,6 +209,18 @@ SLOW = [
     *("eyJ", "eyJa.", "sk-", "hf_", "AKIA", "ab*", "://", "://a@", "?aaaaaaaaaaaaaaaaaaaaaaaa"),
     *("authorization: ", 'authorization="', "cookie:'", "-----BEGIN A-----", "bearer ", "\\", "'"),
     *("api key is ", "[(", "123456789:", "x-a-"),
+    *(
+        "%25",
+        "%",
+        "%2",
+        "\\u005c",
+        "\\u",
+        "&amp;",
+        "&amp",
+        "&#38;",
+        "&quot;key&quot;:",
+        "%22key%22%3A",
+    ),
 ]
 
 
@@ -244,8 +256,12 @@ def told_of(event: CapturedEvent) -> str:
             {"Proxy-Authorization": "Basic " + base64.b64encode(b"joe:plumtree-9").decode()},
             "plumtree-9",
         ),
+        ({"Helicone-Auth": "Bearer plumtree-9"}, "plumtree-9"),
+        ({"cf-aig-authorization": "Bearer plumtree-9"}, "plumtree-9"),
+        ({"x-session-token": "qWertZuiop"}, "qWertZuiop"),
+        ({"x-session-token": "plumtreeplumtreeplumtree"}, "plumtreeplumtreeplumtree"),
     ],
-    ids=["custom", "cookie", "scheme", "basic"],
+    ids=["custom", "cookie", "scheme", "basic", "gateway", "cloudflare", "letters", "long"],
 )
 def test_what_a_request_carried_never_leaves(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider, headers: Any, secret: str

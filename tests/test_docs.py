@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from .picture import details, events_of, title
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
-WITHOUT_EVENTS = ("settings", "testing")
+WITHOUT_EVENTS = ("settings", "testing", "web")
 """Pages whose blocks tell PostHog nothing, or have sinks of their own."""
 
 
@@ -115,7 +116,11 @@ def test_every_other_block_holds(capsys: pytest.CaptureFixture[str]) -> None:
 def _check_command(line: str) -> None:
     """Run a command of ours; know a session of nox, and what pip is to install."""
     words = shlex.split(line)
-    if words[0] == "posthog-llm":
+    if words[:2] == ["posthog-llm", "spool"]:
+        with tempfile.TemporaryDirectory() as directory:
+            assert main([*words[1:3], directory]) == 0
+            posthog_llm.configure(spool=None)
+    elif words[0] == "posthog-llm":
         assert main(words[1:]) == 0
     elif words[0] == "nox":
         assert re.search(rf"^def {words[2]}\(", (ROOT / "noxfile.py").read_text(), re.M), line
@@ -141,9 +146,10 @@ def test_every_property_is_described() -> None:
     source = ""
     for room in ("event", "litellm"):
         for path in (ROOT / "posthog_llm" / room).glob("*.py"):
-            source += path.read_text().replace('"posthog_llm_attempt"', "")
+            source += path.read_text()
     sent = set(re.findall(r'"(\$ai_\w+|posthog_llm_\w+|\$process_\w+|\$session_id)"', source))
     sent -= {"$ai_output", "$ai_instructions"}  # withheld from callers' properties only
+    sent -= {"posthog_llm_attempt", "posthog_llm_unsent"}  # names that LiteLLM's objects hold
     text = (ROOT / "docs" / "properties.md").read_text()
     described = set(re.findall(r"`([$\w]+)`", text))
     assert len(sent) > 40
@@ -164,14 +170,14 @@ def test_every_setting_and_command_is_described() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for name in inspect.signature(posthog_llm.configure).parameters:
         assert f"| `{name}` |" in text, name
-    for command in ("demo", "check"):
+    for command in ("demo", "check", "spool show DIRECTORY", "spool send DIRECTORY"):
         assert f"| `posthog-llm {command}` |" in text
     usage = subprocess.run(
         [sys.executable, "-c", "from posthog_llm.cli import main; main(['--help'])"],
         capture_output=True,
         text=True,
     )
-    assert "{demo,check}" in usage.stdout
+    assert "{demo,check,spool}" in usage.stdout
 
 
 def test_every_public_name_is_in_the_reference() -> None:

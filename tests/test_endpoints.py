@@ -6,8 +6,10 @@ import ast
 import importlib
 import inspect
 import io
+import json
 import pkgutil
 import re
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +19,11 @@ import openai as sdk
 import pytest
 from pydantic import BaseModel
 
+from posthog_llm import event as events_of
 from posthog_llm import event_id
+from posthog_llm.exchange import Exchange, Scope
 from posthog_llm.providers.endpoints import endpoint_of
+from posthog_llm.providers.reading import read as read_exchange
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver
@@ -393,6 +398,20 @@ def test_background_response_of_another_process(
     assert "$ai_input" not in event.properties
 
 
+def test_background_response_is_the_same_event_in_every_process() -> None:
+    """By uuid, time and who asks, which PostHog tells the same event by."""
+    yesterday = time.time() - 86_400
+    body = json.dumps({**DONE, "created_at": yesterday}).encode()
+
+    def told(seen: float) -> tuple[Any, ...]:
+        headers = {"content-type": "application/json"}
+        exchange = Exchange("response_poll", "e1", Scope(), seen, body=body, headers=headers)
+        found = events_of.build(read_exchange(exchange), private=False)
+        return found.uuid, found.timestamp.timestamp(), found.distinct_id
+
+    assert told(time.time()) == told(time.time() - 60) == ("e1", pytest.approx(yesterday), "e1")
+
+
 def test_retrieving_a_response_that_was_told_already_is_no_event(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
@@ -421,11 +440,11 @@ def test_cancelled_background_response(
 DOCUMENT = Path(__file__).parent.parent / "docs" / "endpoints.md"
 
 
-def posted_paths() -> set[str]:
+def posted_paths(sdk: str) -> set[str]:
     """Return every path that a resource of the installed SDK posts to."""
     found = set()
-    package = importlib.import_module("openai.resources")
-    for module in pkgutil.walk_packages(package.__path__, "openai.resources."):
+    package = importlib.import_module(f"{sdk}.resources")
+    for module in pkgutil.walk_packages(package.__path__, f"{sdk}.resources."):
         source = inspect.getsource(importlib.import_module(module.name))
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "_post":
@@ -434,13 +453,14 @@ def posted_paths() -> set[str]:
     return found
 
 
-def test_every_model_running_endpoint_is_covered_or_excluded_by_name() -> None:
+@pytest.mark.parametrize(("sdk", "least"), [("openai", 30), ("anthropic", 5)])
+def test_every_model_running_endpoint_is_covered_or_excluded_by_name(sdk: str, least: int) -> None:
     """A new endpoint of the SDK needs an adapter, or a line in docs/endpoints.md."""
     lines = DOCUMENT.read_text().partition("## Not told")[2].splitlines()
     excluded = [m[1] for line in lines if (m := re.match(r"\| `(/\S+)`", line))]
     patterns = [re.compile(re.escape(path).replace(r"\*", ".*")) for path in excluded]
-    paths = posted_paths()
-    assert len(paths) > 30
+    paths = posted_paths(sdk)
+    assert len(paths) > least
     missing = {
         path
         for path in paths

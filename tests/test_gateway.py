@@ -32,6 +32,8 @@ CONFIG = """
 model_list:
   - model_name: mine
     litellm_params: {model: openai/gpt-4o, api_base: PROVIDER, api_key: sk-upstream-123456}
+  - model_name: mine first
+    litellm_params: {model: openai/gpt-4o-mini, api_base: PROVIDER, api_key: sk-2}
   - model_name: vectors
     litellm_params: {model: openai/text-embedding-3-small, api_base: PROVIDER, api_key: sk-1}
 litellm_settings:
@@ -39,24 +41,58 @@ litellm_settings:
 guardrails:
   - guardrail_name: after
     litellm_params: {guardrail: guards.After, mode: post_call}
-router_settings: {num_retries: 1, retry_after: 0}
+  - guardrail_name: refuses_answers
+    litellm_params: {guardrail: guards.Refuses, mode: post_call}
+  - guardrail_name: refuses_questions
+    litellm_params: {guardrail: guards.Refuses, mode: pre_call}
+  - guardrail_name: refuses_meanwhile
+    litellm_params: {guardrail: guards.Refuses, mode: during_call}
+router_settings: {num_retries: 1, retry_after: 0, fallbacks: [{"mine first": [mine]}]}
 general_settings: {master_key: MASTER}
 """
 
 GUARDS = """
+import asyncio, os
+
+import posthog
+import posthog_llm
 from litellm.integrations.custom_guardrail import CustomGuardrail
 
 
 class After(CustomGuardrail):
     async def async_post_call_success_hook(self, data, user_api_key_dict, response):
         return response
+
+
+class Refuses(CustomGuardrail):
+    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
+        raise ValueError("refused")
+
+    async def async_moderation_hook(self, data, user_api_key_dict, call_type):
+        await asyncio.sleep(1)  # the model answers first
+        raise ValueError("refused")
+
+    async def async_post_call_success_hook(self, data, user_api_key_dict, response):
+        raise ValueError("refused")
+"""
+
+SENDING_SOON = """
+posthog_llm.configure(
+    posthog_client=posthog.Posthog("phc", host=os.environ["POSTHOG_API_URL"], flush_interval=0.1)
+)
 """
 
 
 class Gateway:
     """A `litellm` process, its provider and its PostHog."""
 
-    def __init__(self, provider: ScriptedProvider, receiver: PostHogReceiver, folder: Path) -> None:
+    def __init__(
+        self,
+        provider: ScriptedProvider,
+        receiver: PostHogReceiver,
+        folder: Path,
+        configured: str = "",
+    ) -> None:
         self.provider, self.receiver = provider, receiver
         self.seen = 0
         with socket.socket() as free:
@@ -65,7 +101,7 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self.port}"
         config = folder / "config.yaml"
         config.write_text(CONFIG.replace("PROVIDER", provider.base_url).replace("MASTER", MASTER))
-        (folder / "guards.py").write_text(GUARDS)
+        (folder / "guards.py").write_text(GUARDS + configured)
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
             [
@@ -78,7 +114,7 @@ class Gateway:
         )
 
     def wait(self) -> None:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240  # it imports for long where others work, too
         while True:
             try:
                 urllib.request.urlopen(f"{self.url}/health/liveliness", timeout=1).close()
@@ -123,7 +159,8 @@ def settings(receiver: PostHogReceiver) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with ScriptedProvider() as provider, PostHogReceiver() as receiver:
-        started = Gateway(provider, receiver, tmp_path_factory.mktemp("gateway"))
+        folder = tmp_path_factory.mktemp("gateway")
+        started = Gateway(provider, receiver, folder, SENDING_SOON)
         try:
             started.wait()
             yield started
@@ -234,6 +271,23 @@ def test_retry_and_failure(gateway: Gateway) -> None:
 
 
 @needs_gateway
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fallback_to_another_model(gateway: Gateway, stream: bool) -> None:
+    refused = Reply.json({"error": {"message": "busy"}}, status=500)
+    gateway.provider.script("/chat/completions", refused, refused)
+    body = {"model": "mine first", "messages": ASK, "stream": stream}
+    status, answer = gateway.post("/v1/chat/completions", body)
+    assert (status, b"hi" in answer) == (200, True)
+    told = [event["properties"] for event in gateway.told(3)]
+    assert [t["$ai_model"] for t in told] == ["gpt-4o-mini", "gpt-4o-mini", "gpt-4o"]
+    assert [t["$ai_is_error"] for t in told] == [True, True, False]
+    assert [t["posthog_llm_model_group"] for t in told] == ["mine first", "mine first", "mine"]
+    assert told[-1]["posthog_llm_fallback_number"] == 1
+    assert len({t["$ai_trace_id"] for t in told}) == 1
+    assert told[-1]["$ai_output_tokens"] > 0
+
+
+@needs_gateway
 def test_what_reached_no_provider(gateway: Gateway) -> None:
     bad = {"Authorization": "Bearer wrong"}
     body = {"model": "mine", "messages": ASK}
@@ -259,6 +313,23 @@ def test_a_stream_with_a_guardrail_after_it(gateway: Gateway) -> None:
     assert told["posthog_llm_outcome"] == "ok"
     assert told["$ai_input_tokens"] > 0
     assert told["$ai_output_tokens"] == 3
+
+
+@needs_gateway
+@pytest.mark.parametrize(
+    ("guard", "asked"),
+    [("refuses_questions", 0), ("refuses_answers", 1), ("refuses_meanwhile", 1)],
+)
+def test_a_guardrail_that_refuses(gateway: Gateway, guard: str, asked: int) -> None:
+    """What the model answers is an answer of that model, whatever the gateway makes of it."""
+    before = len(gateway.provider.requests)
+    body = {"model": "mine", "messages": ASK, "guardrails": [guard]}
+    assert gateway.post("/v1/chat/completions", body)[0] >= 400
+    assert len(gateway.provider.requests) == before + asked
+    assert gateway.post("/v1/embeddings", {"model": "vectors", "input": "a"})[0] == 200
+    told = [e["properties"] for e in gateway.told(1 + asked) if e["event"] == "$ai_generation"]
+    names = ("posthog_llm_outcome", "$ai_model", "$ai_provider")
+    assert [tuple(t[name] for name in names) for t in told] == [("ok", "gpt-4o", "openai")] * asked
 
 
 @needs_gateway

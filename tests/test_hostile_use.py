@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import ctypes
-import dis
 import functools
 import gc
 import signal
@@ -19,10 +18,12 @@ import pytest
 import posthog_llm
 from posthog_llm.observe import passing
 from posthog_llm.observe.usage_chunk import without_usage
+from posthog_llm.openai import OpenAI
 from posthog_llm.providers.sse import lines_unified
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
 from .driving import Driver
+from .interrupts import interrupted
 from .test_processes import Children, once
 
 KEY = "ab/CD+9xyz77/QQ"
@@ -151,43 +152,30 @@ def test_instrument_and_uninstrument_by_many_threads(
     sink.wait_for(1)
 
 
-def test_an_interrupt_after_any_call_leaves_no_layer_behind() -> None:
-    """What one call was given must never reach the next. Python looks for signals after calls."""
-    for at in range(100):
-        fired = _interrupted(at)
-        assert passing._nearest.get() is None
-        if not fired:
-            break
-    assert 3 < at < 99
+@pytest.mark.parametrize("is_given", [False, True])
+def test_an_interrupt_anywhere_in_a_call_leaves_nothing_for_the_next(
+    provider: ScriptedProvider, sink: MemorySink, is_given: bool
+) -> None:
+    """What one call was given never reaches the next; and what was sent is told, once."""
+    client = OpenAI(base_url=provider.base_url, api_key="k", posthog_client=sink)
+    more: Any = {"posthog_distinct_id": "ann"} if is_given else {}
 
+    def call() -> None:
+        client.chat.completions.create(model="m", messages=MESSAGES, **more)
 
-def _interrupted(at: int) -> bool:
-    calls, before = 0, ""
-
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal calls, before
-        if frame.f_code.co_filename != passing.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            calls += before.startswith("CALL")
-            before = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if calls == at + 1:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    tracing = sys.gettrace()
-    layer = passing.Given("client", "/path", None)
-    sys.settrace(trace)
-    try:
-        with layer:
-            pass
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(tracing)
-    return False
+    files = tuple(f"observe/{name}.py" for name in ("passing", "resources", "seam", "call"))
+    call()
+    number = told = 0
+    while interrupted(number, call, files):
+        assert passing._nearest.get() is None, number
+        number += 1
+    assert number > 30
+    assert posthog_llm.flush(10)
+    told = len(sink.events)
+    assert told >= len(provider.requests)
+    assert len({event.uuid for event in sink.events}) == told
+    client.post("/chat/completions", cast_to=object, body={"model": "m", "messages": MESSAGES})
+    assert sink.wait_for(told + 1)[-1].distinct_id != "ann"
 
 
 def test_a_time_limit_by_a_signal_is_the_programs_own(children: Children) -> None:

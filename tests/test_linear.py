@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from posthog_llm.exchange import size_of
 from posthog_llm.media import without_blobs
 from posthog_llm.providers import chat, messages, others, responses, sse
 from posthog_llm.providers.sse import Folded
+from posthog_llm.weighing import size_of, size_of_plain
 
 SIZES = 500, 4_000
 PIECE = "a piece of text that says little, and that many follow " * 5
@@ -163,5 +163,20 @@ def test_size_is_told_after_a_look_at_the_beginning() -> None:
     """The caller's thread does it: a thousand times the value is no more work."""
     huge: list[Any] = list(range(3_000_000))
     assert cpu_of(lambda: size_of({"a": huge})) < 50 * cpu_of(lambda: size_of({"a": huge[:3000]}))
-    assert size_of(huge) == 8 * len(huge)
-    assert size_of(dict.fromkeys(range(5000), 1)) == 8 * 5000
+    assert 8 * len(huge) < size_of(huge) < 50 * len(huge)
+    wide = [[{"a": i} for i in range(1000)] for _ in range(200)]
+    assert 0.7 < size_of(wide) / size_of_plain(wide) < 1.4
+
+
+class Counted(list[Any]):
+    """What no look of ours may run."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError
+
+    __len__ = __sizeof__ = __iter__
+
+
+def test_size_is_told_without_the_callers_code() -> None:
+    held = Counted(["x" * 10_000])
+    assert 10_000 < size_of({"a": held}) < 11_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import json
@@ -10,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import openai
 import pytest
 
+import posthog_llm
 from posthog_llm import context
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 from posthog_llm.testing.sink import CapturedEvent
@@ -158,7 +161,6 @@ def test_whole_event(lite: Lite) -> None:
         "posthog_llm_served_model": "gpt-4o",
         "posthog_llm_endpoint": "chat",
         "posthog_llm_outcome": "ok",
-        "posthog_llm_retries": 0,
         **{k: told[k] for k in ("posthog_llm_request_id", "posthog_llm_response_id") if k in told},
     }
 
@@ -229,6 +231,10 @@ CALLS: dict[str, tuple[str, dict[str, Any], str, str, Any]] = {
 }
 
 
+WITH_TOKENS = {"text_completion", "responses", "embedding", "image_generation"}
+GENERATED = {"text_completion", "responses", "image_generation", "transcription"}
+
+
 @pytest.mark.parametrize("name", list(CALLS))
 def test_every_kind_of_call(lite: Lite, name: str) -> None:
     model, arguments, event_name, endpoint, asked = CALLS[name]
@@ -247,7 +253,9 @@ def test_every_kind_of_call(lite: Lite, name: str) -> None:
     assert ("$ai_output_choices" in told) == (name != "embedding")
     assert told["$process_person_profile"] is False
     assert event.distinct_id == told["$ai_trace_id"]
-    if name in ("text_completion", "responses", "embedding", "image_generation"):
+    assert "posthog_llm_retries" not in told
+    assert ("$ai_output_tokens" in told) == (name in GENERATED)
+    if name in WITH_TOKENS:
         assert told["$ai_input_tokens"] > 0
         assert told["$ai_total_cost_usd"] > 0
 
@@ -363,17 +371,23 @@ def router(provider: ScriptedProvider, **settings: Any) -> Any:
     return litellm.Router(model_list=models, retry_after=0, **settings)
 
 
-def test_retries_and_fallbacks(lite: Lite) -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_retries_and_fallbacks(lite: Lite, stream: bool) -> None:
     refused = Reply.json({"error": {"message": "busy"}}, status=500)
     lite.provider.script("/chat/completions", refused, refused)
     one = router(lite.provider, num_retries=1, fallbacks=[{"mine": ["spare"]}])
-    lite.call("completion", "mine", ASK, on=one, metadata={"user_id": "u", "plan": "gold"})
+    fields = {"user_id": "u", "plan": "gold"}
+    how = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    lite.call("completion", "mine", ASK, on=one, metadata=fields, **how)
     events = sorted(lite.told(3), key=lambda event: event.timestamp or 0)
     told = [event.properties for event in events]
     assert [t["$ai_is_error"] for t in told] == [True, True, False]
     assert [t["$ai_model"] for t in told] == ["gpt-4o", "gpt-4o", "gpt-4o-mini"]
     assert [t.get("posthog_llm_retry_number") for t in told][:2] == [None, 1]
     assert told[2]["posthog_llm_fallback_number"] == 1
+    assert [t["$ai_stream"] for t in told] == [stream] * 3
+    for counted in ("$ai_input_tokens", "$ai_output_tokens", "$ai_total_cost_usd"):
+        assert [t.get(counted, 0) > 0 for t in told] == [False, False, True], counted
     assert len({t["$ai_trace_id"] for t in told}) == 1
     assert len({e.uuid for e in events}) == 3
     assert {e.distinct_id for e in events} == {"u"}
@@ -583,6 +597,49 @@ def test_redactor(lite: Lite) -> None:
     assert lite.properties()["$ai_input"] == [{"role": "user", "content": "***"}]
 
 
+PLAIN = "plainsecretvalue1"
+"""A credential without a known look."""
+
+
+def bearing(lite: Lite, place: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the arguments of a call that has the credential in some place."""
+    if place == "headers of the module":
+        monkeypatch.setattr(litellm, "headers", {"x-api-key": PLAIN})
+    if place == "client":
+        kind = openai.AsyncOpenAI if lite.prefix else openai.OpenAI
+        return {"client": kind(api_key=PLAIN, base_url=lite.provider.base_url, max_retries=0)}
+    if place == "azure_ad_token":
+        azure = {"model": "azure/gpt-4o", "api_base": lite.provider.url, "api_version": "1"}
+        return {**azure, "api_key": None, "azure_ad_token": PLAIN}
+    return {
+        "api_key": {"api_key": PLAIN},
+        "extra_headers": {"extra_headers": {"Authorization": f"Bearer {PLAIN}"}},
+        "headers": {"headers": {"x-api-key": PLAIN}},
+    }.get(place, {})
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    "place",
+    ["api_key", "extra_headers", "headers", "headers of the module", "client", "azure_ad_token"],
+)
+def test_credentials_never_leave(
+    lite: Lite, place: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = bearing(lite, place, monkeypatch)
+    error = Reply.json({"error": {"message": f"no: {PLAIN}", "code": PLAIN}}, 400)
+    for path in ("/chat/completions", "/openai/deployments/gpt-4o/chat/completions"):
+        lite.provider.script(path, error if fails else completion())
+    asked = [{"role": "user", "content": f"is {PLAIN} safe?"}]
+    model = given.pop("model", "openai/gpt-4o")
+    with pytest.raises(litellm.BadRequestError) if fails else contextlib.nullcontext():
+        lite.call("completion", model, asked, **given)
+    (request,) = lite.provider.requests
+    assert PLAIN in str(request.headers), "that is what was sent"
+    assert PLAIN not in json.dumps(dict(lite.properties()))
+    assert lite.properties()["$ai_input"][0]["content"] == "is [redacted] safe?"
+
+
 @pytest.mark.parametrize(
     "silence",
     [
@@ -639,6 +696,36 @@ def test_gateway_internals_stay(lite: Lite) -> None:
     assert not [secret for secret in ("9.9.9.9", "sk-", "team", "secret") if secret in text]
 
 
+def test_teams_and_keys_where_asked_for(lite: Lite, sink: MemorySink) -> None:
+    """What the gateway knows, over what its client says of itself."""
+    asked = {"groups": {"team": "team_id", "company": "org_id"}, "properties": ["key_alias"]}
+    lite.use(PostHogLogger(posthog_client=sink, **asked))  # type: ignore[arg-type]
+    sent = {"plan": "gold", "key_alias": "forged", "groups": {"team": "forged", "site": "b"}}
+    known = {**GATEWAY, "user_api_key_alias": "ci", "user_api_key_user_email": "ann@example.com"}
+    metadata = {**known, "requester_metadata": sent, "groups": sent["groups"]}
+    lite.chat(metadata=metadata, proxy_server_request={"url": "http://gateway/", "headers": {}})
+    (event,) = lite.told()
+    assert event.groups == {"team": "team", "site": "b"}
+    assert custom(event.properties) == {"plan", "key_alias"}
+    assert event.properties["key_alias"] == "ci"
+    text = json.dumps(event.properties, default=str)
+    assert not [secret for secret in ("sk-", "example.com", "forged") if secret in text]
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"groups": {"team": "key"}}, "knows no 'key'"),
+        ({"properties": ["user_api_key"]}, "knows no 'user_api_key'"),
+        ({"groups": ["team_id"]}, "groups must be a mapping"),
+        ({"properties": "key_alias"}, "properties must be a list"),
+    ],
+)
+def test_what_a_gateway_does_not_know(sink: MemorySink, given: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        PostHogLogger(posthog_client=sink, **given)
+
+
 def test_openrouter_fields_of_a_request(lite: Lite) -> None:
     trace = {"trace_id": "t", "generation_name": "g", "trace_name": "n", "feature": "search"}
     lite.chat(user="u", extra_body={"session_id": "s", "trace": trace})
@@ -677,12 +764,17 @@ def test_project_of_a_request(
 
 
 def test_a_url_that_is_none(lite: Lite, caplog: pytest.LogCaptureFixture) -> None:
+    before = posthog_llm.stats().dropped.get("refused_url", 0)
     lite.chat(posthog_api_key="phc_one", posthog_api_url=f"file:///{lite.prefix}etc")
     until = time.monotonic() + 5
     while "posthog_api_url" not in caplog.text and time.monotonic() < until:
         time.sleep(0.01)
     assert f"file:///{lite.prefix}etc" in caplog.text
+    lite.chat(posthog_api_key="phc_one", posthog_api_url=f"file:///{lite.prefix}etc")
     lite.told(0)
+    assert caplog.text.count(f"file:///{lite.prefix}etc") == 1
+    assert posthog_llm.flush(5)
+    assert posthog_llm.stats().dropped["refused_url"] == before + 2
 
 
 def test_misuse(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import gzip
 import json
 import re
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ CALLS: dict[str, Any] = {
 }
 USAGE_ALONE = re.compile(r"choices=(\[\]|None),.* usage=CompletionUsage\(")
 FUZZED = settings(
-    max_examples=1000,
+    max_examples=300,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -325,6 +327,34 @@ def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
     gc.collect()
     # The stream is still in hand. Caches grow with a first call, by nothing near a block a chunk.
     assert sys.getallocatedblocks() - blocks < 20_000
+
+
+def test_a_stream_that_was_compressed_well_is_bounded_once_it_is_decoded(wire: Wire) -> None:
+    """100 MiB of text came as a few hundred KB: all of those are kept, and not all of that."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choice = {"index": 0, "delta": {"content": "x" * (1 << 20)}, "finish_reason": None}
+    usage = {"prompt_tokens": 3, "completion_tokens": 50_000, "total_tokens": 50_003}
+    chunk = b"data: %b\n\n" % json.dumps({**head, "choices": [choice]}).encode()
+    last = b"data: %b\n\n" % json.dumps({**head, "choices": [], "usage": usage}).encode()
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    sync = zlib.Z_SYNC_FLUSH
+    pieces = [packer.compress(chunk) + packer.flush(sync) for _ in range(100)]
+    pieces.append(packer.compress(last + b"data: [DONE]\n\n") + packer.flush())
+    assert sum(map(len, pieces)) < 1 << 20
+    headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
+    wire.answer = lambda: HTTP.Response(200, headers=headers, stream=Body(pieces, False))
+    stream: Any = CALLS["chat"](wire.ours, True)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in stream) == 100
+        (event,) = wire.events()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 << 20
+    assert event.properties["$ai_output_tokens"] == 50_000
+    assert event.properties["posthog_llm_content_cut_bytes"] > 90 << 20
+    assert event.properties["posthog_llm_outcome"] == "ok"
 
 
 def test_answers_in_the_callers_hands_keep_nothing_of_ours(wire: Wire) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from posthog_llm import event
 from posthog_llm.exchange import Exchange, Scope
-from posthog_llm.providers import hosts
+from posthog_llm.providers.gateways import ROWS
 from posthog_llm.providers.hosts import bare_url, provider_of
 from posthog_llm.providers.model_name import priced_name
 from posthog_llm.providers.reading import read as read_exchange
-from posthog_llm.providers.usage import read
+from posthog_llm.providers.usage import read, settled
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver
@@ -52,6 +52,31 @@ ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "h
             "openai.gpt-oss-120b-1:0",
         ),
         ("us.openai.gpt-oss-20b-1:0", "gpt-oss", "bedrock", "us.openai.gpt-oss-20b-1:0"),
+        ("llama-3.3-70b-versatile", None, "groq", "llama-3.3-70b-instruct"),
+        ("llama-3.1-8b-instant", None, "groq", "llama-3.1-8b-instruct"),
+        (
+            "accounts/fireworks/models/glm-5p2",
+            None,
+            "fireworks",
+            "accounts/fireworks/models/glm-5.2",
+        ),
+        (
+            "accounts/fireworks/models/kimi-k2p6",
+            None,
+            "novita",
+            "accounts/fireworks/models/kimi-k2p6",
+        ),
+        ("chat", "gpt-35-turbo", "azure", "gpt-3.5-turbo"),
+        ("gpt-4o", "gpt-4o-2024-05-13", "azure", "gpt-4o-2024-05-13"),
+        ("gpt-4o-2024-05-13", "gpt-4o-2024-11-20", "azure", "gpt-4o-2024-11-20"),
+        ("gpt-4o", "gpt-4o-2024-05-13", "openai", "gpt-4o"),
+        ("gpt-35-turbo", "gpt-35-turbo-0613", "azure", "gpt-3.5-turbo-0613"),
+        ("claude-opus-4-8", "deepseek-v4-pro", "deepseek", "deepseek-v4-pro"),
+        ("deepseek-chat", "deepseek-v4-flash", "deepseek", "deepseek-v4-flash"),
+        ("claude-sonnet-4-5", "glm-4.7", "z-ai", "glm-4.7"),
+        ("glm-4.7", "glm-4.7-air", "z-ai", "glm-4.7"),
+        ("claude-sonnet-4-5", "claude-sonnet-4-6", "anthropic", "claude-sonnet-4-5"),
+        ("us.anthropic.claude-opus-4-1", "opus", "bedrock", "us.anthropic.claude-opus-4-1"),
         ("ft:gpt-4o:acme::1", "ft:gpt-4o-2024-08-06:acme::1", "openai", "ft:gpt-4o:acme::1"),
     ],
 )
@@ -66,6 +91,9 @@ def test_model_name(requested: Any, served: Any, provider: str, priced: Any) -> 
         ("https://eu.api.openai.com/v1/", "openai"),
         ("https://acme.openai.azure.com/openai/", "azure"),
         ("https://acme.services.ai.azure.com/models", "azure"),
+        ("https://acme.openai.azure.us/openai/v1", "azure"),
+        ("https://acme.openai.azure.cn/openai/v1", "azure"),
+        ("https://acme.azure-api.net/openai/v1", "azure"),
         ("https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1", "bedrock"),
         ("https://openrouter.ai/api/v1", "openrouter"),
         ("https://api.groq.com/openai/v1", "groq"),
@@ -79,6 +107,15 @@ def test_model_name(requested: Any, served: Any, provider: str, priced: Any) -> 
         ("https://generativelanguage.googleapis.com/v1beta/openai/", "gemini"),
         ("https://us-east5-aiplatform.googleapis.com/v1", "vertex"),
         ("https://aiplatform.googleapis.com/v1", "vertex"),
+        ("https://aiplatform.us.rep.googleapis.com/v1", "vertex"),
+        ("https://bedrock-mantle.eu-west-1.api.aws/v1", "bedrock"),
+        ("https://vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com/openai/v1", "bedrock"),
+        ("https://my-lb-123.us-east-1.elb.amazonaws.com/v1", "openai"),
+        ("https://bedrock-proxy-1.us-east-1.elb.amazonaws.com/v1", "openai"),
+        ("https://a1.execute-api.us-east-1.amazonaws.com/v1", "openai"),
+        ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "alibaba"),
+        ("https://w1.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1", "alibaba"),
+        ("https://1.cn-hangzhou.fc.aliyuncs.com/v1", "openai"),
         ("http://localhost:11434/v1", "ollama"),
         ("http://127.0.0.1:8000/v1", "openai"),
         ("https://notopenrouter.ai/v1", "openai"),
@@ -112,7 +149,7 @@ DETAILS = {
 
 
 def counts(raw: Any, provider: str = "openai", model: str = "gpt-5") -> dict[str, Any]:
-    usage = read(raw, provider, model)
+    usage = settled(read(raw, provider), model, provider)
     names = [
         name for name in type(usage).__slots__ if name not in ("raw", "cached_apart", "estimated")
     ]
@@ -159,7 +196,7 @@ def test_dialects() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *(None, [], "many", 7, {}, {"prompt_tokens": None}, {"prompt_tokens": "9"}),
+        *(None, [], "many", 7, {}, {"prompt_tokens": None}, {"prompt_tokens": "9.5"}),
         *({"prompt_tokens": True}, {"prompt_tokens": -1}, {"prompt_tokens_details": []}),
         *({"prompt_tokens": float("nan")}, {"cost": "free"}, {"cost": {}}),
     ],
@@ -245,7 +282,7 @@ def test_compatible_service(path: Path) -> None:
         request=json.dumps(recorded["asked"]).encode(),
         body=json.dumps(recorded["answered"]).encode(),
         status=200,
-        headers={"content-type": "application/json"},
+        headers={"content-type": "application/json", **recorded.get("headers", {})},
     )
     told = event.build(read_exchange(exchange), private=False).properties
     assert told["$ai_provider"] == path.stem
@@ -257,5 +294,5 @@ def test_compatible_service(path: Path) -> None:
 
 
 def test_every_provider_has_its_answer() -> None:
-    table = {*hosts._DOMAINS.values(), *hosts._LOCAL_PORTS.values(), "openai"}
+    table = {row.provider for row in ROWS if row.provider}
     assert {path.stem for path in COMPATIBLE} == table

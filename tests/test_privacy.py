@@ -111,6 +111,16 @@ def test_content_among_the_callers_properties_is_withheld_too(
     assert event.properties["kept"] == 1
 
 
+def test_the_type_of_a_private_step_is_a_word(sink: MemorySink) -> None:
+    with posthog_llm.context(posthog_client=sink, privacy_mode=True):
+        for kind in ("tool", f"asked for {SECRET}, at once"):
+            with posthog_llm.span("s", type=kind):
+                pass
+    word, sentence = sink.wait_for(2)
+    assert word.properties["$ai_span_type"] == "tool"
+    assert SECRET not in everything(sentence)
+
+
 @every_provider
 def test_any_yes_is_a_yes(drive: Driver) -> None:
     """The call may say no to its client's default, and to nothing else."""
@@ -130,6 +140,23 @@ def test_any_yes_is_a_yes(drive: Driver) -> None:
                         call or context or destination or (client_default and call is not False)
                     )
                     assert private(client_default, context, call, destination) is expected
+
+
+@every_provider
+def test_what_is_configured_private_nothing_switches_off(drive: Driver, sink: MemorySink) -> None:
+    with pytest.raises(TypeError, match="privacy_mode must be True or False"):
+        posthog_llm.configure(privacy_mode="yes")  # type: ignore[arg-type]
+    posthog_llm.configure(privacy_mode=True)
+    try:
+        client = drive.ours(posthog_client=sink, posthog_privacy_mode=False)
+        with posthog_llm.context(privacy_mode=False), posthog_llm.span("s", input=SECRET):
+            secretly(drive, client, posthog_privacy_mode=False)
+    finally:
+        posthog_llm.configure(privacy_mode=False)  # what was asked before stays so
+    for event in sink.wait_for(2):
+        assert SECRET not in everything(event)
+    secretly(drive, client)
+    assert "$ai_input" in sink.wait_for(3)[-1].properties
 
 
 @every_provider
@@ -468,8 +495,8 @@ def test_names_that_models_and_providers_have_are_told(
     )
     (event,) = sink.wait_for(1)
     told = event.properties
-    assert told["posthog_llm_served_model"] == arn
-    assert told["$ai_model"] == told["posthog_llm_requested_model"] == "my deployment (test)"
+    assert told["$ai_model"] == told["posthog_llm_served_model"] == arn
+    assert told["posthog_llm_requested_model"] == "my deployment (test)"
     assert told["posthog_llm_response_id"] == answer["id"]
     assert told["posthog_llm_upstream_provider"] == "Google AI Studio"
     assert told["$ai_stop_reason"] == "end_turn"

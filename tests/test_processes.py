@@ -18,6 +18,8 @@ import pytest
 
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
+from .fork_server import ForkServer
+
 PREAMBLE = """
 import itertools, os, signal, sys, threading, time
 from openai import DefaultHttpxClient
@@ -54,6 +56,8 @@ def wait_until(condition):
 client = OpenAI(base_url=os.environ["PROVIDER"], api_key="k", posthog_client=project())
 """
 
+forks = ForkServer()
+
 
 class Children:
     """Starts programs that begin with the preamble above."""
@@ -62,15 +66,20 @@ class Children:
         self.receiver = receiver
         self._environment = {
             "PATH": os.environ["PATH"],
+            "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"],
             "PROVIDER": provider.base_url,
             "RECEIVER": receiver.url,
         }
 
-    def start(self, code: str, before: str = "", **environment: Any) -> subprocess.Popen[str]:
+    def start(self, code: str, before: str = "", **environment: Any) -> Any:
+        """Start a program; a new interpreter, where something is to come `before` all imports."""
         program = before + PREAMBLE + textwrap.dedent(code)
+        given = {**self._environment, **{name: str(v) for name, v in environment.items()}}
+        if not before:
+            return forks.start(program, given)
         return subprocess.Popen(
             [sys.executable, "-c", program],
-            env={**self._environment, **{name: str(v) for name, v in environment.items()}},
+            env=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -581,3 +590,24 @@ def test_fifty_kills_at_random_moments_lose_nothing(children: Children, tmp_path
     # the same uuid.
     assert len({event["uuid"] for event in children.receiver.events}) == len(seen)
     assert sum(seen.values()) - len(seen) <= 0.5 * len(seen)
+
+
+@pytest.mark.parametrize("where", ["outside", "amid our own lines"])
+def test_signal_flush_where_no_thread_can_start(children: Children, where: str) -> None:
+    code = """
+        posthog_llm.install_signal_flush()
+        ask()
+
+        def start(thread):
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = start
+        if WHERE == "outside":
+            os.kill(os.getpid(), signal.SIGTERM)
+        from posthog_llm.delivery.worker import worker
+        with worker.turn.alone():
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+    """
+    children.run(code.replace("WHERE", repr(where)), expect=-signal.SIGTERM)
+    assert sum(children.seen().values()) == 1

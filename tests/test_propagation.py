@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import re
 import uuid
 from typing import Any
@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posthog_llm import (
-    ASGIMiddleware,
-    WSGIMiddleware,
     context,
     continue_trace,
     headers,
@@ -31,6 +29,7 @@ IDS = {
     "x-posthog-distinct-id": "distinct_id",
 }
 SAMPLING = "x-posthog-llm-sampling"
+MORE = [f"x-posthog-llm-{name}" for name in ("groups", "properties", "privacy")]
 
 
 def test_there_and_back(sink: MemorySink) -> None:
@@ -50,6 +49,54 @@ def test_there_and_back(sink: MemorySink) -> None:
             assert (here.trace_id, here.parent_id) == (s.trace_id, s.id)
             assert (here.session_id, here.distinct_id) == ("chat-1", "user-7")
             assert headers() == sent
+
+
+def test_groups_properties_and_privacy_there_and_back(sink: MemorySink) -> None:
+    given = {"plan": "gold", "n": [1, {"é": None}], "$session_id": "replay", "odd": object()}
+    with context(groups={"company": "acme"}, properties=given, privacy_mode=True), trace("t"):
+        sent = headers()
+    assert all(re.fullmatch(r"[ -~]+", value) for value in sent.values())
+    with context(posthog_client=sink), continue_trace(sent), span("s", input="secret"):
+        assert headers()["x-posthog-llm-privacy"] == "1"
+    (event,) = sink.wait_for(1)
+    assert event.groups == {"company": "acme"}
+    assert event.properties["plan"] == "gold"
+    assert event.properties["n"] == [1, {"é": None}]
+    assert event.properties["$session_id"] == "replay"
+    assert "odd" not in event.properties
+    assert "$ai_input_state" not in event.properties
+    assert event.properties["$ai_trace_id"] == sent["x-posthog-llm-trace-id"]
+
+
+def test_a_private_parent_makes_private_children() -> None:
+    with context(privacy_mode=True):
+        sent = headers()
+    with continue_trace(sent), context(privacy_mode=False):
+        assert current().privacy_mode is True
+
+
+def test_what_is_too_long_for_a_header_is_left_out() -> None:
+    given = {"long": "x" * 5000, "short": 1, "wide": list(range(10**5)), "mid": "y" * 3000}
+    with context(properties=given, groups={"a": "b" * 2000, "c": "d"}):
+        sent = headers()
+    assert json.loads(sent["x-posthog-llm-properties"]).keys() == {"short", "mid"}
+    assert json.loads(sent["x-posthog-llm-groups"]) == {"c": "d"}
+    many = {f"{number}": number for number in range(10**4)}
+    with context(properties=many):
+        assert len(headers()["x-posthog-llm-properties"]) <= 4096
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"$ai_total_cost_usd": 0}', "[1]", "1", "null", "{", '"text"', "{}", "[" * 4000),
+        *('{"a\\nb": 1}', '{"deep": [[[[[1]]]]]}', '{"x": "' + "y" * 5000 + '"}'),
+    ],
+)
+def test_hostile_properties(text: str) -> None:
+    for name in ("x-posthog-llm-properties", "x-posthog-llm-groups"):
+        with continue_trace({name: text}):
+            assert (current().properties, current().groups) == (None, None)
 
 
 def test_nothing_to_say() -> None:
@@ -164,8 +211,13 @@ def test_no_traceparent_of_zeros() -> None:
 def test_hostile_headers(data: st.DataObject) -> None:
     """Whatever comes, nothing raises; what goes on is fit for a header, and comes back."""
     odd = st.text() | st.binary() | st.integers() | st.none() | st.text(max_size=300)
-    value = odd | st.builds("00-{}-{}-01".format, st.text(max_size=40), st.text(max_size=20))
-    names = st.sampled_from([*IDS, "x-posthog-session-id", "traceparent", SAMPLING]) | odd
+    value = (
+        odd
+        | st.dictionaries(st.text(), odd).map(str)
+        | st.builds("00-{}-{}-01".format, st.text(max_size=40), st.text(max_size=20))
+    )
+    known = [*IDS, "x-posthog-session-id", "traceparent", SAMPLING, *MORE]
+    names = st.sampled_from(known) | odd
     named = names | names.map(lambda name: name.encode() if name in IDS else name)
     pairs = st.lists(st.tuples(named, value) | odd)
     given_ = data.draw(pairs | st.dictionaries(named, value) | odd)
@@ -173,64 +225,9 @@ def test_hostile_headers(data: st.DataObject) -> None:
         sent = headers()
         here = current()
     for name, told in sent.items():
-        assert re.fullmatch(r"[!-~]{1,200}", told), name
+        assert re.fullmatch(r"[!-~]{1,200}|\{[ -~]{1,4096}", told), name
     with continue_trace(sent):
         assert headers().get(SAMPLING) == sent.get(SAMPLING)
         for name, field in IDS.items():
             if name in {sent_name.lower() for sent_name in sent}:
                 assert getattr(current(), field) == getattr(here, field)
-
-
-def test_asgi() -> None:
-    seen: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(current().trace_id)
-
-    async def main() -> None:
-        wrapped = ASGIMiddleware(app)
-        found = [(b"x-posthog-llm-trace-id", b"t")]
-        await wrapped({"type": "http", "headers": found}, None, None)
-        await wrapped({"type": "websocket", "headers": found}, None, None)
-        await wrapped({"type": "http", "headers": []}, None, None)
-        await wrapped({"type": "lifespan"}, None, None)
-
-    asyncio.run(main())
-    assert seen == ["t", "t", None, None]
-
-
-@pytest.mark.parametrize("streams", [False, True])
-def test_wsgi(streams: bool) -> None:
-    seen: list[Any] = []
-    closed: list[Any] = []
-
-    class Stream:
-        def __iter__(self) -> Any:
-            for piece in (b"a", b"b"):
-                seen.append(current().trace_id)
-                yield piece
-
-        def close(self) -> None:
-            closed.append(current().trace_id)
-
-    def app(environ: Any, start_response: Any) -> Any:
-        seen.append(current().trace_id)
-        return Stream() if streams else [b"a", b"b"]
-
-    body = WSGIMiddleware(app)({"HTTP_X_POSTHOG_LLM_TRACE_ID": "t", "REQUEST_METHOD": "GET"}, None)
-    assert list(body) == [b"a", b"b"]
-    body.close()  # type: ignore[attr-defined]
-    assert seen == ["t"] * (3 if streams else 1)
-    assert closed == (["t"] if streams else [])
-    assert current().trace_id is None
-
-
-def test_wsgi_answer_of_one_piece_has_its_length() -> None:
-    """By the number of pieces, servers know whether they can say Content-Length themselves."""
-
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        return [b"hello"]
-
-    body: Any = WSGIMiddleware(app)({}, None)
-    assert len(body) == 1
-    assert list(body) == [b"hello"]

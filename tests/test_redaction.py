@@ -15,7 +15,7 @@ import pydantic
 import pytest
 
 import posthog_llm
-from posthog_llm import span
+from posthog_llm import span, trace
 from posthog_llm.privacy import cleaning
 from posthog_llm.privacy.cleaning import Cleaner
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
@@ -136,6 +136,160 @@ def test_steps_pass_the_redactor_whole_and_properties_stay_the_callers() -> None
     cleaner = Cleaner(redact=hide)
     assert cleaner.free(FREE) == HIDDEN
     assert cleaner.plain(FREE) == FREE
+
+
+# -- steps, and calls told by hand -------------------------------------------------------
+
+
+@pytest.fixture
+def unconfigured() -> Iterator[None]:
+    yield
+    posthog_llm.configure(redact=None, posthog_client=None)
+
+
+def steps(ask: Any) -> None:
+    """A program whose every part names the secret, around one call."""
+    with trace("around", input=SECRET) as outer:
+        with trace("t", input={"q": [SECRET]}) as t:
+            with span("before", input=SECRET, type="tool") as before:
+                before.output = [{SECRET: SECRET}]
+            ask()
+            posthog_llm.capture_generation(model="m", input=SECRET, output=[SECRET])
+            with pytest.raises(KeyError), span("after", input=FREE):
+                raise KeyError(SECRET)
+            t.output = SECRET
+        outer.output = SECRET
+
+
+def hidden(sink: MemorySink, count: int = 6) -> dict[str, Any]:
+    """Return the events by name, none of which may name the secret."""
+    events = sink.wait_for(count)
+    assert SECRET not in json.dumps([dict(event.properties) for event in events])
+    return {event.properties.get("$ai_span_name", event.event): event for event in events}
+
+
+@pytest.mark.parametrize("named", ["by the client", "by configure", "by the trace"])
+def test_steps_around_a_call_pass_the_redactor_of_its_client(
+    drive: Driver, sink: MemorySink, named: str, unconfigured: None
+) -> None:
+    """Also those that end before it, and where their destination is known at once."""
+    client = drive.ours(posthog_client=sink, posthog_redact=hide)
+    if named == "by configure":
+        posthog_llm.configure(posthog_client=sink)
+    with posthog_llm.context(posthog_client=sink if named == "by the trace" else None):
+        steps(lambda: drive.ask(client))
+    found = hidden(sink)
+    assert found["before"].properties["$ai_input_state"] == "***"
+    assert found["before"].properties["$ai_output_state"] == [{"***": "***"}]
+    assert found["after"].properties["$ai_input_state"] == HIDDEN
+    assert found["after"].properties["$ai_error"] == {"type": "KeyError", "message": "'***'"}
+    assert found["t"].properties["$ai_input_state"] == {"q": ["***"]}
+    assert found["around"].properties["$ai_output_state"] == "***"
+
+
+def test_the_first_client_with_a_redactor_counts(drive: Driver, sink: MemorySink) -> None:
+    plain, careful = drive.ours(posthog_client=sink), drive.ours(posthog_redact=hide)
+    with trace("t", input=SECRET):
+        drive.ask(plain)
+        drive.ask(careful, posthog_client=sink)
+    assert hidden(sink, 3)["t"].properties["$ai_input_state"] == "***"
+
+
+def test_steps_wait_for_a_redactor_behind_a_call_without_one(
+    drive: Driver, sink: MemorySink
+) -> None:
+    careful, plain = drive.ours(posthog_redact=hide), drive.ours(posthog_client=sink)
+    with trace("t", input=SECRET):
+        drive.ask(plain)
+        with span("between", input=SECRET):
+            pass
+        drive.ask(careful, posthog_client=sink)
+    assert hidden(sink, 4)["between"].properties["$ai_input_state"] == "***"
+
+
+def test_steps_that_wait_for_a_redactor_are_flushed_to_their_trace(
+    drive: Driver, sink: MemorySink
+) -> None:
+    drive.ours(posthog_redact=hide)
+    with trace("t"):
+        drive.ask(drive.ours(posthog_client=sink))
+        with span("s"):
+            pass
+        assert posthog_llm.flush(10)
+        assert [event.event for event in sink._events] == ["$ai_generation", "$ai_span"]
+
+
+def test_a_call_that_is_not_captured_brings_its_redactor(drive: Driver, sink: MemorySink) -> None:
+    careful = drive.ours(posthog_redact=hide)
+    with trace("t", input=SECRET, posthog_client=sink):
+        with span("before", input=SECRET):
+            pass
+        drive.ask(careful, posthog_capture=False)
+    found = hidden(sink, 2)
+    assert found["before"].properties["$ai_input_state"] == "***"
+    assert found["t"].properties["$ai_input_state"] == "***"
+
+
+def test_a_step_that_can_wait_no_longer_leaves_without_its_content(
+    drive: Driver, sink: MemorySink
+) -> None:
+    careful = drive.ours(posthog_redact=hide)
+    with trace("t", posthog_client=sink):
+        with span("large", input=[SECRET] * 300_000):
+            pass
+        with span("small", input=SECRET):
+            pass
+        drive.ask(careful)
+    found = hidden(sink, 4)
+    assert "$ai_input_state" not in found["large"].properties
+    assert found["small"].properties["$ai_input_state"] == "***"
+
+
+def test_the_text_of_a_metric_passes_the_redactor(sink: MemorySink, unconfigured: None) -> None:
+    posthog_llm.configure(redact=hide, posthog_client=sink)
+    posthog_llm.capture_metric("t", "note", f"by {SECRET}")
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_metric_value"] == "by ***"
+
+
+def test_configure_redacts_what_no_client_sees(
+    drive: Driver, sink: MemorySink, unconfigured: None
+) -> None:
+    posthog_llm.configure(redact=hide, posthog_client=sink)
+    client = drive.ours()
+    steps(lambda: drive.ask(client, messages=[{"role": "user", "content": SECRET}]))
+    with posthog_llm.generation(model="m", input=[SECRET]) as g:
+        g.output = SECRET
+    posthog_llm.capture_feedback("t", SECRET)
+    with span("alone", input=SECRET):
+        pass
+    posthog_llm.flush(10)
+    found = hidden(sink, 9)
+    assert found["$ai_feedback"].properties["$ai_feedback_text"] == "***"
+    assert found["alone"].properties["$ai_input_state"] == "***"
+
+
+def test_a_clients_redactor_comes_before_the_configured_one(
+    drive: Driver, sink: MemorySink, unconfigured: None
+) -> None:
+    posthog_llm.configure(redact=lambda text: "configured")
+    client = drive.ours(posthog_client=sink, posthog_redact=lambda text: "the client's")
+    with trace("t", input="a b"):
+        drive.ask(client)
+    call, step = sink.wait_for(2)
+    assert call.properties["$ai_input"] == [{"role": "user", "content": "the client's"}]
+    assert step.properties["$ai_input_state"] == "the client's"
+
+
+def test_a_configured_redactor_that_fails_withholds_the_content(
+    sink: MemorySink, unconfigured: None
+) -> None:
+    posthog_llm.configure(redact=lambda text: 1 / 0)  # type: ignore[arg-type,return-value]
+    with span("s", input=SECRET), posthog_llm.context(posthog_client=sink):
+        posthog_llm.capture_generation(model="m", input=SECRET)
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_content_withheld"] == "ZeroDivisionError"
+    assert "$ai_input" not in event.properties
 
 
 # -- values without end ----------------------------------------------------------------

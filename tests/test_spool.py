@@ -42,7 +42,7 @@ def uuid_of(number: int) -> str:
 
 def line(number: int, address: str = ANYWHERE, created: float | None = None) -> Line:
     now = datetime.now(timezone.utc)
-    body = packed(Event("$ai_generation", uuid_of(number), f"d{number}", now, {}, None, 0))
+    body = packed(Event("$ai_generation", uuid_of(number), f"d{number}", now, {}, None))
     return uuid_of(number), time.time() if created is None else created, address, len(body), body
 
 

@@ -196,6 +196,7 @@ ADDED = {
     "LiteLLM": chunk(
         choices=[{"index": 0, "delta": {}}], usage={**USAGE, "completion_tokens_details": DETAILS}
     ),
+    "LiteLLM, cost": chunk(choices=[], usage={**USAGE, "cost": 0.1}),
     "LiteLLM, completions": chunk(choices=[{"index": 0}], usage=USAGE),
     "llama.cpp": chunk(choices=[], usage=USAGE, timings={"prompt_n": 1}),
     "SambaNova": chunk(
@@ -262,7 +263,7 @@ def test_empty_usage_of_other_chunks_is_hidden(
 @pytest.mark.parametrize(
     "more",
     [
-        chunk(choices=[], usage={**USAGE, "cost": 0.1}),
+        chunk(choices=[], usage={**USAGE, "cost": 0.1, "is_byok": False}),
         chunk(choices=[], usage={**USAGE, "cost_details": {"upstream_inference_cost": 0.1}}),
         chunk(choices=[], usage=USAGE, citations=["https://example.com"]),
         chunk(choices=[], usage=USAGE, search_results=[{"url": "https://example.com"}]),
@@ -410,3 +411,38 @@ def seconds_to_read(pieces: int) -> float:
 def test_time_to_read_grows_as_the_pieces_do() -> None:
     small, large = (min(seconds_to_read(size) for _ in range(3)) for size in (10_000, 80_000))
     assert large < 32 * small
+
+
+def test_nothing_of_a_long_event_behind_a_short_one_in_one_piece_is_lost(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    """What decompresses at once comes in such pieces."""
+    long = {"index": 0, "delta": {"content": "x" * 100_000}}
+    chunks = [CHUNKS[0], chunk(choices=[long]), *CHUNKS[1:]]
+    body = b"".join(Reply.stream(chunks).body)
+    for size in (70_000, len(body)):
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        sent = Reply(pieces, headers={"content-type": "text/event-stream"})
+        shown_beside_bare(drive, sink, provider, sent, sent)
+
+
+def test_no_byte_is_lost_however_the_stream_is_cut() -> None:
+    """But for the usage chunk."""
+    long = {"index": 0, "delta": {"content": "x" * 100_000}}
+    chunks = [CHUNKS[0], chunk(choices=[long]), *CHUNKS[1:], chunk(choices=[long])]
+    body = b"".join(Reply.stream(chunks).body)
+    for size in (1000, 65_000, 66_000, 70_000, 131_072, 200_000, len(body)):
+        hider = UsageFilter()
+        shown = [hider.feed(body[at : at + size]) for at in range(0, len(body), size)]
+        assert b"".join(shown) + hider.flush() == body
+
+
+@pytest.mark.parametrize("null", [b', "usage": null}', b',"usage":null,"obfuscation":"x"}'])
+def test_no_null_is_left_in_an_event_of_any_length(null: bytes) -> None:
+    for length in (1000, 65_300, 65_536, 100_000, 200_000):
+        event = b'data: {"choices":[{"delta":{"content":"%b"}}]' % (b"x" * length)
+        shown = (event + null).replace(b', "usage": null', b"").replace(b',"usage":null', b"")
+        for size in (100, 1000, 65_536, 10**6):
+            hider, body = UsageFilter(), (event + null + b"\n\n") * 2
+            pieces = [body[at : at + size] for at in range(0, len(body), size)]
+            assert b"".join(map(hider.feed, pieces)) + hider.end() == (shown + b"\n\n") * 2

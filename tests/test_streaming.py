@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import json
 import sys
 import zlib
 from pathlib import Path
@@ -325,6 +326,19 @@ def test_opened_and_never_read(drive: Driver, sink: MemorySink) -> None:
     assert "$ai_output_choices" not in event.properties
     assert "$ai_output_tokens" not in event.properties
     assert event.properties["$ai_http_status"] == 200
+
+
+def test_first_token_has_come_when_the_whole_event_has(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    """The provider sends the first event in four pieces, and waits before each."""
+    data = b"data: " + json.dumps(delta("one")).encode() + b"\n\n"
+    pieces = [data[at : at + len(data) // 4 + 1] for at in range(0, len(data), len(data) // 4 + 1)]
+    assert len(pieces) == 4
+    provider.script("/chat/completions", Reply.stream([*pieces, delta(" two")], delay=0.03))
+    drive.collect(lambda: chat(drive.ours(posthog_client=sink)))
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_time_to_first_token"] >= 4 * 0.03
 
 
 def test_error_object_inside_the_stream(

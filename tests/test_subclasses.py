@@ -6,19 +6,21 @@ the SDK's, and the call is one whole event.
 
 from __future__ import annotations
 
+import abc
 import copy
 import inspect
 import json
 import pickle
 import sys
 import threading
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import anthropic
 import pytest
 
-from posthog_llm import event_id
+from posthog_llm import bind, event_id
 from posthog_llm.observe.resources import observed
 from posthog_llm.testing import MemorySink
 
@@ -413,7 +415,30 @@ def test_copies_and_pickles_are_as_the_sdks(drive: Driver, sink: MemorySink) -> 
 
 
 def _kind(outcome: Any) -> Any:
-    return outcome if isinstance(outcome, tuple) else outcome.__name__
+    return outcome[0] if isinstance(outcome, tuple) else outcome.__name__
+
+
+def test_what_cannot_be_pickled_says_what_to_do(drive: Driver) -> None:
+    with pytest.raises(TypeError, match="Make the client in the worker"):
+        pickle.dumps(drive.ours())
+    held: Any = bind(len)  # as cloudpickle takes it apart
+    with pytest.raises(TypeError, match="continue_trace there"):
+        pickle.dumps([cell.cell_contents for cell in held.__closure__])
+
+
+def test_a_subclass_that_can_be_pickled(drive: Driver) -> None:
+    client = drive.ours()
+    made = Picklable.of(type(client))(base_url=drive.provider.url, api_key="k")
+    assert made.__reduce_ex__(4) == (str, ("made anew",))
+
+
+class Picklable:
+    def __reduce__(self) -> Any:
+        return str, ("made anew",)
+
+    @classmethod
+    def of(cls, client: Any) -> Any:
+        return types.new_class("Made", (cls, client))
 
 
 @every_provider
@@ -425,3 +450,32 @@ def test_copied_client_and_resource_work(drive: Driver, sink: MemorySink) -> Non
     ask = {**QUESTION, "max_tokens": 9, **WHO}
     drive.call(lambda: copy.copy(owner).create(**ask))
     assert [event.distinct_id for event in sink.wait_for(2)] == ["ann", "ann"]
+
+
+T = TypeVar("T")
+
+
+class Mixin:
+    """A second base class, which knows nothing of clients."""
+
+
+@pytest.mark.parametrize("other", [Mixin, abc.ABC, Generic[T]])
+def test_a_second_base_class(drive: Driver, sink: MemorySink, other: Any) -> None:
+    base = type(drive.ours(posthog_client=sink))
+    orders = [(base, other)] if other == Generic[T] else [(base, other), (other, base)]
+    for bases in orders:
+        made = types.new_class("Made", bases, exec_body=lambda body: None)
+        drive.ask(made(base_url=drive.provider.url, api_key="k", posthog_client=sink))
+    assert len(sink.wait_for(len(orders))) == len(orders)
+
+
+def test_the_signature_of_a_constructor_of_ones_own(drive: Driver) -> None:
+    class Tenant(type(drive.ours())):  # type: ignore[misc]
+        def __init__(self, tenant: str, **more: Any) -> None:
+            super().__init__(**more)
+
+    class Special(Tenant):
+        pass
+
+    for cls in (Tenant, Special):
+        assert list(inspect.signature(cls).parameters) == ["tenant", "more"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import posthog
 import pytest
 
 import posthog_llm
@@ -22,6 +23,8 @@ from .test_processes import Children
 
 @pytest.fixture(autouse=True)
 def nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("default_client", "api_key", "project_api_key"):
+        monkeypatch.setattr(posthog, name, None)
     yield
     configure(posthog_client=None)
     posthog_llm.uninstrument()
@@ -111,8 +114,8 @@ def test_instrument_before_configure_before_the_first_call(
     posthog_llm.uninstrument()
     with trace("configured again"):
         pass
-    assert names(instrumented) == {"instrumented", "$ai_generation"}
-    assert names(default) == {"configured", "configured again", "by hand"}
+    assert names(instrumented) == {"instrumented", "$ai_generation", "by hand"}
+    assert names(default) == {"configured", "configured again"}
     assert names(named) == {"$ai_generation"}
 
 
@@ -155,13 +158,23 @@ def test_a_trace_without_a_call_goes_where_the_environment_says(
     assert len(receiver.events) == 3
 
 
-def test_manual_captures_follow_the_trace(provider: ScriptedProvider, sink: MemorySink) -> None:
-    """Where nothing else says where to."""
+def test_manual_captures_follow_the_trace(
+    provider: ScriptedProvider,
+    sink: MemorySink,
+    receiver: PostHogReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before its first call and after, whatever the environment says."""
+    monkeypatch.setenv("POSTHOG_API_KEY", "phc_env")
+    monkeypatch.setenv("POSTHOG_HOST", receiver.url)
     driver = SyncDriver(provider)
     with trace("t"):
+        posthog_llm.capture_generation(model="m", span_name="before")
         driver.ask(driver.ours(posthog_client=sink))
-        posthog_llm.capture_generation(model="m", span_name="by hand")
-    assert names(sink) == {"t", "$ai_generation", "by hand"}
+        posthog_llm.capture_generation(model="m", span_name="after")
+    assert posthog_llm.flush(10)
+    assert names(sink) == {"t", "$ai_generation", "before", "after"}
+    assert not receiver.events
 
 
 def test_a_trace_inside_a_trace(provider: ScriptedProvider) -> None:
@@ -288,6 +301,93 @@ def test_a_block_that_never_ends_lets_its_steps_go(sink: MemorySink) -> None:
         pass
     assert posthog_llm.flush(10)
     assert not posthog_llm.roots.waiting._steps
+
+
+# -- flush -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("says", ["the environment", "the module", "configure"])
+def test_a_flush_inside_a_trace_delivers_the_steps_that_ended(
+    receiver: PostHogReceiver, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    with trace("t"):
+        with span("s"):
+            pass
+        if says == "the environment":
+            monkeypatch.setenv("POSTHOG_API_KEY", "phc_env")
+            monkeypatch.setenv("POSTHOG_HOST", receiver.url)
+        else:
+            client = posthog.Posthog("phc_test", host=receiver.url)
+            if says == "configure":
+                configure(posthog_client=client)
+            else:
+                monkeypatch.setattr(posthog, "default_client", client)
+        assert posthog_llm.flush(10)
+        told = [event["properties"]["$ai_span_name"] for event in receiver.events]
+        assert told == ["s"]
+        with span("another"):
+            pass
+    assert posthog_llm.flush(10)
+    assert len(receiver.events) == 3
+
+
+def test_the_default_clients_own_flush_delivers_them_too(
+    receiver: PostHogReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = posthog.Posthog("phc_test", host=receiver.url)
+    other = posthog.Posthog("phc_other", host=receiver.url)
+    monkeypatch.setattr(posthog, "default_client", client)
+    with trace("t"):
+        with span("s"):
+            pass
+        other.flush()
+        assert receiver.events == []
+        posthog.flush()
+        assert len(receiver.events) == 1
+    client.shutdown()
+    other.shutdown()
+
+
+def test_a_flush_is_not_true_while_a_step_has_nowhere_to_go(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    """It waits for the call to come; what is elsewhere is delivered meanwhile."""
+    driver = SyncDriver(provider)
+    before = posthog_llm.stats()
+    with trace("t"):
+        with span("s", input="x" * 100_000):
+            pass
+        posthog_llm.capture_generation(model="m", posthog_client=sink)
+        assert posthog_llm.flush(10) is False
+        assert len(sink._events) == 1
+        held = posthog_llm.stats()
+        assert held.queue_bytes > before.queue_bytes + 100_000
+        assert (held.oldest_age or -1) > 0
+        driver.ask(driver.ours(posthog_client=sink))
+        assert posthog_llm.flush(10)
+        assert names(sink) == {"s", "$ai_generation"}
+        assert posthog_llm.stats().oldest_age is None
+    assert posthog_llm.flush(10)
+    assert len(sink.events) == 4
+
+
+@pytest.mark.parametrize("spool", [False, True])
+@pytest.mark.parametrize("end", ["posthog_llm.flush()", "posthog_llm.shutdown()"])
+def test_a_process_that_dies_after_a_flush_inside_a_trace(
+    provider: ScriptedProvider, receiver: PostHogReceiver, tmp_path: Path, spool: bool, end: str
+) -> None:
+    children = Children(provider, receiver)
+    code = f"""
+    with posthog_llm.trace("t"):
+        with posthog_llm.span("s"):
+            pass
+        print({end}, flush=True)
+        os._exit(0)
+    """
+    more = {"POSTHOG_LLM_SPOOL": tmp_path} if spool else {}
+    out = children.run(code, POSTHOG_API_KEY="phc_env", POSTHOG_HOST=receiver.url, **more)
+    assert out == "True\n"
+    assert [event["properties"]["$ai_span_name"] for event in receiver.events] == ["s"]
 
 
 # -- processes -------------------------------------------------------------------------------

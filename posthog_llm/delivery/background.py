@@ -13,9 +13,17 @@ from typing import Any
 
 from ..observe.event_ids import background_id
 from ..record import Asked, Record
+from ..settings import settings
+from ..weighing import size_of_plain
 
 _MOST = 10_000
 """Responses that wait for their end; the oldest is forgotten first."""
+_SHARE = 0.25
+"""Share of the allowed bytes that what they were asked may take; the oldest loses its content."""
+_SHORT = 1024
+"""Bytes of a parameter that is no content."""
+_WEIGHT = 4096
+"""Bytes that such a response takes beside what it was asked."""
 _MOST_TOLD = 200_000
 """Ids of responses, and of requests of batches, that were told: one batch may have 100,000."""
 
@@ -26,6 +34,10 @@ class Backgrounds:
     def __init__(self) -> None:
         self._asked: OrderedDict[str, Record] = OrderedDict()
         self._told: OrderedDict[str, None] = OrderedDict()
+        self._whole: OrderedDict[str, int] = OrderedDict()
+        """Bytes of what was asked, where it is held."""
+        self.bytes = 0
+        """What all of them take, about."""
 
     def due(self, record: Record) -> Record | None:
         """Return the record to tell now, or `None` where nothing is due yet, or any more."""
@@ -42,9 +54,9 @@ class Backgrounds:
             return None
         if answered.pending or not answered.complete:
             if not poll:
-                self._remember(self._asked, identity, record, _MOST)
+                self._wait(identity, record)
             return None
-        first = self._asked.pop(identity, None)
+        first = self._take_out(identity)
         if first is None and poll and not answered.background:
             return None
         self._remember(self._told, identity, None, _MOST_TOLD)
@@ -58,11 +70,41 @@ class Backgrounds:
         self._remember(self._told, identity, None, _MOST_TOLD)
         return record
 
+    def _wait(self, identity: str, record: Record) -> None:
+        self._take_out(identity)
+        if len(self._asked) >= _MOST:
+            self._take_out(next(iter(self._asked)))
+        self._asked[identity] = record
+        self._whole[identity] = size = _size(record.asked)
+        self.bytes += _WEIGHT + size
+        while self.bytes > settings().queue_bytes * _SHARE and self._whole:
+            oldest, size = self._whole.popitem(last=False)
+            self._asked[oldest] = bared = _bare(self._asked[oldest], size)
+            self.bytes += _size(bared.asked) - size
+
+    def _take_out(self, identity: str) -> Record | None:
+        record = self._asked.pop(identity, None)
+        size = self._whole.pop(identity, None)
+        if record is not None:
+            self.bytes -= _WEIGHT + (_size(record.asked) if size is None else size)
+        return record
+
     @staticmethod
     def _remember(table: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
         table[key] = value
         while len(table) > most:
             table.popitem(last=False)
+
+
+def _size(asked: Asked) -> int:
+    return size_of_plain([asked.input, asked.tools, *asked.parameters.values()])
+
+
+def _bare(record: Record, size: int) -> Record:
+    """Return the record without the content of what was asked, `size` bytes."""
+    parameters = {k: v for k, v in record.asked.parameters.items() if size_of_plain(v) <= _SHORT}
+    asked = replace(record.asked, input=None, tools=None, parameters=parameters)
+    return replace(record, asked=asked, content_cut=record.content_cut + size - _size(asked))
 
 
 def _asked_in_background(asked: Asked) -> bool:
@@ -84,6 +126,7 @@ def _joined(last: Record, first: Record | None, identity: str) -> Record:
         last,
         exchange=exchange,
         asked=base.asked,
+        content_cut=last.content_cut + (first.content_cut if first not in (None, last) else 0),
         latency=last.answered.elapsed if last.exchange is not base.exchange else last.latency,
         time_to_first_token=last.time_to_first_token if first in (None, last) else None,
         retries=base.retries,

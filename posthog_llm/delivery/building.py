@@ -7,7 +7,8 @@ from typing import Any
 
 from .. import event
 from ..exchange import Exchange, Scope
-from ..faults import report
+from ..faults import interrupts, report
+from ..observe.outbox import outbox
 from ..observe.outer import tells_itself
 from ..providers.batches import records
 from ..record import Record
@@ -34,6 +35,11 @@ class Builder:
         """Called between two events of one call."""
         self._backgrounds = Backgrounds()
 
+    @property
+    def bytes(self) -> int:
+        """Memory that calls take which have been read, and are not told yet."""
+        return self._backgrounds.bytes
+
     def build(self, exchange: Exchange) -> None:
         """Build what a call is worth. Every event that a fault of ours costs is counted."""
         try:
@@ -41,9 +47,11 @@ class Builder:
                 self._take(record)
                 self._breathe()
         except BaseException as error:
+            if interrupts(error):
+                outbox.put(exchange)  # those of its events that were built are known by their uuids
+                raise
             self._lose(exchange.id, error)
-        finally:
-            exchange.release()
+        exchange.release()
 
     def _take(self, found: Record) -> None:
         try:
@@ -53,6 +61,8 @@ class Builder:
             if is_sampled(record):
                 self._add(record)
         except BaseException as error:
+            if interrupts(error):
+                raise
             self._lose(found.exchange.id, error)
 
     def _lose(self, uuid: str, error: BaseException) -> None:
@@ -62,7 +72,10 @@ class Builder:
 
     def _add(self, record: Record) -> None:
         client = self._find(record.exchange.scope)
-        built = event.build(record, is_private(client))
+        for built in event.builds(record, is_private(client)):
+            self._hand_over(built, client, record)
+
+    def _hand_over(self, built: event.Event, client: Any, record: Record) -> None:
         try:
             built = filtered(built)
         except Refused as refusal:

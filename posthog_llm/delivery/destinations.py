@@ -10,6 +10,7 @@ import os
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import wrapt
@@ -47,16 +48,11 @@ class Destinations:
         """Every client that was attached, by its `id`: its own `==` is its user's affair."""
         self._stand_ins: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
-    def find(self, client: Any, otherwise: Any = None) -> Any:
-        """Return `client`, or the one that the environment or the `posthog` module stands for.
-
-        `otherwise`: where neither does.
-        """
+    def find(self, client: Any) -> Any:
+        """Return `client`, or the one that the environment or the `posthog` module stands for."""
         if is_mock():
             return None
         found = self._living(client) if client is not None else self._default()
-        if found is None and otherwise is not None:
-            found = self._living(otherwise)
         if found is None and not self._warned:
             self._warned = True
             log.warning(
@@ -70,8 +66,7 @@ class Destinations:
         if project.api_key:
             return self._shared_client(project)
         module = imported("posthog")
-        is_configured = module is not None and _is_configured(module)
-        return self._living(module) if is_configured else None
+        return self._living(module) if is_configured(module) else None
 
     def find_for(self, project: Project, filtered: bool) -> Any:
         """Return a client for what an earlier process left; `None`: there is none that may.
@@ -135,7 +130,7 @@ class Destinations:
                 self._hook(cls, name)
         with contextlib.suppress(TypeError):  # an object that nothing can refer to weakly
             known, key = self._known, id(client)
-            known[key] = weakref.ref(client, lambda _: known.pop(key, None))
+            known[key] = weakref.ref(client, partial(known.pop, key))  # see `event_ids`
         return True
 
     def _knows(self, client: Any) -> bool:
@@ -290,7 +285,8 @@ def environment() -> Project:
     return Project(key.strip(), host.strip())
 
 
-def _is_configured(module: Any) -> bool:
+def is_configured(module: Any) -> bool:
+    """Whether the `posthog` module names a project, or has a client; `None`: it is not there."""
     return any(getattr(module, name, None) for name in ("project_api_key", "api_key")) or bool(
         getattr(module, "default_client", None)
     )

@@ -16,6 +16,7 @@ from typing import Any
 from ..event import Event
 from ..faults import report
 from ..settings import settings
+from ..weighing import size_of_plain
 from . import receipts
 from .destinations import flush, project_of
 from .handover import hand_over
@@ -28,8 +29,10 @@ from .shelf import IN_MEMORY, Shelf
 from .stats import Ledger, Stats
 from .trimming import bare, weigh
 
-_LARGE = 256 << 10
-"""Bytes over the wire from which an event is weighed."""
+_WEIGHT = 2048
+"""Bytes that an event takes beside its properties."""
+_MOST_STRANGE = 1000
+"""Receipts that are kept until `capture` has returned under which uuid it took an event."""
 _SHARE = 0.25
 """Share of the allowed bytes that built events may take, however many calls wait to be read."""
 
@@ -44,6 +47,8 @@ class Dispatcher:
         """Every event that is not settled, the oldest first."""
         self._aliases: dict[str, str] = {}
         """Uuids that a `before_send` gave, to ours."""
+        self._strange: OrderedDict[str, Receipt] = OrderedDict()
+        """The last receipts for uuids that are not known: of the user's own events, mostly."""
         self.bytes = 0
         """Memory that they take, about."""
         self._whole: OrderedDict[str, Entry] = OrderedDict()
@@ -52,7 +57,7 @@ class Dispatcher:
         self._numbers = count(1)
         self.last_number = 0
         self._results: deque[tuple[Lane | None, dict[str, Receipt]]] = deque()
-        self._senders = Senders()
+        self.senders = Senders()
         self.shelf = Shelf(self.ledger)
         self._swept_at = 0.0
         self._new = 0
@@ -67,13 +72,10 @@ class Dispatcher:
         if client is None:
             self.ledger.lose(event.uuid, "no_destination", wanted=True)
         elif event.uuid not in self.entries:
-            event = writable(event)
-            # What came over the wire may be vectors or sound, of which the event has nothing.
-            exact = event.size >= _LARGE
-            size = weigh(event.properties) if exact else event.size
-            entry = self._enter(client, event.uuid, event, size)
+            event, length = writable(event)
+            entry = self._enter(client, event.uuid, event, length)
             self._new += 1
-            entry.bared, entry.exact = bared, exact
+            entry.bared = bared
             self.shelf.add(entry, self.entries[event.uuid][0])
 
     def adopt(self, find: Callable[[Any, bool], Any]) -> None:
@@ -89,12 +91,13 @@ class Dispatcher:
     def _has_room(self, client: Any) -> bool:
         return self.lanes.waiting(client) < IN_MEMORY // 2
 
-    def _enter(self, client: Any, uuid: str, event: Event | None, size: int) -> Entry:
+    def _enter(self, client: Any, uuid: str, event: Event | None, length: int) -> Entry:
         lane, is_new = self.lanes.of(client)
         if is_new and project_of(client) is not None:
             receipts.listen(self.note)
         self.last_number = next(self._numbers)
-        entry = Entry(uuid, self.last_number, event, size + 2048, time.monotonic(), sent_as=uuid)
+        size = _weight(event) if event else length
+        entry = Entry(uuid, self.last_number, event, length, size, time.monotonic(), sent_as=uuid)
         lane.waiting.append(entry)
         self.entries[uuid] = (lane, entry)
         if event is not None:
@@ -137,35 +140,51 @@ class Dispatcher:
 
     def _pump(self, lane: Lane, now: float) -> None:
         while lane.ready(now):
-            if not lane.is_queued:
+            if lane.may_block():
                 entries = [(entry, entry.load()) for entry in lane.some()]
-                self._senders.run(partial(self._send, lane, entries))
+                self.senders.run(partial(self._send, lane, entries))
                 return
             entry = lane.next()
             receipt = hand_over(lane, entry, entry.load())
-            if entry.sent_as != entry.uuid:  # its `before_send` gave another
-                self._aliases[entry.sent_as] = entry.uuid
             if receipt is not None:
                 self._settle(lane, {entry.uuid: receipt})
 
     def _send(self, lane: Lane, entries: list[tuple[Entry, Event | None]]) -> None:
         """Hand events to a destination that may block, on a thread that may wait."""
         results: dict[str, Receipt] = {}
+        left = deque(entries)
         try:
-            for entry, event in entries:
-                results[entry.uuid] = receipt = hand_over(lane, entry, event) or Receipt()
+            while left:
+                entry, event = left[0]
+                receipt = hand_over(lane, entry, event)
+                left.popleft()
+                if entry.sent_as != entry.uuid:  # its `before_send` gave another
+                    self._known_as(entry.sent_as, entry.uuid)
+                if receipt is None:
+                    continue
+                results[entry.uuid] = receipt
                 if receipt.may_pass and not isinstance(receipt.error, LookupError):
                     break  # the rest is tried again with this one
         finally:
-            for entry, _ in entries[len(results) :]:
+            for entry, _ in left:
                 results[entry.uuid] = Receipt(ConnectionError("not tried yet"))
             self._results.append((lane, results))
             self._wake()
+
+    def _known_as(self, alias: str, uuid: str) -> None:
+        self._aliases[alias] = uuid
+        receipt = self._strange.pop(alias, None)
+        if receipt is not None:  # the client was faster than its `capture`
+            self.note({alias: receipt})
 
     # -- out -----------------------------------------------------------------------
 
     def note(self, results: dict[str, Receipt]) -> None:
         """Take receipts, in any thread; those of the user's own events are left alone."""
+        strange = {uuid: one for uuid, one in results.items() if uuid not in self.entries}
+        self._strange.update(strange)  # before the look: the alias may come meanwhile
+        while len(self._strange) > _MOST_STRANGE:
+            self._strange.popitem(last=False)
         if self._aliases:
             results = {self._aliases.pop(uuid, uuid): one for uuid, one in results.items()}
         ours = {uuid: receipt for uuid, receipt in results.items() if uuid in self.entries}
@@ -203,14 +222,13 @@ class Dispatcher:
                 self.drop(uuid, f"refused_{receipt.status}")
         if not again:
             return
-        receipt = batch[again[0].uuid]
-        if receipt.status == 413:
-            if (hopeless := shrink(again)) is not None:
-                again.remove(hopeless)
-                self.drop(hopeless.uuid, "refused_413")
-        elif receipt.may_pass:
+        too_large = [entry for entry in again if batch[entry.uuid].status == 413]
+        if too_large or any(batch[entry.uuid].may_pass for entry in again):
             lane.failed(time.monotonic())
-        lane.again(again)
+        hopeless = shrink(too_large)
+        for entry in hopeless:
+            self.drop(entry.uuid, "refused_413")
+        lane.again([entry for entry in again if entry not in hopeless])
 
     def _forget(self, uuid: str) -> None:
         self.shelf.remove(self._take_out(self.entries[uuid][1]).stored)
@@ -232,7 +250,7 @@ class Dispatcher:
     def _sweep(self) -> None:
         """Count events that the official client dropped without a word."""
         for lane in self.lanes:
-            if not (lane.is_queued and lane.sent and lane.is_idle()):
+            if lane.busy or not (lane.is_queued and lane.sent and lane.is_idle()):
                 continue
             self._settle_all()  # a receipt comes before the client calls the work done
             for entry in list(lane.sent.values()):
@@ -246,6 +264,12 @@ class Dispatcher:
         oldest = next(iter(list(self.entries.values())), None)
         age = None if oldest is None else time.monotonic() - oldest[1].since
         return self.ledger.stats(self.shelf.count, self.bytes + max(0, waiting), age)
+
+    def unsettled(self) -> tuple[int, int]:
+        """Return how many events of this process are in the spool, and how many in memory alone."""
+        entries = [entry for _, entry in list(self.entries.values()) if entry.number]
+        stored = sum(entry.stored is not None for entry in entries)
+        return stored + self.shelf.own, len(entries) - stored
 
     def keep_bound(self, others: int) -> None:
         """Give up the oldest content, then events, until few enough bytes are held.
@@ -261,7 +285,7 @@ class Dispatcher:
                 continue
             if entry.event is not None:
                 entry.event, entry.bared = bare(entry.event), True
-                entry.size = min(entry.size, weigh(entry.event.properties) + 2048)
+                entry.length, entry.size = weigh(entry.event.properties), _weight(entry.event)
                 self.bytes += entry.size
         for uuid, (lane, entry) in list(self.entries.items()) if self.bytes > limit else ():
             if self.bytes > limit and entry.event is not None and uuid not in lane.sent:
@@ -274,7 +298,7 @@ class Dispatcher:
         for lane in self.lanes:
             if lane.unflushed and not lane.flushing:
                 lane.flushing, lane.unflushed = True, False
-                self._senders.run(partial(self._flush, lane, timeout))
+                self.senders.run(partial(self._flush, lane, timeout))
 
     def _flush(self, lane: Lane, timeout: float) -> None:
         try:
@@ -293,3 +317,8 @@ class Dispatcher:
         """Whether a client has everything that was captured for it up to `number`."""
         unread = self.shelf.has_unread(project_of(client))
         return not unread and self.lanes.have_handed_over(client, number)
+
+
+def _weight(event: Event) -> int:
+    """Return how many bytes of memory an event takes."""
+    return _WEIGHT + size_of_plain(event.properties) + size_of_plain(event.groups)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..checks import text
 from ..event import Event
-from ..faults import report
+from ..faults import interrupts, report
 from ..narrowing import is_mapping
 from ..privacy import Cleaner
 from ..settings import settings
@@ -40,10 +41,11 @@ def filtered(event: Event) -> Event:
             raise Refused("before_capture", wanted=True)
         if not is_mapping(answer):
             raise TypeError(f"before_capture returned {type(answer).__name__}")
-        return replace(
+        who = answer["distinct_id"]
+        left = replace(
             event,
             name=str(answer["event"]),
-            distinct_id=str(answer["distinct_id"]),
+            distinct_id=text("distinct_id", "" if who is None else who),
             timestamp=answer["timestamp"],
             properties={
                 # It may have put anything there.
@@ -52,8 +54,11 @@ def filtered(event: Event) -> Event:
             },
             groups=dict(answer.get("groups") or {}) or None,
         )
+        return left if left.distinct_id else left.of_nobody()
     except Refused:
         raise
     except Exception as error:
+        if interrupts(error):
+            raise
         report("before_capture", error)
         raise Refused("before_capture_failed") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..event import Event
-from ..faults import report
+from ..faults import interrupts, report
 from . import receipts
 from .lane import Entry, Lane
 from .receipts import Receipt
@@ -29,9 +29,9 @@ def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
             return Receipt(LookupError("too_large"))
         entry.trimmed = entry.bared or smaller is not event
         answer = capture(**_arguments(capture, smaller))
-    except KeyboardInterrupt:  # the user's own, where the main thread delivers
-        raise
     except BaseException as error:  # `sys.exit` or a cancellation: the sink may have kept the event
+        if interrupts(error):
+            raise
         report("capture", error)
         return Receipt(LookupError("capture_failed"))
     return _queued(lane, entry, answer) if lane.is_queued else _taken(lane, entry, answer)

@@ -18,14 +18,18 @@ _DEEPEST = 100
 """Levels of a value that are kept; one may hold itself."""
 
 
-def writable(event: Event) -> Event:
-    """Return the event, with a text for each value that cannot be written as JSON."""
+def writable(event: Event) -> tuple[Event, int]:
+    """Return the event, as JSON can tell it, and its length as JSON."""
     try:
-        json.dumps([event.properties, event.groups], default=str)
-        return event
+        return event, _length(event)
     except Exception:  # whatever the caller's objects raise
         groups = _plain(event.groups) if event.groups else None
-        return replace(event, properties=_plain(event.properties), groups=groups)
+        event = replace(event, properties=_plain(event.properties), groups=groups)
+        return event, _length(event)
+
+
+def _length(event: Event) -> int:
+    return len(json.dumps([event.properties, event.groups], default=str))
 
 
 def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:

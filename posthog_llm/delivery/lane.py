@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..event import Event
+from ..settings import settings
 from .destinations import has_own_capture, is_queued, official_client
 from .receipts import Receipt
-from .trimming import fitted, weigh
+from .trimming import fitted
 
 if TYPE_CHECKING:
     from .spool_file import Stored
@@ -26,12 +27,14 @@ _MOST_SENT_BYTES = 16 << 20
 """What may be with the official client at a time, waiting for its answer."""
 _PROBE = 100
 """Events that are tried at a time while a destination fails."""
+_PROBE_SHARE = 0.25
+"""Share of the allowed bytes that they may take: the client has a copy, which nobody weighs."""
 _ONCE = 20
 """Events that one thread sends before another destination has its turn."""
 _LONGEST_WAIT = 30.0
 """Seconds between two attempts, at most."""
 _LEAST = 4096
-"""Bytes below which an event that is refused as too large is given up."""
+"""Bytes to which an event is brought down at most, before it is given up as too large."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,16 +46,16 @@ class Entry:
     """Place in the order of capture, over all destinations."""
     event: Event | None
     """`None`: in the spool only."""
+    length: int
+    """Bytes that it takes as JSON."""
     size: int
-    """About how many bytes it takes."""
+    """About how many bytes of memory it takes."""
     since: float
     """When it was captured, by the monotonic clock."""
     stored: Stored | None = None
     """Where it lies in the spool; `None`: it does not."""
     limit: int | None = None
     """Bytes that it must come down to, because PostHog refused it as too large."""
-    exact: bool = False
-    """Whether `size` was measured as JSON."""
     bared: bool = False
     """Whether its content was given up."""
     trimmed: bool = False
@@ -62,12 +65,6 @@ class Entry:
     attempts: int = 0
     weight: int = 0
     """Bytes that it counted for when it was sent."""
-
-    def fits(self, event: Event, limit: int) -> bool:
-        """Whether the event takes at most `limit` bytes as JSON."""
-        if self.exact or self.size * 3 < limit:  # a character takes up to three times its bytes
-            return self.size <= limit
-        return weigh(event.properties) <= limit
 
     def load(self) -> Event | None:
         """Return the event; `None` where the spool cannot tell it any more."""
@@ -97,6 +94,13 @@ class Lane:
         self._roomy = True
         """Whether the server has an AI lane, as far as is known."""
 
+    def may_block(self) -> bool:
+        """Whether code of the program's, or a request, runs in the destination's `capture`."""
+        return (
+            not (self.is_queued and self.declines)
+            or getattr(self.official, "before_send", None) is not None
+        )
+
     # -- what may go ---------------------------------------------------------------
 
     def ready(self, now: float) -> bool:
@@ -105,8 +109,10 @@ class Lane:
             return False
         if not self.is_queued:
             return True
-        most = _PROBE if self.failures else _MOST_SENT
-        if len(self.sent) >= most or (self.sent and self.sent_bytes >= _MOST_SENT_BYTES):
+        most, most_bytes = _MOST_SENT, _MOST_SENT_BYTES
+        if self.failures:
+            most, most_bytes = _PROBE, int(settings().queue_bytes * _PROBE_SHARE)
+        if len(self.sent) >= most or (self.sent and self.sent_bytes >= most_bytes):
             return False
         # Half of the client's queue is left for the events that are not ours.
         return all(q.qsize() <= q.maxsize // 2 for q in self._queues() if q.maxsize > 0)
@@ -157,7 +163,7 @@ class Lane:
         roomy = getattr(self.client, "capture_ai", None) if self._roomy else None
         full = getattr(self.official, "enable_full_ai_capture", False) is True
         limit = min(entry.limit or _LIMIT, _LIMIT)
-        if not full and entry.fits(event, limit):
+        if not full and entry.length <= limit:
             return self.client.capture, event
         if not callable(roomy):
             return self.client.capture, fitted(event, limit)
@@ -177,7 +183,9 @@ class Lane:
         return True
 
     def failed(self, now: float) -> None:
-        """Wait before the next attempt, longer each time."""
+        """Wait before the next attempt, longer each time; several batches of one are one."""
+        if now < self.retry_at:
+            return
         self.failures += 1
         self.retry_at = now + min(0.25 * 2**self.failures, _LONGEST_WAIT)
 
@@ -186,11 +194,15 @@ class Lane:
         self.failures, self.retry_at = 0, 0.0
 
 
-def shrink(refused: list[Entry]) -> Entry | None:
-    """Halve the largest event of a batch that was too large; the others try again as they are.
+def shrink(refused: list[Entry]) -> list[Entry]:
+    """Bring the events of a batch that was too large down to a quarter of the largest.
 
-    Returns the event that cannot become smaller, where that is the one.
+    Returns those to give up: all, where none can become smaller.
     """
-    largest = max(refused, key=lambda entry: min(entry.size, entry.limit or entry.size))
-    largest.limit = min(largest.size, largest.limit or largest.size) // 2
-    return largest if largest.limit < _LEAST else None
+    if all(entry.limit == _LEAST for entry in refused):
+        return refused
+    largest = max(min(entry.length, entry.limit or entry.length) for entry in refused)
+    quarter = max(largest // 4, _LEAST)
+    for entry in refused:
+        entry.limit = min(entry.limit or quarter, quarter)
+    return []

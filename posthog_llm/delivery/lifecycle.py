@@ -8,7 +8,10 @@ import threading
 import time
 from functools import partial
 from types import FrameType
+from typing import Any
 
+from ..imports import imported
+from .signals import see_to
 from .stats import Stats
 from .worker import worker
 
@@ -17,7 +20,8 @@ def flush(timeout: float = 10.0) -> bool:
     """Deliver everything that was captured before this call, to all destinations.
 
     Returns `True` when nothing of it waits any more: each event was accepted by PostHog, or
-    given up and counted in `stats()`. `False` when `timeout` seconds ran out first; what is
+    given up and counted in `stats()`. `False` when `timeout` seconds ran out first, or where
+    steps of a trace that goes on wait for a destination that nothing names yet; what is
     left goes on in the background. Needed before a short-lived process ends without interpreter
     exit: in serverless functions, and before `os._exit`.
 
@@ -26,6 +30,20 @@ def flush(timeout: float = 10.0) -> bool:
     if not timeout >= 0:
         raise ValueError(f"timeout must be a number of seconds from 0 on, not {timeout!r}")
     return worker.flush(timeout)
+
+
+async def aflush(timeout: float = 10.0) -> bool:
+    """Do what `flush` does, and let the event loop go on meanwhile: it waits in a thread.
+
+    In an event loop that is not asyncio's, it waits here. Raises `ValueError` for a negative
+    timeout.
+    """
+    asyncio: Any = imported("asyncio")
+    try:
+        flushing = asyncio.get_running_loop().run_in_executor(None, flush, timeout)
+    except RuntimeError:  # another loop runs, or no thread can be started
+        return flush(timeout)
+    return await flushing  # type: ignore[no-any-return]
 
 
 def shutdown(timeout: float = 10.0) -> bool:
@@ -61,16 +79,22 @@ def install_signal_flush(timeout: float = 5.0) -> None:
     """
     previous = signal.getsignal(signal.SIGTERM)
     is_ignored = previous == signal.SIG_IGN
+    has_begun = threading.Event()
 
     def flush_first(number: int, frame: FrameType | None) -> None:
+        has_begun.set()
         if worker.turn.is_here():  # a flush would wait for the very lines that are interrupted here
             worker.turn.afterwards(partial(os.kill, os.getpid(), number), timeout)
             return
         # A thread of its own: the interrupted one may hold a lock that flushing needs.
         deliver = worker.flush if callable(previous) or is_ignored else worker.end
         flushing = threading.Thread(target=deliver, args=(timeout,), daemon=True)
-        flushing.start()
-        flushing.join(timeout)
+        try:
+            flushing.start()
+        except RuntimeError:  # the process ends, or has too many
+            deliver(timeout)
+        else:
+            flushing.join(timeout)
         if callable(previous):
             previous(number, frame)
         elif not is_ignored:
@@ -78,3 +102,4 @@ def install_signal_flush(timeout: float = 5.0) -> None:
             os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, flush_first)
+    see_to(signal.SIGTERM, has_begun)

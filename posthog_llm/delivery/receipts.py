@@ -5,6 +5,7 @@ The client tells its user of failures only (`on_error`), and of success never.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ..faults import guarded
 from ..imports import imported
 from .official import package
 
+log = logging.getLogger("posthog_llm")
 _AGAIN = frozenset({408, 429})
 
 
@@ -45,6 +47,8 @@ class Receipt:
 Listener = Callable[[dict[str, Receipt]], None]
 _listener: list[Listener] = []
 _here = threading.local()
+_warned: set[str] = set()
+"""Hosts that were warned of, because others than PostHog answer there."""
 
 
 @guarded
@@ -52,8 +56,10 @@ def listen(listener: Listener) -> None:
     """Tell `listener`, in whatever thread sends, the receipt of each event by its uuid."""
     if not _listener:
         package()
-        wrapt.wrap_function_wrapper(imported("posthog.consumer"), "Consumer.request", _request)
-        wrapt.wrap_function_wrapper(imported("posthog.client"), "batch_post", _post)
+        consumer, client = imported("posthog.consumer"), imported("posthog.client")
+        wrapt.wrap_function_wrapper(consumer, "Consumer.request", _request)
+        wrapt.wrap_function_wrapper(consumer, "batch_post", _batch_post)
+        wrapt.wrap_function_wrapper(client, "batch_post", _post)
     _listener[:] = [listener]
 
 
@@ -67,12 +73,20 @@ def _request(wrapped: Any, consumer: Any, args: Any, kwargs: Any) -> Any:
     """Around a background sender's delivery of one batch, retries included."""
     batch = args[0] if args else kwargs.get("batch", ())
     path = getattr(consumer, "endpoint", "/batch/")
+    _here.stranger = None
     try:
         result = wrapped(*args, **kwargs)
     except Exception as error:
         _tell(batch, error, path)
         raise
-    _tell(batch, None, path)
+    _tell(batch, _here.stranger, path)
+    return result
+
+
+def _batch_post(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    """Around one attempt of a background sender; what the official client makes of it stays so."""
+    result = wrapped(*args, **kwargs)
+    _here.stranger = _stranger(result, args, kwargs)
     return result
 
 
@@ -84,8 +98,34 @@ def _post(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     except Exception as error:
         _here.receipt = Receipt(error, path)
         raise
-    _here.receipt = Receipt(None, path)
+    _here.receipt = Receipt(_stranger(result, args, kwargs), path)
     return result
+
+
+@guarded
+def _stranger(answer: Any, args: Any, kwargs: Any) -> ConnectionError | None:
+    """Return why an answer is none of PostHog's, though its status says that all is well.
+
+    A redirect that made the request a GET has lost the events on its way, and where the host is
+    wrong, or a network wants a login first, a web page answers.
+    """
+    if answer.request.method == "POST" and not _is_page(answer.headers.get("content-type")):
+        return None
+    host = str(args[1] if len(args) > 1 else kwargs.get("host"))
+    if host not in _warned:
+        _warned.add(host)
+        what = "a web page" if answer.request.method == "POST" else "a redirect"
+        log.warning(
+            "posthog_llm: %s answers with %s, not as a PostHog; events wait. Is the host right? "
+            "`posthog-llm check` tells",
+            host,
+            what,
+        )
+    return ConnectionError("not PostHog's answer")
+
+
+def _is_page(content_type: Any) -> bool:
+    return str(content_type).partition(";")[0].strip().lower() == "text/html"
 
 
 @guarded
@@ -100,7 +140,9 @@ def _one(uuid: str, error: Any, path: str) -> Receipt:
     exhausted: Iterable[str] = getattr(error, "retry_exhausted", ())
     refused, unsent = {uuid for uuid, _ in drops}, set(exhausted)
     if not (refused or unsent):
-        return Receipt(error, path)
+        # A status of success that is an error: the answer was not one of PostHog's.
+        is_strange = getattr(error, "status", None) == 200
+        return Receipt(ConnectionError("not PostHog's answer") if is_strange else error, path)
     if uuid in unsent:
         return Receipt(ConnectionError("not taken yet"), path)
     return Receipt(error if uuid in refused else None, path)

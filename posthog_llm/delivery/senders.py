@@ -22,6 +22,11 @@ class Senders:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = self._pending = 0
+        self._here = threading.local()
+
+    def is_here(self) -> bool:
+        """Whether this thread does a job: what that calls cannot wait for it."""
+        return getattr(self._here, "has_job", False)
 
     def run(self, job: Callable[[], None]) -> None:
         """Run `job` soon, or here and now where no thread can be started and none is there."""
@@ -66,8 +71,10 @@ class Senders:
 
     def _done(self, job: Callable[[], None]) -> None:
         """Do a job; it guards itself."""
+        self._here.has_job = True
         try:
             job()
         finally:
+            self._here.has_job = False
             with self._lock:
                 self._pending -= 1

@@ -66,6 +66,12 @@ class Shelf:
         return left + sum(file.count for file in list(self._files))
 
     @property
+    def own(self) -> int:
+        """Events of this process that are in the spool only."""
+        backlogs = [b for known in list(self._files.values()) for b in list(known.values())]
+        return sum(backlog.unread for backlog in backlogs if backlog.is_own)
+
+    @property
     def is_open(self) -> bool:
         return self._directory is not None
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..settings import Spool
 from .project import Project
 from .spool_age import Age
-from .spool_file import SUFFIX, Address, Line, Row, SpoolFile, Stored
+from .spool_file import SUFFIX, Address, Line, Row, SpoolFile, Stored, is_being_made
 from .spool_turns import turn
 
 _DAMAGED = ".damaged"
@@ -27,8 +27,6 @@ _LONGEST_LOOK = 0.02
 """Seconds that the worker looks for orphans before it sees to other work."""
 _MEASURED_FOR = 1.0
 """Seconds for which a measured size of the directory is believed."""
-_NEW = 3600.0
-"""Seconds for which an empty file is taken for one that is just being made."""
 
 
 @dataclass(slots=True, eq=False)
@@ -187,8 +185,7 @@ class SpoolDirectory:
         return found
 
     def _tried(self, path: str, find: Find) -> list[Backlog] | None:
-        state = os.stat(path)
-        if not state.st_size and time.time() - state.st_mtime < _NEW:
+        if is_being_made(path):
             return None
         left = self._left.get(path)
         if left and left.state == _state(path) and not self.is_due(left.backlogs, find):

@@ -22,6 +22,8 @@ from ..event import Event
 from .project import Project
 
 SUFFIX = ".events"
+_NEW = 3600.0
+"""Seconds for which an empty file is taken for one that is just being made."""
 _PAGE = 256
 """Rows that are in memory at once while a file is copied."""
 _OPENING = (
@@ -43,6 +45,12 @@ _OPENING = (
 )
 Line = tuple[str, float, str, int, str]
 """An event to be written: uuid, Unix time, address, and its JSON with the length of that."""
+
+
+def is_being_made(path: str) -> bool:
+    """Whether a process may be about to lock this file. Raises `OSError` where it is gone."""
+    state = os.stat(path)
+    return not state.st_size and time.time() - state.st_mtime < _NEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,4 +253,4 @@ def packed(event: Event) -> str:
 
 def _event(values: dict[str, Any]) -> Event:
     timestamp = datetime.fromisoformat(values.pop("timestamp"))
-    return Event(**values, timestamp=timestamp, size=0)
+    return Event(**values, timestamp=timestamp)

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..faults import report
+from ..faults import interrupts, report
 from ..settings import settings
 
 log = logging.getLogger("posthog_llm")
@@ -55,6 +55,8 @@ class Ledger:
             try:
                 on_drop(uuid, reason)
             except BaseException as error:  # `sys.exit`, too: what else was lost is to be counted
+                if interrupts(error):
+                    raise
                 report("on_drop", error)
 
     def lose(self, uuid: str, reason: str, *, wanted: bool = False) -> None:

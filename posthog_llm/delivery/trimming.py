@@ -46,10 +46,11 @@ def fitted(event: Event, limit: int) -> Event | None:
 
 
 def bare(event: Event) -> Event:
-    """Return the event without content; tokens, cost and identity stay."""
-    properties = {k: v for k, v in event.properties.items() if k not in CONTENT}
-    content = {k: v for k, v in event.properties.items() if k in CONTENT}
-    return _marked(event, properties, weigh(content)) if content else event
+    """Return the event without content and long properties; tokens, cost and identity stay."""
+    properties = dict(event.properties)
+    _cut_content(properties, 0)
+    cut = weigh(event.properties) - weigh(properties)
+    return _marked(event, properties, cut) if cut > 0 else event
 
 
 def _marked(event: Event, properties: dict[str, Any], cut: int) -> Event:

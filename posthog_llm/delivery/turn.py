@@ -16,6 +16,8 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
+        self._then: list[Callable[[], object]] = []
+        """What is to be done once this thread has the turn no more, where no other can wait."""
 
     @contextlib.contextmanager
     def alone(self, patience: float = -1) -> Generator[bool, None, None]:
@@ -30,6 +32,7 @@ class Turn:
             yield True
         finally:
             self._lock.release()
+            self._do_then()
 
     def is_here(self) -> bool:
         """Whether this thread has it: what a callback or a signal's handler cannot wait for."""
@@ -44,7 +47,14 @@ class Turn:
                 pass
             then()
 
-        threading.Thread(target=wait, name="posthog-llm-signal", daemon=True).start()
+        try:
+            threading.Thread(target=wait, name="posthog-llm-signal", daemon=True).start()
+        except RuntimeError:  # the process ends, or has too many
+            self._then.append(then)
+
+    def _do_then(self) -> None:
+        while self._then and not self.is_here():
+            self._then.pop()()
 
     def pause(self) -> None:
         """Let nobody have it while a process forks.
@@ -58,3 +68,4 @@ class Turn:
         """Go on after `pause`."""
         with contextlib.suppress(RuntimeError):  # it was not acquired in time
             self._lock.release()
+        self._do_then()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
-import sys
 import threading
 import time
 from typing import Any
 
 from ..exchange import Scope
-from ..faults import guarded, report
+from ..faults import guarded, interrupts, report
 from ..identity import destination
 from ..imports import imported
 from ..observe.outbox import outbox
-from ..providers.batches import load_prices
 from ..settings import on_change, settings
-from . import children
+from . import children, unplaced
 from .building import Builder
 from .destinations import Destinations
 from .dispatcher import Dispatcher
@@ -35,6 +34,8 @@ _GATHER_SPOOLED = 0.002
 """The same with a spool: a call that is not written yet is lost with the process."""
 _BUSY = 0.001
 """Seconds that the worker keeps the interpreter from others, where it can choose."""
+_LEAST = 0.05
+"""Seconds for what comes after the time is up: to write takes less."""
 _POLL = 0.02
 """Seconds between two looks while somebody waits."""
 
@@ -70,8 +71,6 @@ class Worker:
     @guarded
     def prepare(self) -> None:
         """Import what the thread will use, on a caller's: see `official`."""
-        if "anthropic" in sys.modules:
-            load_prices()
         if self._is_prepared:
             return
         # Alone: a child of a fork amid an import would keep its lock for good.
@@ -130,20 +129,25 @@ class Worker:
         self._ending.run(timeout)
 
     def stop(self, timeout: float) -> None:
-        """End the thread, within `timeout` seconds; the next call starts another."""
+        """End the thread, within `timeout` seconds; the next call starts another.
+
+        What a slow filter of the program's leaves unread then waits for that.
+        """
+        until = time.monotonic() + timeout
         thread, self._thread = self._thread, None
         outbox.stop()
         self._hurry.set()
-        if thread is not None and thread is not threading.current_thread():
+        if thread not in (None, threading.current_thread()) and thread.is_alive():
             thread.join(timeout)
-        self.save()
+        self.save(until - time.monotonic())
 
     @guarded
-    def save(self, patience: float = -1) -> None:
-        """Leave nothing unread, and nothing outside the spool."""
-        with self.turn.alone(patience) as is_alone:
+    def save(self, patience: float) -> None:
+        """Leave nothing unread, and nothing outside the spool, within `patience` seconds or so."""
+        until = time.monotonic() + patience
+        with self.turn.alone(max(_LEAST, patience)) as is_alone:
             if is_alone:
-                self._read_all()
+                self._read_all(until)
                 self.dispatcher.save()
 
     def wait_for_room(self) -> None:
@@ -183,17 +187,19 @@ class Worker:
                 self.dispatcher.shelf.follow_settings()
                 self.pending.let_go_due()
                 self._read_all()
-                self.dispatcher.turn(outbox.bytes)
+                self.dispatcher.turn(outbox.bytes + self._builder.bytes)
                 self.dispatcher.adopt(self.destinations.find_for)
                 if self._waiters.serve(self.dispatcher):
                     self._hurry.set()
             except BaseException as error:  # whatever it is, the thread must live on
+                if interrupts(error):
+                    raise
                 report("worker", error)
 
-    def _read_all(self) -> None:
+    def _read_all(self, until: float = math.inf) -> None:
         self._busy_since = time.monotonic()
         with contextlib.suppress(IndexError):
-            while True:
+            while time.monotonic() < until:
                 self.dispatcher.ledger.lost(outbox.lost)
                 self._handle(outbox.take())
                 self._breathe()
@@ -202,7 +208,7 @@ class Worker:
     @guarded
     def _breathe(self) -> None:
         if time.monotonic() - self._busy_since > _BUSY:
-            self.dispatcher.turn(outbox.bytes)
+            self.dispatcher.turn(outbox.bytes + self._builder.bytes)
             time.sleep(0)  # give up the interpreter: a caller may want it
             self._busy_since = time.monotonic()
 
@@ -214,7 +220,7 @@ class Worker:
         self._builder.build(item)
 
     def _find(self, scope: Scope) -> Any:
-        client = self.destinations.find(destination(scope), scope.otherwise)
+        client = self.destinations.find(destination(scope))
         if self.destinations.attach(client):
             self._last_at_exit()
             self.dispatcher.shelf.look_soon()
@@ -232,16 +238,18 @@ class Worker:
 
     def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
         thread = self._thread
-        if thread is threading.current_thread() or self.turn.is_here():
-            return False  # a callback of the user's cannot wait for the turn that it is in
+        is_ours = thread is threading.current_thread() or self.dispatcher.senders.is_here()
+        if is_ours or self.turn.is_here():
+            return False  # a callback of the user's cannot wait for the work that it is part of
+        is_whole = unplaced.hand_over(waiter.client)
         waiter.until = None if timeout is None else time.monotonic() + timeout
         self.pending.settle(timeout)
         self._waiters.add(waiter)
         outbox.put(waiter)
         if thread is None or not thread.is_alive():
-            return self._wait_here(waiter)
+            return self._wait_here(waiter) and is_whole
         self._hurry.set()
-        return waiter.done.wait(None if timeout is None else waiter.left())
+        return waiter.done.wait(None if timeout is None else waiter.left()) and is_whole
 
     def _wait_here(self, waiter: Waiter) -> bool:
         """Do the worker's work on this thread; there is none, or none can be started any more."""
@@ -251,9 +259,14 @@ class Worker:
                 return waiter.done.is_set()
             outbox.rest(min(0.02, waiter.left()))
 
+    def unsettled(self) -> tuple[int, int]:
+        """Return how many events of this process are in the spool, and how many in memory alone."""
+        spooled, waiting = self.dispatcher.unsettled()
+        return spooled, waiting + outbox.count() + len(unplaced.held())
+
     def stats(self) -> Stats:
         """Return what the counts are now."""
-        return self.dispatcher.stats(outbox.bytes)
+        return unplaced.counted(self.dispatcher.stats(outbox.bytes + self._builder.bytes))
 
 
 worker = Worker()

@@ -9,9 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exchange import Arguments, Failure, Outcome
-from ..privacy import CLOSED, WITHHELD, Cleaner, Withheld, parameters
-from ..providers.model_name import priced_name
+from ..media import known_type
+from ..privacy import CLOSED, WITHHELD, Cleaner, Withheld, is_known, parameters
+from ..providers import usage
+from ..providers.hosts import provider_named
+from ..providers.model_name import batch_name, priced_name
 from ..record import Record, Usage
+from ..settings import settings
+from .cost import Cost, cost_of, spoken
 
 _LONGEST_ERROR = 20_000
 """Characters of an error's text, or of its stack, that are told."""
@@ -33,15 +38,24 @@ TOKENS = {
     "$ai_image_output_tokens": "image_output_tokens",
     "$ai_cache_read_audio_tokens": "cached_audio_tokens",
 }
+PRICES = ("$ai_input_token_price", "$ai_output_token_price")
+"""Prices of the caller's, USD per token, by which PostHog reckons where no cost is told."""
+COSTS = (
+    *("$ai_total_cost_usd", "$ai_input_cost_usd", "$ai_output_cost_usd"),
+    "$ai_cost_passthrough",
+)
 
 
 def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     """Return what is told of a call to a model."""
     asked, answered, exchange = record.asked, record.answered, record.exchange
-    provider = who.provider_override or record.provider
+    named = who.provider_override
+    provider = provider_named(named) if named else record.provider
+    model = _model(record, provider)
+    counted = usage.settled(answered.usage, model, provider)
     return {
         "$ai_provider": provider or None,
-        "$ai_model": priced_name(asked.model, answered.model, provider, fast=answered.fast),
+        "$ai_model": model,
         "posthog_llm_requested_model": asked.model,
         "posthog_llm_served_model": answered.model,
         "$ai_model_parameters": _parameters(asked.parameters, private, cleaner),
@@ -62,17 +76,33 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         "posthog_llm_last_attempt_latency": _last_attempt(record),
         **error(record, private, cleaner),
         **_content(record, private, cleaner),
-        **_numbers(answered.usage, cleaner),
+        "posthog_llm_inference_geo": answered.inference_geo,
+        "posthog_llm_characters": spoken(record),
+        **_counts(answered.usage, counted, cleaner),
+        **_costs(answered.usage, cost_of(record, counted, model, settings().prices)),
         **record.extra,
     }
 
 
+def _model(record: Record, provider: str) -> str | None:
+    """Return the name that PostHog prices."""
+    asked, answered = record.asked, record.answered
+    requested = None if answered.fell_back else record.model or asked.model
+    aliases, fast = record.aliases, answered.fast
+    # What only repeats the request tells nothing, where the gateway knows the model's own name.
+    served = None if record.model and answered.model == asked.model else answered.model
+    name = priced_name(requested, served, provider, aliases=aliases, fast=fast)
+    return batch_name(name) if record.exchange.batch is not None else name
+
+
 def _parameters(asked: Mapping[str, Any], private: bool, cleaner: Cleaner) -> dict[str, Any]:
-    """Return the model's parameters; the redactor sees what is no plain word."""
+    """Return the model's parameters; the redactor sees what is no known word."""
     shown = parameters(asked, private)
     try:
         return {
-            name: cleaner.parameter(name, value) if name in CLOSED else cleaner.provider(value)
+            name: cleaner.provider(value)
+            if name not in CLOSED and is_known(name, value)
+            else cleaner.parameter(name, value)
             for name, value in shown.items()
         }
     except Withheld:
@@ -150,26 +180,47 @@ def _output(record: Record, cleaner: Cleaner) -> Any:
 def _sound(record: Record) -> list[dict[str, Any]]:
     """Tell synthesised speech by type and size."""
     exchange = record.exchange
-    kind = (exchange.headers.get("content-type") if exchange.headers else None) or "audio"
+    said: str = (exchange.headers.get("content-type") if exchange.headers else None) or ""
+    kind = known_type(said.partition(";")[0].strip().lower()) or "audio"
     block = {"type": "audio", "data": f"[{kind}, {exchange.received} bytes]"}
     return [{"role": "assistant", "content": [block]}]
 
 
-def _numbers(usage: Usage, cleaner: Cleaner) -> dict[str, Any]:
-    told: dict[str, Any] = {name: getattr(usage, field) for name, field in TOKENS.items()}
-    if usage.raw is not None or usage.input_tokens is not None:
+def _counts(reported: Usage, told_as: Usage, cleaner: Cleaner) -> dict[str, Any]:
+    """Return what is told of a usage; `told_as` has the counts in PostHog's meaning."""
+    told: dict[str, Any] = {name: getattr(told_as, field) for name, field in TOKENS.items()}
+    if reported.raw is not None or reported.input_tokens is not None:
         # PostHog would go by the model's name: a Claude behind an OpenAI-style API has its
         # cached tokens inside the input nevertheless.
-        told["$ai_cache_reporting_exclusive"] = usage.cached_apart
-    if usage.raw is not None:
+        told["$ai_cache_reporting_exclusive"] = told_as.cached_apart
+    if reported.raw is not None:
         told["$ai_tokens_source"] = "sdk"
-        told["posthog_llm_tokens_estimated"] = usage.estimated or None
-        told["$ai_usage"] = cleaner.provider(usage.raw)
-    told["$ai_web_search_count"] = usage.web_searches
-    told["posthog_llm_audio_seconds"] = usage.audio_seconds
-    if usage.cost_usd is not None:
-        told["$ai_total_cost_usd"] = usage.cost_usd
-        told["$ai_input_cost_usd"] = usage.input_cost_usd
-        told["$ai_output_cost_usd"] = usage.output_cost_usd
-        told["$ai_cost_passthrough"] = True
+        told["posthog_llm_tokens_estimated"] = reported.estimated or None
+        told["$ai_usage"] = cleaner.provider(reported.raw)
+    if told_as.reasoning_tokens is None:
+        told["posthog_llm_reasoning_tokens"] = reported.reasoning_tokens
+    told["$ai_web_search_count"] = reported.web_searches
+    told["posthog_llm_file_searches"] = reported.file_searches
+    told["posthog_llm_containers"] = reported.containers
+    told["posthog_llm_audio_seconds"] = reported.audio_seconds
     return told
+
+
+def _costs(reported: Usage, own: Cost | None) -> dict[str, Any]:
+    """Return what is told of the cost: by the caller's prices, else as reported."""
+    if own is not None:
+        return {
+            "$ai_total_cost_usd": own.input + own.output + own.other,
+            "$ai_input_cost_usd": own.input,
+            "$ai_output_cost_usd": own.output,
+            "$ai_request_cost_usd": own.other or None,
+            "$ai_cost_passthrough": True,
+        }
+    if reported.cost_usd is None:
+        return {"$ai_request_cost_usd": reported.request_cost_usd}
+    return {
+        "$ai_total_cost_usd": reported.cost_usd,
+        "$ai_input_cost_usd": reported.input_cost_usd,
+        "$ai_output_cost_usd": reported.output_cost_usd,
+        "$ai_cost_passthrough": True,
+    }

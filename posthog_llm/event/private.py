@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..narrowing import is_dict
-from ..privacy import restricted
+from ..privacy import WITHHELD, restricted
 
 CONTENT = frozenset(
     {"$ai_input", "$ai_output", "$ai_output_choices", "$ai_tools", "$ai_instructions"}
@@ -16,7 +16,7 @@ _TEXTS = frozenset({"posthog_llm_error_stack"})
 """Further properties that are nothing but text."""
 _CALLERS = frozenset(
     {"$ai_trace_id", "$ai_span_id", "$ai_parent_id", "$ai_session_id", "$ai_span_name"}
-    | {"$ai_trace_name", "$ai_user", "$ai_span_type", "$ai_lib", "$ai_lib_version"}
+    | {"$ai_trace_name", "$ai_user", "$ai_lib", "$ai_lib_version"}
     | {"$ai_metric_name", "$ai_metric_value", "$ai_feedback_text", "$ai_base_url"}
     | {"$ai_provider", "posthog_llm_requested_model", "posthog_llm_model_group"}
 )
@@ -33,11 +33,14 @@ _OURS = ("$ai_", "posthog_llm_")
 def without_content(properties: dict[str, Any]) -> dict[str, Any]:
     """Return an event's properties as they may leave in privacy mode."""
     asked_for = properties.get("posthog_llm_requested_model")
-    return {
+    kept = {
         name: value if _is_callers(name, value, asked_for) else _restricted(name, value)
         for name, value in properties.items()
         if name not in CONTENT and name not in _TEXTS
     }
+    if kept.get("$ai_model") == WITHHELD and asked_for:
+        kept["$ai_model"] = asked_for  # what was served is no model's name
+    return kept
 
 
 def _is_callers(name: str, value: Any, asked_for: Any) -> bool:

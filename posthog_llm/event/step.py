@@ -27,7 +27,7 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
     if record.kind == "metric":
         return {
             "$ai_metric_name": record.details["name"],
-            "$ai_metric_value": record.details["value"],
+            "$ai_metric_value": cleaner.content(record.details["value"]),
         }
     return {
         "$ai_span_type": record.details.get("type"),

@@ -10,8 +10,6 @@ and in the gateway's `config.yaml`: `litellm_settings: {callbacks: posthog_llm.l
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +30,10 @@ from ..faults import guarded
 from ..narrowing import first_given, is_list
 from ..observe.arguments import peel
 from ..observe.outer import is_told_above
+from ..roots import note_redactor
 from ..settings import settings
 from . import attempt as attempts
-from . import built_in, gateway, logged, metadata, retries, streams, urls
+from . import built_in, ends, gateway, metadata, remembered, retries, streams, urls
 from .attempt import Attempt
 
 __all__ = ["PostHogLogger"]
@@ -42,22 +41,24 @@ __all__ = ["PostHogLogger"]
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_NOTHING_SENT = "litellm_no_upstream_llm_call"
-"""What LiteLLM writes into its record of a request that its gateway refused itself."""
-
 
 class PostHogLogger(_CustomLogger):
     """A LiteLLM callback that tells each request to a provider as one PostHog event.
 
     Takes the `posthog_*` arguments of our clients as defaults for every call; see
-    `arguments.LoggerArguments`.
+    `arguments.LoggerArguments`. `groups` and `properties` tell of the gateway's teams and keys:
+
+        PostHogLogger(groups={"team": "team_id"}, properties=["key_alias"])
+
+    Their names are `key_alias`, and `id` and `alias` of `team_`, `org_` and `project_`, `user_id`,
+    `user_email` and `end_user_id`. Nothing of these leaves unless it is asked for, and never a key.
 
     The project is `posthog_client`, else that of `POSTHOG_API_KEY` and `POSTHOG_API_URL` or
     `POSTHOG_HOST` (`https://us.i.posthog.com` by default). With `POSTHOG_MOCK=true` nothing
     is sent.
 
-    Raises `ValueError` where no project is named or the URL is none, `TypeError` for an
-    argument of the wrong type.
+    Raises `ValueError` where no project is named or the URL is none, or for a name that the gateway
+    does not know, `TypeError` for an argument of the wrong type.
     """
 
     def __init__(self, **given: Unpack[LoggerArguments]) -> None:
@@ -66,6 +67,9 @@ class PostHogLogger(_CustomLogger):
             raise TypeError(f"PostHogLogger() got an unexpected argument {min(unknown)!r}")
         self._defaults = peel(kwargs) or NOTHING
         self._redact = redactor(kwargs.pop("posthog_redact", None))
+        note_redactor(self._redact)
+        of_keys = kwargs.pop("groups", {}), kwargs.pop("properties", ())
+        self._of_keys = metadata.OfKeys.checked(*of_keys)
         super().__init__(**kwargs)
         if self.turn_off_message_logging or not self.message_logging:
             self._defaults = replace(self._defaults, privacy_mode=True)
@@ -79,7 +83,7 @@ class PostHogLogger(_CustomLogger):
             )
         urls.let_through()
         built_in.silence()
-        logged.watch_threads()
+        ends.watch()
         retries.watch()
         streams.watch()
         gateway.watch()
@@ -91,22 +95,13 @@ class PostHogLogger(_CustomLogger):
 
     @guarded
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: dict[str, Any]) -> None:
-        if _NOTHING_SENT in kwargs:
-            return  # the gateway refused the request itself
+        if attempts.is_refused(kwargs) and not kwargs.get("additional_args"):
+            return  # the gateway announces what it refused itself; nothing is sent
         if not attempts.is_running(kwargs):
             attempts.begin(kwargs, self._attempt(kwargs, messages))
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         gateway.watch()  # its module may have come after us
-        self._listen(kwargs.get("litellm_logging_obj"))
-
-    @guarded
-    def _listen(self, call: Any) -> None:
-        """Note how a stream ends when LiteLLM learns of it, before the loop can end."""
-        for name, note in _STREAM_ENDS.items():
-            method = getattr(call, name, None)
-            if callable(method) and not hasattr(method, "_posthog_llm"):
-                setattr(call, name, _noting(call, method, note))
 
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
@@ -147,16 +142,17 @@ class PostHogLogger(_CustomLogger):
     ) -> None:
         found = attempts.of(kwargs)
         if found is None:  # nothing was sent: a cache hit, or a failure before
-            found = self._unsent(kwargs, start)
+            found = self.posthog_llm_unsent(kwargs, start)
         if found is None:
             return
         if outcome is Outcome.ERROR and found.response is not None:
             found.let_go()  # the model has answered; what came after, such as a guardrail, failed
-        else:
+        elif outcome is not Outcome.ERROR or not attempts.is_refused(kwargs):
             found.end(outcome, response, end)
 
-    def _unsent(self, kwargs: dict[str, Any], start: Any) -> Attempt | None:
-        if _NOTHING_SENT in kwargs or attempts.is_told(kwargs):
+    def posthog_llm_unsent(self, kwargs: dict[str, Any], start: Any) -> Attempt | None:
+        """Begin an attempt of a call for which nothing was sent; `None`: there is none to tell."""
+        if attempts.is_refused(kwargs) or remembered.has(kwargs):
             return None
         found = self._attempt(kwargs, None)
         found.started_at = start.timestamp() if hasattr(start, "timestamp") else found.started_at
@@ -169,30 +165,12 @@ class PostHogLogger(_CustomLogger):
             kwargs,
             self._defaults,
             self._redact,
+            self._of_keys,
             input=noted,
             fields=frozenset(metadata.metadata_of(kwargs)),
             number=metadata.number(kwargs),
             quiet=_is_internal() or is_told_above(within_litellm=False),
         )
-
-
-_STREAM_ENDS: dict[str, Callable[[Any, Any], object]] = {
-    "dispatch_success_handlers": attempts.answered,
-    "async_success_handler": attempts.answered,
-    "dispatch_failure_handlers": attempts.failed,
-    "async_failure_handler": attempts.failed,
-}
-"""Methods of LiteLLM's object of a call, and what their first argument says of it."""
-
-
-def _noting(call: Any, method: Any, note: Callable[[Any, Any], object]) -> Any:
-    @functools.wraps(method)
-    def noting(*args: Any, **kwargs: Any) -> Any:
-        note(call, args[0] if args else kwargs.get("result", kwargs.get("exception")))
-        return method(*args, **kwargs)
-
-    noting._posthog_llm = True  # type: ignore[attr-defined]
-    return noting
 
 
 def _is_internal() -> bool:

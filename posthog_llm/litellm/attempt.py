@@ -7,22 +7,20 @@ inline is told then.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from .. import sampling
-from ..context import NOTHING, ambient, current, current_root
+from ..context import NOTHING, ambient, current, current_root, merged
 from ..delivery.worker import worker
-from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, ended_by, size_of
+from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, ended_by
 from ..faults import guarded
 from ..narrowing import first_given, mapping
 from ..observe.call import wants_media
@@ -30,15 +28,18 @@ from ..observe.event_ids import new_id
 from ..observe.outbox import counted, outbox
 from ..roots import Root
 from ..settings import settings
-from . import logged, metadata, reading
-from .told import Told, endpoint_of, is_told_outside, payload_of
+from ..weighing import size_of
+from . import logged, metadata, reading, remembered
+from .credentials import Credentials
+from .told import Told, callbacks, endpoint_of, is_told_outside, payload_of
 
 log = logging.getLogger("posthog_llm")
 _KEY = "posthog_llm_attempt"
 """Where an attempt lies in LiteLLM's own record of its call."""
-_MOST_TOLD = 10_000
-"""Ids of calls that are remembered."""
-_told: OrderedDict[str, None] = OrderedDict()
+_REFUSED = "litellm_no_upstream_llm_call"
+"""What LiteLLM writes into its record of a request that its gateway refused itself."""
+_SENT = ("model", "custom_llm_provider", "call_type", "optional_params", "litellm_params")
+"""What the gateway writes anew, with names of its own, when it refuses a request or its answer."""
 _LONGEST_STACK = 20_000
 
 
@@ -50,6 +51,7 @@ class Attempt:
     """LiteLLM's record of the call (`model_call_details`), which it goes on writing."""
     defaults: Arguments = NOTHING
     redact: Any = None
+    of_keys: metadata.OfKeys = metadata.OF_NO_KEYS
     started_at: float = field(default_factory=time.time)
     context: Arguments = field(default_factory=current)
     root: Root | None = field(default_factory=current_root)
@@ -67,15 +69,21 @@ class Attempt:
     ended_at: float | None = None
     call: Any = None
     """LiteLLM's object of the call that was answered, where it was seen."""
+    is_cache_hit: bool = False
     is_partial: bool = False
     """Whether the answer is what came before the gateway's client left."""
+    credentials: Credentials = field(init=False)
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
 
+    _sent: dict[str, Any] = field(default_factory=dict[str, Any])
+
     def __post_init__(self) -> None:
+        self.credentials = Credentials.of(self.kwargs)
+        self._sent = {name: self.kwargs[name] for name in _SENT if name in self.kwargs}
         if self.root is not None and not self.quiet:
             named = self.context.client, self.defaults.client
-            self.root.found(first_given(*named, settings().posthog_client))
+            self.root.found(first_given(*named, settings().posthog_client), self.redact)
 
     @property
     def is_open(self) -> bool:
@@ -109,7 +117,10 @@ class Attempt:
         if not self._open or self._process != os.getpid():
             return  # what the parent of a fork has not told, the parent tells
         if self.response is not None:
-            self.kwargs, response = logged.as_logged(self.call, self.kwargs, self.response)
+            kwargs = self._as_sent(self.kwargs)
+            if self.is_cache_hit:
+                kwargs = {**kwargs, "cache_hit": True}
+            self.kwargs, response = logged.as_logged(self.call, kwargs, self.response)
             self.end(Outcome.OK, response)
         else:
             self.end(Outcome.DROPPED if self.kwargs.get("stream") else Outcome.CANCELLED)
@@ -127,7 +138,7 @@ class Attempt:
             self._open.pop()
         except IndexError:
             return
-        kwargs, self.kwargs = self.kwargs, {}
+        kwargs, self.kwargs = self._as_sent(self.kwargs), {}
         answered = self.response is not None
         answer = self.response if response is None else response
         if outcome is Outcome.OK and (self.is_partial if answered else metadata.is_left(kwargs)):
@@ -136,7 +147,7 @@ class Attempt:
         error = error or kwargs.get("exception")
         if outcome is Outcome.ERROR and isinstance(error, BaseException):
             outcome = ended_by(error)
-        _remember(kwargs)
+        remembered.add(kwargs)
         if self.quiet or _is_off(kwargs):
             return
         exchange = self._exchange(kwargs, answer, outcome)
@@ -148,6 +159,9 @@ class Attempt:
         outbox.start()
         outbox.put(exchange)
 
+    def _as_sent(self, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**kwargs, **self._sent} if is_refused(kwargs) else kwargs
+
     def _exchange(
         self, kwargs: Mapping[str, Any], answer: Any, outcome: Outcome
     ) -> Exchange | None:
@@ -156,8 +170,11 @@ class Attempt:
             return None
         try:
             given = metadata.arguments(kwargs, self.fields)
+            # Over what its client says: that could name another's team.
+            given = merged(given, self.of_keys.read(kwargs))
         except ValueError as refusal:
             _warn(str(refusal))
+            outbox.lose(new_id(), "refused_url")
             return None
         told = Told.of(kwargs, self.input, answer)
         sample = sampling.draw(self.root, given, self.context, self.defaults, told.names)
@@ -167,7 +184,8 @@ class Attempt:
         scope.default = settings().posthog_client
         exchange = Exchange(endpoint, new_id(), scope, self.started_at)
         exchange.content, exchange.reader = told, reading.record
-        exchange.client = told  # it has the credential
+        exchange.client = self.credentials
+        exchange.sent, exchange.url = self.credentials.headers, told.base_url
         exchange.keep_media = wants_media(scope)
         exchange.outcome, exchange.streamed = outcome, told.streamed
         exchange.received = size_of((told.input, told.payload.get("response"), told.parameters))
@@ -180,6 +198,11 @@ class Attempt:
 def _warn(refusal: str) -> None:
     """Say once why a request's events are not sent."""
     log.warning("posthog_llm: %s. Events that are meant for it are not sent", refusal)
+
+
+def is_refused(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the gateway refused this request, or its answer, itself."""
+    return _REFUSED in kwargs
 
 
 def is_running(kwargs: Mapping[str, Any]) -> bool:
@@ -210,18 +233,35 @@ def of(kwargs: Mapping[str, Any]) -> Attempt | None:
 
 
 @guarded
-def answered(call: Any, response: Any) -> None:
+def answered(call: Any, response: Any, *, is_cache_hit: bool = False) -> None:
     """Note the answer to the attempt in the record of `call`, LiteLLM's object."""
-    found = of(getattr(call, "model_call_details", {}))
-    if found is not None and _is_whole(response):
+    details = getattr(call, "model_call_details", {})
+    if not _is_whole(response):
+        return
+    found = of(details)
+    if found is None and is_cache_hit and (logger := _logger(call)) is not None:
+        found = logger.posthog_llm_unsent(details, getattr(call, "start_time", None))
+    if found is not None:
+        found.is_cache_hit = is_cache_hit
         found.answered(response, call)
+
+
+def _logger(call: Any) -> Any:
+    """Return the first of our callbacks that LiteLLM will call for `call`."""
+    own = (getattr(call, f"dynamic_{kind}success_callbacks", None) for kind in ("", "async_"))
+    found = (*callbacks(), *(one for known in own for one in known or ()))
+    return next((one for one in found if hasattr(one, "posthog_llm_unsent")), None)
 
 
 @guarded
 def failed(call: Any, error: BaseException | None) -> None:
-    """Tell that the attempt in the record of `call` failed; an answered one did not."""
-    found = of(getattr(call, "model_call_details", {}))
-    if found is not None and found.response is None:
+    """Tell that the attempt in the record of `call` failed; an answered one did not.
+
+    Neither did one whose caller the gateway refuses meanwhile: the model answers, or is cancelled.
+    """
+    details = getattr(call, "model_call_details", {})
+    found = of(details)
+    if found is not None and found.response is None and not is_refused(details):
         found.end(Outcome.ERROR, error=error)
 
 
@@ -229,19 +269,6 @@ def _is_whole(response: Any) -> bool:
     if response is None or type(response).__name__.endswith("Stream"):
         return False
     return not any(hasattr(response, name) for name in ("__next__", "__anext__", "__aiter__"))
-
-
-def _remember(kwargs: Mapping[str, Any]) -> None:
-    if call_id := kwargs.get("litellm_call_id"):
-        _told[call_id] = None
-    while len(_told) > _MOST_TOLD:
-        with contextlib.suppress(KeyError):  # another thread was first
-            _told.popitem(last=False)
-
-
-def is_told(kwargs: Mapping[str, Any]) -> bool:
-    """Whether an attempt of this call was told, for a callback that shows none."""
-    return kwargs.get("litellm_call_id") in _told
 
 
 def _is_off(kwargs: Mapping[str, Any]) -> bool:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextvars
 import copy
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Mapping
 from typing import Any
 
-from ..delivery import pending
-from ..faults import guarded, is_the_programs, report
+from ..faults import is_the_programs, report
 
-_running: set[Future[Any]] = set()
-"""What LiteLLM's own threads have still to do."""
+_NAMES = frozenset({"model", "call_type", "optional_params", "litellm_params"})
+"""What LiteLLM keeps on its object of a call, too."""
 
 
 def as_logged(call: Any, kwargs: Mapping[str, Any], response: Any) -> tuple[Mapping[str, Any], Any]:
@@ -41,6 +38,8 @@ def as_logged(call: Any, kwargs: Mapping[str, Any], response: Any) -> tuple[Mapp
 def _complete(call: Any, kwargs: Mapping[str, Any], response: Any) -> dict[str, Any]:
     twin = copy.copy(call)
     twin.model_call_details = details = dict(kwargs)
+    for name in _NAMES & details.keys():  # the gateway may have written its own over them
+        setattr(twin, name, details[name])
     twin.get_combined_callback_list = _no_callbacks
     twin.success_handler(response, cache_hit=kwargs.get("cache_hit"))
     return details
@@ -48,35 +47,3 @@ def _complete(call: Any, kwargs: Mapping[str, Any], response: Any) -> dict[str, 
 
 def _no_callbacks(*args: Any, **kwargs: Any) -> list[Any]:
     return []
-
-
-@guarded
-def watch_threads() -> None:
-    """Make a flush wait for the callbacks of sync calls, which LiteLLM makes in threads."""
-    from litellm.litellm_core_utils import thread_pool_executor
-
-    executor: Any = getattr(thread_pool_executor, "executor", None)
-    submit = getattr(executor, "submit", None)
-    if submit is None or hasattr(submit, "_posthog_llm"):
-        return
-    executor.submit = _noting(submit)
-    pending.before_flush.append(_wait)
-
-
-def _noting(submit: Callable[..., Future[Any]]) -> Any:
-    def noting(*args: Any, **kwargs: Any) -> Future[Any]:
-        future = submit(*args, **kwargs)
-        _running.add(future)
-        future.add_done_callback(_running.discard)
-        return future
-
-    noting._posthog_llm = True  # type: ignore[attr-defined]
-    return noting
-
-
-def _wait(timeout: float) -> None:
-    wait(tuple(_running), timeout)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_running.clear)  # its threads are the parent's

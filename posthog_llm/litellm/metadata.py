@@ -5,8 +5,10 @@ https://docs.litellm.ai/docs/observability/posthog_integration
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from ..context import NOTHING, merged
 from ..delivery.destinations import environment
@@ -58,6 +60,57 @@ _INTERNAL_STARTS = (
 )
 
 
+_KNOWN_OF_KEYS = {
+    "key_alias": "user_api_key_alias",
+    "team_id": "user_api_key_team_id",
+    "team_alias": "user_api_key_team_alias",
+    "org_id": "user_api_key_org_id",
+    "org_alias": "user_api_key_org_alias",
+    "project_id": "user_api_key_project_id",
+    "project_alias": "user_api_key_project_alias",
+    "user_id": "user_api_key_user_id",
+    "user_email": "user_api_key_user_email",
+    "end_user_id": "user_api_key_end_user_id",
+}
+"""What the gateway knows of the key that a request came with; never the key itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfKeys:
+    """What of the gateway's knowledge becomes groups and properties, where that is asked for."""
+
+    groups: Mapping[str, str] = field(default_factory=dict[str, str])
+    properties: Sequence[str] = ()
+
+    @classmethod
+    def checked(cls, groups: Any, properties: Any) -> OfKeys:
+        """Raises `TypeError` or `ValueError` for what the gateway does not know."""
+        if not is_mapping(groups):
+            raise TypeError(f"groups must be a mapping, not {type(groups).__name__}")
+        if not is_sequence(properties):
+            raise TypeError(f"properties must be a list of names, not {type(properties).__name__}")
+        for name in (*groups.values(), *properties):
+            if name not in _KNOWN_OF_KEYS:
+                known = ", ".join(_KNOWN_OF_KEYS)
+                raise ValueError(
+                    f"LiteLLM's gateway knows no {name!r} of a key: it is one of {known}"
+                )
+        return cls(dict(groups), tuple(properties))
+
+    def read(self, kwargs: Mapping[str, Any]) -> Arguments:
+        """Return what is known of the key that a call came with."""
+        if not (self.groups or self.properties):
+            return NOTHING
+        found = metadata_of(kwargs)
+        known = {name: found.get(field) for name, field in _KNOWN_OF_KEYS.items()}
+        groups = {kind: known[name] for kind, name in self.groups.items() if known[name]}
+        properties = {name: known[name] for name in self.properties if known[name]}
+        return Arguments(groups=groups or None, properties=properties or None)
+
+
+OF_NO_KEYS = OfKeys()
+
+
 def metadata_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a call, from either of the places where LiteLLM keeps it."""
     params = mapping(kwargs.get("litellm_params"))
@@ -97,9 +150,9 @@ def arguments(kwargs: Mapping[str, Any], fields: frozenset[str] | None = None) -
     if fields is not None:
         found = {name: value for name, value in found.items() if name in fields}
     named: dict[str, Any] = {
-        field: str(found[name])
+        field: text
         for name, field in _ARGUMENTS.items()
-        if isinstance(found.get(name), (str, int)) and found[name] != ""
+        if (text := _id(found.get(name))) is not None
     }
     groups = next((found[name] for name in _GROUPS if is_mapping(found.get(name))), None)
     return Arguments(
@@ -110,6 +163,16 @@ def arguments(kwargs: Mapping[str, Any], fields: frozenset[str] | None = None) -
     )
 
 
+def _id(value: Any) -> str | None:
+    """Return what names somebody or something, as text; `None` for what is no id."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
+        return None
+    try:
+        return str(value) or None
+    except ValueError:  # more digits than Python writes
+        return None
+
+
 def request_names(kwargs: Mapping[str, Any], end_user: Any) -> Arguments:
     """Return what the request itself names: the end user, and what OpenRouter would read.
 
@@ -117,10 +180,9 @@ def request_names(kwargs: Mapping[str, Any], end_user: Any) -> Arguments:
     """
     extra = mapping(mapping(kwargs.get("optional_params")).get("extra_body"))
     by_header = request_headers(kwargs).get(openrouter.SESSION_HEADER)
-    user, trace = end_user or kwargs.get("user"), kwargs.get("litellm_trace_id")
     own = Arguments(
-        distinct_id=str(user) if user else None,
-        trace_id=str(trace) if trace else None,  # one for all attempts of a request
+        distinct_id=_id(end_user) or _id(kwargs.get("user")),
+        trace_id=_id(kwargs.get("litellm_trace_id")),  # one for all attempts of a request
     )
     return merged(own, openrouter.names(extra, by_header) or NOTHING)
 
@@ -152,7 +214,7 @@ def _is_plain(value: Any) -> bool:
                 below.extend(item.values())
             elif is_sequence(item):
                 below.extend(item)
-            elif not isinstance(item, (str, int, float, bool)):
+            elif item is not None and not isinstance(item, (str, int, float)):
                 return False
             if len(below) > left:
                 return False

@@ -57,7 +57,7 @@ def record(exchange: Exchange) -> Record:
         outcome=exchange.outcome,
         failure=exchange.failure,
         request_id=_request_id(told.headers),
-        retries=0,
+        retries=None,  # the SDK below may have some of its own
         content_cut=exchange.cut,
         private=told.is_private,
         extra={**told.routing, **_cached(told)},
@@ -107,6 +107,8 @@ def _answered(exchange: Exchange, told: Told) -> Answered:
         answered.usage, answered.stop_reason, told.cost = Usage(), None, None
     elif told.streamed:
         _doubt(answered, told)
+    if exchange.endpoint == "embedding" and not answered.usage.output_tokens:
+        answered.usage.output_tokens = None  # LiteLLM's own: an embedding has no output to count
     _settle_cost(answered.usage, told)
     return answered
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from ..context import chain
+from ..context import where
 from ..faults import guarded
 from ..running import inside
 from . import attempt as attempts
@@ -64,7 +64,7 @@ def _watched(function: Callable[..., Any], name: str) -> Any:
             # LiteLLM handles the first failure here, and has not called back for a sync one.
             attempts.failed(call, sys.exc_info()[1])
             tried = kwargs.get("original_function") or _tried_by(name)
-            kwargs["original_function"] = inside(lambda args, kwargs: _Try(call), tried, chain)
+            kwargs["original_function"] = inside(lambda args, kwargs: _Try(call), tried, where)
         return function(*args, **kwargs)
 
     retrying._posthog_llm = True  # type: ignore[attr-defined]

@@ -70,8 +70,6 @@ class Told:
     """What the request itself names."""
     is_private: bool = False
     uploads: Sequence[Upload] = ()
-    api_key: str | None = None
-    """The provider's key: it is removed from whatever leaves."""
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any], noted: Any, response: Any) -> Told:
@@ -96,7 +94,6 @@ class Told:
             names=request_names(kwargs, payload.get("end_user")),
             is_private=_is_private(kwargs),
             uploads=_uploads(kwargs),
-            api_key=kwargs.get("api_key") or params.get("api_key"),
         )
 
     def bare(self) -> None:
@@ -132,15 +129,34 @@ def _part(kwargs: Mapping[str, Any]) -> Any:
 
 
 def _is_private(kwargs: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM's settings, the request or its headers keep content out of callbacks."""
+    """Whether LiteLLM's settings, the request, its headers or a guardrail keep content back."""
     try:
         from litellm.litellm_core_utils.redact_messages import should_redact_message_logging
 
-        return bool(should_redact_message_logging(dict(kwargs)))
+        return bool(should_redact_message_logging(dict(kwargs))) or _is_masked(kwargs)
     except Exception as error:  # whatever changed there, content that may be meant to stay stays
         if is_the_programs(error):
             raise
         return True
+
+
+def callbacks() -> Iterator[Any]:
+    """Yield what LiteLLM calls when a call has succeeded, whichever that is."""
+    import litellm
+
+    yield from litellm.success_callback
+    yield from litellm._async_success_callback
+    yield from litellm.callbacks
+
+
+def _is_masked(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a guardrail masks what is logged of this call: late, and in some copies only."""
+    from litellm.integrations.custom_guardrail import CustomGuardrail
+    from litellm.types.guardrails import GuardrailEventHooks
+
+    guards = (one for one in callbacks() if isinstance(one, CustomGuardrail))
+    mode, data = GuardrailEventHooks.logging_only, dict(kwargs)
+    return any(guard.should_run_guardrail(data, mode) for guard in guards)
 
 
 def _model(kwargs: Mapping[str, Any]) -> str | None:

@@ -14,15 +14,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 from ..encoding import undone
-from ..exchange import Outcome
+from ..exchange import KEPT_BYTES, Outcome
 from ..faults import guarded
 from .outbox import outbox
 
 if TYPE_CHECKING:
     from .call import Call
 
-KEPT_BYTES = 8 << 20
-"""Most bytes of one body that are kept: the first and the last half of this."""
 _PART = 1 << 20
 """Bytes of a batch's results that are handed over at a time."""
 _PIECE_COST = 100

@@ -101,12 +101,14 @@ class Call:
         return False
 
     def keeps(self, headers: Any) -> bool:
-        """Whether the body may hold text; sound and pictures are only counted.
+        """Whether the body may hold text; sound is only counted.
 
-        The SDK reads what it asked to be streamed as text, whatever it is called.
+        What the SDK does not hand on as bytes, it reads as text, whatever its content type says.
         """
+        if self.exchange.streamed or self.exchange.endpoint != "speech":
+            return True
         kind: str = headers.get("content-type", "").lower()
-        return self.exchange.streamed or not kind.startswith(_BINARY)
+        return not kind.startswith(_BINARY)
 
     # -- the end -------------------------------------------------------------------
 

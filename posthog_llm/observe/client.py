@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import redactor
 from ..context import NOTHING, merged
+from ..roots import note_redactor
 from . import resources, seam
 from .arguments import NAMES, peel
 from .outbox import outbox
@@ -50,9 +51,13 @@ class ObservedClient(_SdkClient):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         bases: tuple[Any, ...] = cls.__bases__
-        sdk = next((base for base in bases if not issubclass(base, ObservedClient)), None)
+        foreign = (base for base in bases if not issubclass(base, ObservedClient))
+        sdk = next((base for base in foreign if hasattr(base, "_build_request")), None)
         if sdk is not None:
             _adopt(cls, sdk)
+        elif "__init__" in vars(cls) or "__new__" in vars(cls):
+            own: Any = cls
+            own.__signature__ = None  # not the SDK's: that of the constructor of its own
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         outbox.prepare()  # before the SDK looks whether `httpx` is there
@@ -74,10 +79,27 @@ class ObservedClient(_SdkClient):
         new = super().copy(**kwargs)
         # Set afterwards, so that a subclass's own constructor need not know our arguments.
         new._posthog = merged(self._posthog, changed) if changed else self._posthog
+        if changed is not None and changed.client is not None:
+            outbox.attach(changed.client)
         new._set_own({name: own.get(name, getattr(self, f"_{name}")) for name in _CLIENT_ONLY})
         return new
 
     with_options = copy
+
+    def __copy__(self) -> Any:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Say what to do instead, unless a subclass knows how: the SDK's own say "RLock"."""
+        names = ("__reduce__", "__getstate__")
+        if any(getattr(type(self), n, None) is not getattr(object, n, None) for n in names):
+            return super().__reduce_ex__(protocol)
+        raise TypeError(
+            f"cannot pickle {type(self).__name__}: its connections are this process's. Make the "
+            f"client in the worker, and hand posthog_llm.headers() on to it"
+        )
 
     def _build_request(self, options: Any, **kwargs: Any) -> Any:
         build = super()._build_request
@@ -113,7 +135,7 @@ def _peel_own(kwargs: dict[str, Any]) -> dict[str, Any]:
     for name in ("posthog_stream_usage", "posthog_request_user", "posthog_openrouter"):
         if not isinstance(own.get(name, True), bool):
             raise TypeError(f"{name} must be True or False")
-    redactor(own.get("posthog_redact"))
+    note_redactor(redactor(own.get("posthog_redact")))
     return own
 
 

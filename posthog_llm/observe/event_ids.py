@@ -7,6 +7,7 @@ import os
 import secrets
 import uuid
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def remember_request(request: Any, call: Call) -> None:
 def _note(thing: Any, event: str) -> None:
     key = id(thing)
     try:
-        # The callback frees the entry with the thing, before its id can be used again.
-        ref = weakref.ref(thing, lambda _: _known.pop(key, None))
+        # The callback frees the entry with the thing, before its id can be used again. It is C's:
+        # an interrupt amid one of Python's is printed and lost.
+        ref = weakref.ref(thing, partial(_known.pop, key))
     except TypeError:  # a plain str, list or None cannot be referenced weakly
         return
     _known[key] = (ref, event)

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from ..exchange import Exchange
@@ -38,7 +39,7 @@ class OpenCalls:
     def add(self, call: Any) -> None:
         """Note a call until it is gone."""
         key = id(call)
-        self._refs[key] = weakref.ref(call, lambda _: self._refs.pop(key, None))
+        self._refs[key] = weakref.ref(call, partial(self._refs.pop, key))  # see `event_ids`
 
     def now(self) -> list[Any]:
         """Return the calls that are there now."""
@@ -121,7 +122,11 @@ class Outbox:
     def failed(self, where: str, error: Exception, uuid: str) -> None:
         """Count a fault of ours that cost an event; the reader counts the event, as all others."""
         report(where, error)
-        self.lost.append((uuid, "fault"))
+        self.lose(uuid, "fault")
+
+    def lose(self, uuid: str, reason: str) -> None:
+        """Let the reader count an event that there will not be."""
+        self.lost.append((uuid, reason))
         self.ring()
 
     def wait_for_room(self) -> None:
@@ -155,6 +160,11 @@ class Outbox:
         weight = _weight(item)
         self.bytes -= weight
         return item
+
+    def count(self) -> int:
+        """Return how many calls wait to be read."""
+        items = [*list(self._bared), *list(self._items)]  # at once, whatever thread asks
+        return sum(isinstance(item, Exchange) for item in items)
 
     def look(self) -> None:
         """Say that the reader now looks: what comes from now on rings again."""

@@ -33,7 +33,10 @@ _TELLING_HOSTS = frozenset(
 
 def tells_itself(base_url: str | None) -> bool:
     """Whether the service at a URL tells PostHog of each call itself."""
-    return base_url is not None and urlsplit(base_url).hostname in _TELLING_HOSTS
+    try:
+        return base_url is not None and urlsplit(base_url).hostname in _TELLING_HOSTS
+    except ValueError:  # it is no URL
+        return False
 
 
 def is_named_gateway(host: str | None) -> bool:

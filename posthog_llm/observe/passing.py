@@ -34,19 +34,23 @@ class _Layer:
         try:
             _nearest.set(self)
             return self
-        except BaseException:  # a signal's handler raised between two of these instructions
-            self._leave()
+        except BaseException as error:  # a signal's handler raised amid these instructions
+            self.leave(error)
             raise
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
         try:
-            self._leave()
+            self.leave(error)
         except BaseException:  # as above
-            self._leave()
+            self.leave(error)
             raise
 
-    def _leave(self) -> None:
-        """Hold nothing any more. Once is as good as twice."""
+    def leave(self, error: BaseException | None) -> None:
+        """Hold nothing any more. Once is as good as twice.
+
+        Whoever uses `with` calls this where it raised, too: an interrupt may come before the
+        first line of `__exit__`, where nothing in it can guard.
+        """
         self.client = None
         if _nearest.get() is self:  # else: a coroutine that is closed in another context
             _nearest.set(self._outer)
@@ -65,9 +69,9 @@ class Given(_Layer):
         self._path = path
         self._arguments = arguments
 
-    def _leave(self) -> None:
+    def leave(self, error: BaseException | None) -> None:
         self._arguments = None
-        super()._leave()
+        super().leave(error)
 
     def arguments(self, client: Any, url: str) -> Arguments | None:
         """Return what was given for a request, unless it is one that a hook makes besides.
@@ -100,21 +104,11 @@ class Underway(_Layer):
         """Whether it is decided that there is a call, or none."""
         self.call: Call | None = None
 
-    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
-        call = self.call
-        try:
-            super().__exit__(kind, error, tb)
-            if call is not None:
-                call.returned(error)
-        except BaseException:  # as above; only the first end of a call counts
-            self._leave()
-            if call is not None:
-                call.returned(error)
-            raise
-
-    def _leave(self) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        if self.call is not None:
+            self.call.returned(error)  # only the first end of a call counts
         self.call = self.options = None
-        super()._leave()
+        super().leave(error)
 
     def is_about(self, options: Any) -> bool:
         """Whether a request is the one that this layer has begun.

@@ -186,8 +186,13 @@ def _send(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> An
     arguments = detach(kwargs)
     if arguments is None and not is_given():
         return verb(path, **kwargs)
-    with Given(client, path, arguments):
-        return verb(path, **kwargs)
+    given = Given(client, path, arguments)
+    try:
+        with given:
+            return verb(path, **kwargs)
+    except BaseException as error:
+        given.leave(error)
+        raise
 
 
 def _asend(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> Any:
@@ -198,5 +203,9 @@ def _asend(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> A
 
 
 async def _awaited(given: Given, verb: Callable[..., Any], path: str, kwargs: Any) -> Any:
-    with given:
-        return await verb(path, **kwargs)
+    try:
+        with given:
+            return await verb(path, **kwargs)
+    except BaseException as error:
+        given.leave(error)
+        raise

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from .. import sampling
+from ..chain import here
 from ..context import NOTHING, ambient, chain
 from ..exchange import Arguments, Scope
 from ..faults import guarded
@@ -38,13 +39,17 @@ def request(client: Any, options: Any, send: Callable[[], Any], *, late: bool = 
     layer = _layer(client, options, late)
     if layer is None:
         return send()
-    with layer:
-        try:
+    try:
+        with layer:
+            try:
+                return remember(send(), layer.call)
+            except Exception as error:
+                if not layer.goes_on_without_usage(error):
+                    raise
             return remember(send(), layer.call)
-        except Exception as error:
-            if not layer.goes_on_without_usage(error):
-                raise
-        return remember(send(), layer.call)
+    except BaseException as error:
+        layer.leave(error)
+        raise
 
 
 async def arequest(
@@ -54,13 +59,17 @@ async def arequest(
     layer = _layer(client, options, late)
     if layer is None:
         return await send()
-    with layer:
-        try:
+    try:
+        with layer:
+            try:
+                return remember(await send(), layer.call)
+            except Exception as error:
+                if not layer.goes_on_without_usage(error):
+                    raise
             return remember(await send(), layer.call)
-        except Exception as error:
-            if not layer.goes_on_without_usage(error):
-                raise
-        return remember(await send(), layer.call)
+    except BaseException as error:
+        layer.leave(error)
+        raise
 
 
 def _layer(client: Any, options: Any, late: bool) -> Underway | None:
@@ -127,13 +136,15 @@ def _started(client: Any, options: Any, carried: Arguments | None) -> Call | Non
     if endpoint is None or is_told_above():
         return None
     given = carried or arguments_of(client, options.url) or NOTHING
-    here = chain.get()
-    outer, defaults = here.values, client._posthog
+    around = here(chain)
+    outer, defaults = around.values, client._posthog
     later = sampling.is_partial() and (
         _in_parts(endpoint.name, options) or _is_openrouter(client, given, outer, defaults)
     )
-    sample = sampling.draw(here.root, given, outer, defaults, later=later)
+    sample = sampling.draw(around.root, given, outer, defaults, later=later)
     if sample is None:
+        if around.root is not None and client._posthog_redact is not None:
+            around.root.redacts(client._posthog_redact)
         return None
     outbox.start()
     named = first_given(given.client, outer.client)
@@ -141,8 +152,8 @@ def _started(client: Any, options: Any, carried: Arguments | None) -> Call | Non
         outbox.attach(named)
     default = settings().posthog_client
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
-    if here.root is not None:
-        here.root.found(first_given(named, defaults.client, default))
+    if around.root is not None:
+        around.root.found(first_given(named, defaults.client, default), scope.redact)
     streamed = _streams(options)
     injector = None
     if streamed and endpoint.streams_usage and _wants_usage(client):

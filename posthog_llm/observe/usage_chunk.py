@@ -6,11 +6,13 @@ What servers send because of `include_usage`, and would not have sent without it
   llama.cpp, text-generation-inference: a chunk with `usage` and `"choices": []`, and
   `"usage": null` on the others. Ollama's completions have a usage of zeros instead of null,
   and llama.cpp puts its `timings` on this chunk instead of on the one before.
-- LiteLLM: a chunk with `usage` and one choice that says nothing.
+- LiteLLM: a chunk with `usage`, where newer versions put a `cost`, and one choice that says
+  nothing.
 - Others: speeds, an estimated cost, notes on the server beside the counts or the choices.
 
 So a chunk with counts of tokens and without choices is hidden, whatever else it says, unless it
-brings what servers send to those who did not ask, too: an error, what was charged, sources.
+brings what servers send to those who did not ask, too: an error, sources, or OpenRouter's
+account of what was charged.
 """
 
 from __future__ import annotations
@@ -28,11 +30,15 @@ _END = b"}\n\n"
 _NULL_AT_END = b',"usage":null' + _END
 _BEFORE_NULL = -len(_NULL_AT_END)
 # On the chunk itself: its last field, or behind the choices; not one of that name inside.
+_WITHIN = (
+    rb'(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
+    rb'|(?:(?<=data: \{)|(?<=data:\{))"usage"\s*:\s*null\s*,\s*'
+)
+_NULLS_WITHIN = re.compile(_WITHIN)
+"""The same, of an event whose end is not there yet."""
 _NULLS = re.compile(
     rb',\s*"usage"\s*:\s*(?:null|\{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0\})'
-    rb"(?=\s*}\s*(?:[\r\n]|$))"
-    rb'|(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
-    rb'|(?:(?<=data: \{)|(?<=data:\{))"usage"\s*:\s*null\s*,\s*'
+    rb"(?=\s*}\s*(?:[\r\n]|$))|" + _WITHIN
 )
 _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _ENDS = re.compile(rb"\n\r?\n|\r\r")
@@ -44,7 +50,7 @@ _MOST_HELD = 64 << 10
 _OVERLAP = 256
 """Bytes of such an event that still wait, lest what is to be taken out is cut in two."""
 _CALLERS = frozenset(
-    {"error", "errors", "cost", "cost_details", "citations", "search_results", "sources"}
+    {"error", "errors", "cost_details", "is_byok", "citations", "search_results", "sources"}
     | {"images", "related_questions", "annotations", "prompt_filter_results"}
 )
 """Fields, of the chunk or its usage, with which it is the caller's."""
@@ -102,11 +108,10 @@ class UsageFilter:
             return self._hold(data)
         rest = len(near) - end
         whole = self._taken() + data[: len(data) - rest]
-        if rest:
-            self._hold(data[-rest:])
         if (place := whole.find(_CHOICE)) >= 0:
             self._place = slice(place, place + len(_CHOICE))
-        return without_usage(whole)
+        shown = without_usage(whole)
+        return shown + self._hold(data[-rest:]) if rest else shown
 
     def _look(self, data: bytes) -> None:
         """Look whether the stream begins like server-sent events."""
@@ -124,7 +129,7 @@ class UsageFilter:
             return b""
         taken = self._taken()
         self._hold(taken[-_OVERLAP:])
-        return without_usage(taken[:-_OVERLAP])
+        return _NULLS_WITHIN.sub(b"", taken[:-_OVERLAP])
 
     def _taken(self) -> bytes:
         taken = b"".join(self._held)
@@ -165,11 +170,9 @@ def _shown(event: bytes) -> bytes:
         return event
     lines = event.splitlines()
     text = b"\n".join(line[5:] for line in lines if line[:5] == b"data:")
-    if not text:
-        return event
-    if len(text) <= _MOST_HELD and _is_usage_alone(text):
+    if text and len(text) <= _MOST_HELD and _is_usage_alone(text):
         return b""
-    return _NULLS.sub(b"", event)
+    return _NULLS.sub(b"", event)  # also at the end of an event that was let through before
 
 
 def _is_usage_alone(text: bytes) -> bool:

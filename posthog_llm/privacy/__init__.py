@@ -9,6 +9,7 @@ from .carried import credentials_of
 from .cleaning import Cleaner, Withheld
 from .parameters import CLOSED, parameters
 from .restriction import WITHHELD, restricted
+from .vocabulary import is_known
 
 __all__ = [
     "CLOSED",
@@ -16,6 +17,7 @@ __all__ = [
     "Cleaner",
     "Withheld",
     "credentials_of",
+    "is_known",
     "parameters",
     "restricted",
 ]

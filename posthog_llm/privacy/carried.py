@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..exchange import Exchange
 
@@ -26,26 +25,24 @@ _PLACEHOLDERS = frozenset(
 )
 """Keys that servers without any are given: they are words, and stand in texts as such."""
 _CARRIES = re.compile(
-    r"auth(?!or\b)|key|token|secret|cookie|credential|password|signature", re.IGNORECASE
+    r"auth(?!or\b)|key|token|secret|cookie|credential|passw|signature|jwt|hmac|assertion"
+    r"|(?<![a-z])(?:sig|sid|pwd|pass)(?![a-z])",
+    re.IGNORECASE,
 )
 _NO_SECRETS = frozenset({"idempotency-key", "x-stainless-idempotency-key", "sec-websocket-key"})
 _CERTAIN = frozenset(
     {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"}
 )
-_ESCAPE = re.compile("%[0-9A-F]{2}")
-_MARKUP = re.compile("[&<>'/+=]")
-"""Characters that some writers of JSON escape, so that it may stand in a page."""
 
 
 def credentials_of(exchange: Exchange) -> list[str]:
-    """Return what a call's client and its request carried, in every form that may be echoed.
+    """Return what a call's client and its request carried; the longest first.
 
-    The longest come first, for one may be a part of another.
+    One may be a part of another.
     """
-    found: set[str] = set()
-    for secret in (*_of_client(exchange.client), *_of_request(exchange)):
-        if len(secret) >= _LEAST and secret not in _PLACEHOLDERS:
-            found.update(_forms(secret))
+    carried = (*_of_client(exchange.client), *_of_request(exchange))
+    found = {s for s in carried if len(s) >= _LEAST and s not in _PLACEHOLDERS}
+    found |= {secret.replace(" ", "+") for secret in found}  # as forms write it
     return sorted(found, key=lambda secret: (-len(secret), secret))
 
 
@@ -53,6 +50,8 @@ def _of_client(client: Any) -> Iterator[str]:
     for name in _NAMES:
         if isinstance(secret := getattr(client, name, None), str):
             yield secret
+    if isinstance(more := getattr(client, "posthog_llm_secrets", None), tuple):
+        yield from more  # pyright: ignore[reportUnknownVariableType]
 
 
 def _of_request(exchange: Exchange) -> Iterator[str]:
@@ -71,10 +70,13 @@ def _of_header(name: str, value: str) -> Iterator[str]:
     if name in _CERTAIN:
         yield value
         yield rest
+        yield rest.rstrip("=")
         if scheme.lower() == "basic":
             yield from _of_basic(rest)
-    elif _is_unlikely_a_word(value):
-        yield value
+    else:
+        for text in (value, rest):  # behind `Bearer`, in a gateway's own header
+            if _is_unlikely_a_word(text):
+                yield text
     for part in re.split(r"[\s;,]+", value):  # of a cookie, or of a scheme such as Digest
         own = part.partition("=")[2].strip('"')
         if _is_unlikely_a_word(own):
@@ -97,24 +99,17 @@ def _of_url(url: str) -> Iterator[str]:
     except ValueError:
         return
     yield unquote(password)
+    user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    if parts.password:
+        yield base64.b64encode(user.encode("utf-8", "replace")).decode().rstrip("=")
     for name, value in parse_qsl(parts.query):
         if _CARRIES.search(name) or name.lower() in ("sig", "code"):
             yield value
 
 
 def _is_unlikely_a_word(value: str) -> bool:
-    return len(value) >= 8 and not value.replace("-", "").replace(" ", "").isalpha()
-
-
-def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it may stand in a text: as it is, in a URL, in JSON."""
-    yield secret
-    for quoted in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
-        yield quoted
-        yield _ESCAPE.sub(lambda found: found.group().lower(), quoted)
-    for in_ascii in (True, False):
-        text = json.dumps(secret, ensure_ascii=in_ascii)[1:-1]
-        yield text
-        yield text.replace("/", "\\/")  # PHP's way
-        yield _MARKUP.sub(lambda found: f"\\u{ord(found.group()):04x}", text)  # Go's
-        yield _MARKUP.sub(lambda found: f"\\u{ord(found.group()):04X}", text)
+    """Whether a text is a secret, rather than a word or two, in a header of such a name."""
+    if len(value) < 8:
+        return False
+    plain = value.replace("-", "").replace(" ", "")
+    return len(value) > 16 or not plain.isalpha() or not (plain.islower() or plain.istitle())

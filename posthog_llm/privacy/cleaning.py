@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from ..faults import interrupts
 from ..media import described, described_field
 from ..narrowing import is_dict
-from .credentials import HIDDEN, address_without_credentials, without_credentials
+from .credentials import address_without_credentials, without_credentials
+from .escapes import HIDDEN, without_escaped
 from .plain import TOO_MUCH, opened
 from .restriction import WITHHELD, is_word
 from .structure import FREE, KNOWN, LISTED, is_field, is_protocol, is_structure, place_below
 
 _DEPTH = 64
-_MOST_NODES = 250_000
+_MOST_NODES = 30_000
 """Values inside others that one event shows. The fewest bytes that a value takes are two, and
 PostHog takes no event with more."""
 _MOST_CHARACTERS = 32 << 20
@@ -202,6 +204,8 @@ class Cleaner:
         pairs = list(value.items())  # its owner may go on writing to it
         kept = self._taken(len(pairs))
         for name, item in pairs[:kept]:
+            if type(item) is not str and issubclass(type(item), str):
+                item = str.__str__(item)
             key = name if type(name) is str else _as_key(name)
             shown, below = key, self._below(key, item, how, known)
             if redact is not None or len(key) >= self._plain_below:
@@ -210,14 +214,9 @@ class Cleaner:
             while shown in cleaned:
                 same[base] = same.get(base, 1) + 1
                 shown = f"{base} ({same[base]})"
-            if item and _is_credential(key, item, value, how):
+            if _is_credential(key, item, value, how):
                 cleaned[shown] = HIDDEN
-            elif (
-                key in _ADDRESSES
-                and not how.own
-                and isinstance(item, str)
-                and _is_server(key, value)
-            ):
+            elif key in _ADDRESSES and not how.own and type(item) is str and _is_server(key, value):
                 cleaned[shown] = self._redacted(self.address(item.partition("?")[0]), below.redact)
             else:
                 cleaned[shown] = self._clean(item, key, value, depth, below)
@@ -249,9 +248,8 @@ class Cleaner:
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, HIDDEN)
-        return text
+            text = text.replace(secret, HIDDEN)
+        return without_escaped(text, self._secrets)
 
     def _shortened(self, text: str, longest: int) -> str:
         """Cut the middle out of a text that is too long."""
@@ -268,6 +266,8 @@ class Cleaner:
         try:
             answer: Any = redact(text)
         except BaseException as error:  # `sys.exit`, too: what it was to see must not leave
+            if interrupts(error):
+                raise
             raise Withheld(type(error).__name__) from None
         finally:
             self._until += time.monotonic() - began
@@ -283,9 +283,11 @@ def _shown(text: str, key: str, owner: Any) -> str:
 
 
 def _is_credential(key: str, item: Any, owner: Mapping[Any, Any], how: How) -> bool:
-    if how.named and isinstance(item, str) and key.lower() in _CREDENTIALS:
-        return True
-    return key in _SERVER_SECRETS and not how.own and "server_url" in owner
+    if how.named and key.lower() in _CREDENTIALS and type(item) is str:
+        return bool(item)
+    if item is None or key not in _SERVER_SECRETS or how.own:
+        return False
+    return "server_url" in owner
 
 
 def _is_server(key: str, owner: Mapping[Any, Any]) -> bool:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 
-HIDDEN = "[redacted]"
+from .escapes import DEPTH, HIDDEN, plainer
+
 _MOST = 128 << 10
 """Characters of a text that are looked at; nobody shows as many of an error."""
 _LONG = 40
@@ -181,8 +182,22 @@ _QUERY = re.compile(
 
 
 def without_credentials(text: str) -> str:
-    """Return a text without what looks like a credential."""
-    text = text[:_MOST]
+    """Return a text without what looks like a credential.
+
+    Where one is found below escapes, the text is told without them.
+    """
+    shown = below = _searched(text[:_MOST])
+    for _ in range(DEPTH):
+        before, below = below, plainer(below)
+        if below == before:
+            break
+        found = _searched(below)
+        if found.count(HIDDEN) > below.count(HIDDEN):
+            shown = below = found
+    return shown
+
+
+def _searched(text: str) -> str:
     text = _USER.sub(f"{HIDDEN}@", text)
     text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
     text = _without_named(text)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..narrowing import is_mapping, is_sequence
+from ..narrowing import is_mapping
+from .vocabulary import is_known
 
 # Numbers and enumerated words; they stay in privacy mode.
 _OPEN = frozenset(
@@ -37,7 +37,6 @@ CLOSED = frozenset(
     | {"logit_bias", "prompt", "mask", "context_management", "stop_sequences"}
     | {"thinking", "output_config", "container", "mcp_servers", "betas", "custom_id"}
 )
-_WORD = re.compile(r"[\w.:+/-]{1,64}", re.ASCII)
 
 
 def parameters(asked: Mapping[str, Any], private: bool) -> dict[str, Any]:
@@ -49,16 +48,8 @@ def parameters(asked: Mapping[str, Any], private: bool) -> dict[str, Any]:
         if not private and (name in _OPEN or name in CLOSED):
             kept[name] = value
         elif is_mapping(value) and name in _PARTLY_OPEN:
-            part = {k: value[k] for k in _PARTLY_OPEN[name] if _is_plain_word(value.get(k))}
+            part = {k: value[k] for k in _PARTLY_OPEN[name] if is_known(k, value.get(k))}
             kept.update({name: part} if part else {})
-        elif name in _OPEN and _is_plain_word(value):
+        elif name in _OPEN and is_known(name, value):
             kept[name] = value
     return kept
-
-
-def _is_plain_word(value: Any) -> bool:
-    if is_sequence(value):
-        return all(map(_is_plain_word, value))
-    if isinstance(value, str):
-        return _WORD.fullmatch(value) is not None
-    return isinstance(value, (bool, int, float))

@@ -19,6 +19,7 @@ from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
+from ..faults import interrupts
 from ..narrowing import is_collection, is_mapping
 
 _BINARY: Any = (bytes, bytearray, memoryview)
@@ -46,7 +47,9 @@ def opened(value: Any, most: int, until: float) -> Any:
         if is_collection(value):
             return list(_taken(value, most, until))
         return _as_plain(value, most)
-    except Exception:  # whatever an object's own methods raise, the event goes on without it
+    except Exception as error:  # whatever an object's own methods raise, the event goes on
+        if interrupts(error):
+            raise
         return f"[{_name(value)}]"
 
 

@@ -43,7 +43,7 @@ def intact(body: bytes) -> tuple[bytes, Failure | None]:
 
 
 def events(body: bytes) -> Iterator[Event]:
-    """Yield each whole frame's offset and data, whatever their checksums."""
+    """Yield where each whole frame ends, and its data, whatever their checksums."""
     offset = 0
     while offset + _PRELUDE.size <= len(body):
         total, headers, _ = _PRELUDE.unpack_from(body, offset)
@@ -52,7 +52,7 @@ def events(body: bytes) -> Iterator[Event]:
             return
         data = _data(_headers(body[start - headers : start]), body[start : end - _CHECKSUM])
         if data is not None:
-            yield offset, data
+            yield end - 1, data
         offset = end
 
 

@@ -5,25 +5,19 @@ https://platform.claude.com/docs/en/build-with-claude/batch-processing
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..encoding import decoded, decoders
+from ..encoding import Decoding, decoders
 from ..exchange import Exchange, Outcome
-from ..faults import guarded
-from ..imports import imported
-from ..record import Asked, Record, Usage
+from ..record import Asked, Record
 from . import messages
 from .reading import provider_behind, read
 
 _NAMESPACE = uuid.UUID("5e7c9a52-3f1d-5c0a-9d0b-0c9e6a6f5b7d")
-_BATCH = {"processing": "batch"}
 
 
 @dataclass(slots=True)
@@ -33,7 +27,7 @@ class Batch:
     id: str
     codecs: Any = None
     """What undoes the content encoding, part after part; `None` before the first."""
-    rest: bytes = b""
+    rest: list[bytes] = field(default_factory=list[bytes])
     """The beginning of a line whose end is in the next part."""
 
 
@@ -47,27 +41,31 @@ def records(exchange: Exchange) -> Iterator[Record]:
     elif exchange.batch is None:
         yield read(exchange)
     elif exchange.status == 200:
-        for name, answer, size in messages.results(_lines(exchange)):
-            yield _record(replace(exchange, received=size), name, answer)
+        for lines in _lines(exchange):
+            for name, answer, size in messages.results(lines):
+                yield _record(replace(exchange, received=size), name, answer)
 
 
-def _lines(exchange: Exchange) -> bytes:
-    """Return the whole lines that came; what is cut in two waits for the next part."""
+def _lines(exchange: Exchange) -> Iterator[bytes]:
+    """Yield the whole lines that came; what is cut in two waits for the next part."""
     batch: Batch = exchange.batch
     if batch.codecs is None:
         batch.codecs = decoders(exchange.encoding) if exchange.encoding else []
     pieces = [exchange.body] if exchange.body is not None else [*exchange.chunks, *exchange.tail]
-    pieces, _ = decoded(pieces, batch.codecs)
-    body = batch.rest + b"".join(pieces)
-    whole = len(body) if exchange.ended else body.rfind(b"\n") + 1
-    batch.rest = body[whole:]
-    return body[:whole]
+    for piece in Decoding(pieces, batch.codecs):
+        whole = piece.rfind(b"\n") + 1
+        if whole:
+            yield b"".join((*batch.rest, piece[:whole]))
+            batch.rest = []
+        batch.rest.append(piece[whole:])
+    if exchange.ended:
+        yield b"".join(batch.rest)
+        batch.rest = []
 
 
 def _record(exchange: Exchange, name: str, answer: Mapping[str, Any]) -> Record:
     provider, base_url = provider_behind(exchange)
     answered = messages.answered(answer, provider)
-    answered.usage.cost_usd = _cost(answered.usage, answered.model)
     told = replace(
         exchange,
         id=str(uuid.uuid5(_NAMESPACE, f"{exchange.batch.id}/{name}")),
@@ -96,40 +94,3 @@ def _record(exchange: Exchange, name: str, answer: Mapping[str, Any]) -> Record:
         retries=0,
         content_cut=0,
     )
-
-
-@functools.lru_cache(maxsize=1)
-@guarded
-def load_prices() -> None:
-    """Import the book of prices, where it is installed: on a caller's thread, never the worker's.
-
-    Its first look-ups import the rest of it.
-    """
-    with contextlib.suppress(ImportError):
-        importlib.import_module("genai_prices")
-        _cost(Usage(1, 1, cache_read_tokens=1, cache_write_tokens=1), "claude-sonnet-4-5")
-
-
-def _cost(usage: Usage, model: str | None) -> float | None:
-    """Return what a batch is charged for this usage, USD; `None` where no price is known.
-
-    PostHog's own book has no price for batches.
-    """
-    prices: Any = imported("genai_prices")
-    if prices is None:
-        return None
-    cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
-    counted = prices.Usage(
-        input_tokens=(usage.input_tokens or 0) + cached,
-        output_tokens=usage.output_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
-    )
-    try:
-        price = prices.calc_price(
-            counted, model or "", provider_id="anthropic", price_context=_BATCH
-        )
-    except LookupError:
-        return None
-    return float(price.total_price)

@@ -5,16 +5,26 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..exchange import Exchange, Failure
-from ..narrowing import is_dict, is_list, is_mapping
+from ..narrowing import is_dict, is_list, is_mapping, mapping
 from ..record import Answered, Asked
 from . import usage
-from .sse import Event, Folded, Run, append, joined, parse
+from .pieces import Latest, append, gather, held, joined, put, say
+from .sse import Event, Folded, Run, parse
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_PARTS = (*_TEXTS, "reasoning_details")
+"""Fields of a delta that some providers fill with typed parts, a few words each."""
+_HEAD: dict[str, type] = {
+    **dict.fromkeys(("id", "model", "service_tier", "provider"), str),
+    **dict.fromkeys(("usage", "x_groq"), dict),
+    "error": object,
+}
+"""Fields of a chunk that are read, and what they are: anything else in their place is none."""
+_OF_CHOICE: dict[str, type] = {"finish_reason": str, "usage": dict}
 _NOT_PARAMETERS = frozenset({"messages", "model", "tools", "functions", "prompt"})
 
 
@@ -43,7 +53,7 @@ def answered(body: Mapping[str, Any], provider: str) -> Answered:
     choices = [c for c in _list(body.get("choices")) if is_mapping(c)]
     output = [message for choice in choices if (message := _message(choice))]
     model = text_or_none(body.get("model"))
-    counted = usage.read(_usage(body, choices), provider, model)
+    counted = usage.read(_usage(body, choices), provider)
     if counted.web_searches is None and any(_searched(message) for message in output):
         counted.web_searches = 1
     return Answered(
@@ -51,11 +61,21 @@ def answered(body: Mapping[str, Any], provider: str) -> Answered:
         output=output or None,
         usage=counted,
         stop_reason=next((s for c in choices if (s := text_or_none(c.get("finish_reason")))), None),
-        service_tier=text_or_none(body.get("service_tier")),
+        service_tier=text_or_none(body.get("service_tier")) or _traffic(body),
         response_id=text_or_none(body.get("id")),
         failure=failure(body.get("error")),
         upstream=text_or_none(body.get("provider")),
     )
+
+
+def _traffic(body: Mapping[str, Any]) -> str | None:
+    """Return the tier in which Vertex served a request, where its usage tells one.
+
+    https://cloud.google.com/vertex-ai/generative-ai/docs/priority-paygo
+    """
+    extra = usage.details(usage.details(body, "usage"), "extra_properties")
+    kind = text_or_none(usage.details(extra, "google").get("traffic_type")) or ""
+    return kind.lower().removeprefix("on_demand").strip("_") or None
 
 
 def _usage(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Any:
@@ -91,7 +111,8 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     said = {k: v for k, v in source.items() if v not in (None, "", []) and k != "role"}
     said.pop("parsed", None)
-    return {"role": source.get("role") or "assistant", "content": said.pop("content", None), **said}
+    role = text_or_none(source.get("role")) or "assistant"
+    return {"role": role, "content": said.pop("content", None), **said}
 
 
 def _searched(message: Mapping[str, Any]) -> bool:
@@ -121,8 +142,8 @@ class _Folding:
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
         self.choices: dict[Any, dict[str, Any]] = {}
-        self.calls: dict[Any, dict[Any, dict[str, Any]]] = {}
-        """Of each choice, the last tool call of each index."""
+        self.latest: dict[Any, Latest] = {}
+        """Of each choice, what may go on: the last tool call of each index, and the like."""
         self.first: int | None = None
         self.ended = False
         self.run = Run("content")
@@ -155,13 +176,11 @@ class _Folding:
 
     def _end_run(self) -> None:
         if text := self.run.end():
-            append(self._target, "content", text)
+            say(self._target, "content", text)
 
     def _merge(self, chunk: dict[str, Any]) -> bool:
         """Merge one chunk; true when it holds content."""
-        for key, value in chunk.items():
-            if key != "choices" and value is not None:
-                self.body[key] = value
+        _take(self.body, chunk, _HEAD)
         said = False
         for position, choice in enumerate(_list(chunk.get("choices"))):
             if is_dict(choice):
@@ -172,15 +191,13 @@ class _Folding:
         index = choice.get("index", position)
         place = index if isinstance(index, int) else position
         merged = self.choices.setdefault(place, {"index": index, "message": {}})
-        for key in ("finish_reason", "usage"):
-            if choice.get(key) is not None:
-                merged[key] = choice[key]
+        _take(merged, choice, _OF_CHOICE)
         if isinstance(text := choice.get("text"), str):
             append(merged, "text", text)
             return bool(text)
         delta = choice.get("delta")
-        calls = self.calls.setdefault(place, {})
-        return is_dict(delta) and _merge_delta(merged["message"], delta, calls)
+        latest = self.latest.setdefault(place, {})
+        return is_dict(delta) and _merge_delta(merged["message"], delta, latest)
 
     def done(self) -> Folded:
         self._end_run()
@@ -194,64 +211,78 @@ class _Folding:
         return Folded(body, self.first, self.ended or finished or bool(body.get("error")))
 
 
-def held(owner: dict[str, Any], key: str, kind: Callable[[], Any]) -> Any:
-    """Return the container that pieces of `key` are gathered in."""
-    if type(owner.get(key)) is not kind:
-        owner[key] = kind()
-    return owner[key]
+def _take(into: dict[str, Any], part: dict[str, Any], fields: dict[str, type]) -> None:
+    """Take over the fields that say something, the last of each."""
+    for name, kind in fields.items():
+        if (value := part.get(name)) and isinstance(value, kind):
+            into[name] = value
 
 
-def _merge_delta(
-    message: dict[str, Any], delta: dict[str, Any], latest: dict[Any, dict[str, Any]]
-) -> bool:
+def _merge_delta(message: dict[str, Any], delta: dict[str, Any], latest: Latest) -> bool:
     """Merge one delta into its message; true when it holds content.
 
-    `latest` are the message's tool calls, the last of each index.
+    `latest` are the message's tool calls and parts that may go on.
     """
     said = False
     for key, value in delta.items():
-        if value is None:
-            continue
         if key == "tool_calls":
-            calls = held(message, key, list)
-            for part in _list(value):
-                said = (is_dict(part) and _merge_call(calls, part, latest)) or said
+            for part in filter(is_dict, _list(value)):
+                said = _merge_call(held(message, key, list), part, latest)
         elif key in ("function_call", "audio") and is_dict(value):
             _merge_parts(held(message, key, dict), value)
             said = said or any(isinstance(v, str) and v for v in value.values())
         elif key in _TEXTS and isinstance(value, str):
-            append(message, key, value)
+            say(message, key, value)
             said = said or bool(value)
-        elif is_list(value) and type(message.get(key)) is list:  # and no text in pieces
+        elif is_list(value) and key in _PARTS:
+            said = gather(message, key, value, latest) or said
+        elif is_list(value) and type(message.get(key)) is list:
             message[key].extend(value)
-        else:
-            message[key] = value
+        elif value is not None:
+            put(message, key, value)
     return said
 
 
-def _merge_call(
-    calls: list[dict[str, Any]], part: dict[str, Any], latest: dict[Any, dict[str, Any]]
-) -> bool:
-    """Merge a piece of a tool call.
-
-    Providers reuse the index of a finished call, or leave it out: a new id is a new call.
-    """
-    index, identity = part.get("index"), part.get("id")
+def _merge_call(calls: list[dict[str, Any]], part: dict[str, Any], latest: Latest) -> bool:
+    """Merge a piece of a tool call."""
+    index, identity = part.get("index"), text_or_none(part.get("id"))
     place = index if isinstance(index, (int, str)) else None
-    call = latest.get(place) if calls else None
+    call = (latest.get((place, identity)) if identity else None) or latest.get(place)
     if index is None and not identity and calls:
         call = calls[-1]
-    elif identity and call is not None and call.get("id") not in (None, "", identity):
-        call = None
-    if call is None:
-        call = latest[place] = {"index": index}
+    if call is None or _is_another(call, part, identity):
+        call = {"index": index}
         calls.append(call)
+    latest[place] = latest[place, identity] = call
     for key, value in part.items():
         if is_dict(value):
             _merge_parts(held(call, key, dict), value)
         elif value is not None and key != "index":
-            call[key] = value
+            put(call, key, value)
     return True
+
+
+def _is_another(call: dict[str, Any], part: dict[str, Any], identity: str | None) -> bool:
+    """Whether a piece begins another call, whatever its index.
+
+    Providers reuse the index of a finished call, or leave it out. Gemini gives several calls the
+    index 0, each whole in one piece, and some of its versions no id.
+    """
+    if identity:
+        return call.get("id") not in (None, "", identity)
+    old, new = mapping(call.get("function")), mapping(part.get("function"))
+    if not new.get("name") or not _is_whole(old):
+        return False
+    return new["name"] != old.get("name") or _is_whole(new)
+
+
+def _is_whole(function: Mapping[str, Any]) -> bool:
+    """Whether the arguments are an object that cannot go on."""
+    given: Any = function.get("arguments")
+    text = given[0] if is_list(given) and len(given) == 1 else given
+    if not isinstance(text, str) or text[-1:] != "}":
+        return False
+    return is_dict(parse(text.encode("utf-8", "surrogatepass")))
 
 
 def _merge_parts(into: dict[str, Any], part: dict[str, Any]) -> None:
@@ -260,7 +291,7 @@ def _merge_parts(into: dict[str, Any], part: dict[str, Any]) -> None:
         if isinstance(value, str) and key in ("arguments", "transcript", "data", "input"):
             append(into, key, value)
         elif value not in (None, ""):
-            into[key] = value
+            put(into, key, value)
 
 
 def _without_index(call: dict[str, Any]) -> dict[str, Any]:

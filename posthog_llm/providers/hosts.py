@@ -1,149 +1,230 @@
-"""Who serves a base URL: the provider's name as PostHog's price book knows it."""
+"""Who serves a request: looks it up in the table of services."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-_DOMAINS = {
-    "openai.azure.com": "azure",
-    "services.ai.azure.com": "azure",
-    "cognitiveservices.azure.com": "azure",
-    "models.inference.ai.azure.com": "azure",
-    "inference.ai.azure.com": "azure",
-    "amazonaws.com": "bedrock",
-    "api.aws": "bedrock",
-    "aiplatform.googleapis.com": "vertex",
-    "generativelanguage.googleapis.com": "gemini",
-    "openrouter.ai": "openrouter",
-    "groq.com": "groq",
-    "deepseek.com": "deepseek",
-    "mistral.ai": "mistral",
-    "together.xyz": "together",
-    "together.ai": "together",
-    "fireworks.ai": "fireworks",
-    "x.ai": "xai",
-    "perplexity.ai": "perplexity",
-    "cerebras.ai": "cerebras",
-    "anthropic.com": "anthropic",
-    "cohere.ai": "cohere",
-    "cohere.com": "cohere",
-    "deepinfra.com": "deepinfra",
-    "sambanova.ai": "sambanova",
-    "novita.ai": "novita",
-    "hyperbolic.xyz": "hyperbolic",
-    "nebius.com": "nebius",
-    "nebius.ai": "nebius",
-    "moonshot.ai": "moonshotai",
-    "moonshot.cn": "moonshotai",
-    "z.ai": "z-ai",
-    "bigmodel.cn": "z-ai",
-    "minimax.io": "minimax",
-    "aliyuncs.com": "alibaba",
-    "siliconflow.cn": "siliconflow",
-    "siliconflow.com": "siliconflow",
-    "huggingface.co": "huggingface",
-    "nvidia.com": "nvidia",
-    "cloudflare.com": "cloudflare",
-    "githubcopilot.com": "github",
-    "models.github.ai": "github",
-    "ai21.com": "ai21",
-    "baseten.co": "baseten",
-    "parasail.io": "parasail",
-    "ollama.com": "ollama",
-}
-_REPORT_USAGE_UNASKED = frozenset(
-    {
-        # https://openrouter.ai/docs/use-cases/usage-accounting: the option "has no effect"
-        "openrouter",
-        # https://api-docs.deepseek.com/api/create-chat-completion: "either way, the last chunk"
-        "deepseek",
-        # The API answers 422 to the option, and has usage in the last chunk:
-        # https://github.com/TabbyML/tabby/pull/4082
-        "mistral",
-        # `x_groq.usage` in the last chunk:
-        # https://github.com/groq/groq-python/blob/main/src/groq/types/chat/chat_completion_chunk.py
-        "groq",
-        # https://docs.perplexity.ai/docs/sonar/features: metadata is in the last chunks
-        "perplexity",
-    }
-)
-"""Providers whose streams report usage without `stream_options.include_usage`."""
-_VERTEX = re.compile(r"[\w-]+-aiplatform\.googleapis\.com|aiplatform\.[\w-]+\.rep\.googleapis\.com")
-_CLASSES = {
-    "AzureOpenAI": "azure",
-    "BedrockOpenAI": "bedrock",
-    "AnthropicBedrock": "bedrock",
-    "AnthropicBedrockMantle": "bedrock",
-    "AnthropicVertex": "vertex",
-    "AnthropicFoundry": "azure",
-    # Anthropic's own API, under its own model names and prices, sold through a cloud.
-    "AnthropicAWS": "anthropic",
-    "AnthropicGoogleCloud": "anthropic",
-}
-"""Classes of clients, less the `Async` of some, that stand for a provider whatever the host."""
+from .gateways import GATEWAYS, ROWS
+from .row import Place, Row
+from .services import LOCAL, PROVIDERS
+
+_BY_HOST: dict[str, list[Row]] = defaultdict(list)
+_BY_PATTERN: list[tuple[re.Pattern[str], Row]] = []
+for _row in ROWS:
+    for _host in _row.hosts:
+        if "*" in _host:
+            _glob = re.escape(_host).replace(r"\*", r"[\w.-]+")
+            _BY_PATTERN.append((re.compile(rf"(?:.+\.)?{_glob}"), _row))
+        else:
+            _BY_HOST[_host].append(_row)
+_CLASSES = {name: row.provider for row in PROVIDERS for name in row.classes}
+_NAMES = {name: row.provider for row in ROWS for name in row.also if row.provider}
+_KNOWN = {row.provider: row for row in (*LOCAL, *PROVIDERS) if row.provider}
+_BY_HEADER = [row for row in GATEWAYS if row.headers]
 _AREAS = {"us": "us", "eu": "europe", "global": "global"}
-_LOCAL_PORTS = {11434: "ollama", 1234: "lmstudio"}
-_LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"})
+_NEAR = re.compile(r"[^.]+|.+\.(?:local|localhost|lan|internal|home\.arpa)")
+"""Hosts of this machine, of its containers and of its network."""
+_SHARED = ip_network("100.64.0.0/10")
+"""Addresses of networks such as Tailscale's; no part of the Internet has them."""
+_ENGINES = {row.provider for row in LOCAL}
+_PLACE = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\])(?::\d{0,5})?")
+"""A host and its port. What has another look may be a password with a `/` inside."""
+_NOWHERE = SplitResult("", "", "", "", "")
+_HOSTED = re.compile(r"[:-]cloud$")
+"""Models that a local Ollama lets its own cloud run: https://docs.ollama.com/cloud"""
 
 
-def provider_of(base_url: str, unknown: str = "openai") -> str:
-    """Return the provider behind `base_url`; `unknown` where the host tells nothing.
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Whom a request reached, and under which name of the model."""
+
+    provider: str
+    model: str | None = None
+    """The requested model as the provider behind a gateway knows it, where that differs."""
+    dialect: str | None = None
+    """Whose usage is reported, where that is not the provider's."""
+    aliases: bool = False
+    """Whether the requested name may be one that only this gateway knows."""
+    is_local: bool = False
+    """Whether an engine of the caller's own answered: nobody charges for it."""
+    gateway: Row | None = None
+    """The gateway, where only the answer may say who was behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a request, and its answer, show of where they went."""
+
+    url: str
+    model: str | None = None
+    sent: Mapping[str, Any] | None = None
+    """Headers of the request."""
+    got: Mapping[str, Any] | None = None
+    """Headers of the answer."""
+
+    def header(self, name: str) -> str:
+        """Return a header of the request; after a `<`, of the answer."""
+        headers = self.got if name[0] == "<" else self.sent
+        value = headers.get(name.removeprefix("<")) if headers else None
+        return value if isinstance(value, str) else ""
+
+
+def route_of(seen: Seen, unknown: str = "openai") -> Route:
+    """Return whom a request reached; `unknown` where neither host nor headers tell.
 
     A proxy's host tells nothing: name the provider with `posthog_provider_override`.
     """
-    parts = urlsplit(base_url)
-    host = (parts.hostname or "").lower()
+    parts = _split(seen.url) or _NOWHERE
+    host = (parts.hostname or "").lower().removesuffix(".")
+    row = _row_of(host, parts) or _row_by_header(seen)
+    if row is not None:
+        return _through(row, seen, host, parts.path, unknown)
+    engine = _engine(host, parts, seen)
+    if engine is None:
+        return Route(unknown, aliases=True)
+    hosted = _HOSTED.search(seen.model or "")
+    return Route(engine.provider or unknown, is_local=not hosted)
+
+
+def provider_of(base_url: str, unknown: str = "openai") -> str:
+    """Return the provider behind `base_url`, as far as the address alone tells it."""
+    return route_of(Seen(base_url), unknown).provider
+
+
+def _row_of(host: str, parts: SplitResult) -> Row | None:
     labels = host.split(".")
     for start in range(len(labels) - 1):
-        if found := _DOMAINS.get(".".join(labels[start:])):
-            return found
-    if _VERTEX.fullmatch(host):
-        return "vertex"
-    if host in _LOCAL:
-        return _LOCAL_PORTS.get(_port(parts.netloc), unknown)
-    return unknown
+        for row in _BY_HOST.get(".".join(labels[start:]), ()):
+            if row.path is None or row.path.fullmatch(parts.path):
+                return row
+    return next((row for pattern, row in _BY_PATTERN if pattern.fullmatch(host)), None)
+
+
+def _row_by_header(seen: Seen) -> Row | None:
+    if not seen.sent and not seen.got:
+        return None
+    return next((row for row in _BY_HEADER if any(map(seen.header, row.headers))), None)
+
+
+def _through(row: Row, seen: Seen, host: str, path: str, unknown: str) -> Route:
+    """Follow a row to the provider that it names, or that the request names to it."""
+    texts = {"host": host, "path": path, "model": seen.model or ""}
+    provider = model = None
+    is_local = False
+    for place in row.places:
+        text = texts.get(place.where)
+        text = seen.header(place.where) if text is None else text
+        provider, name = _named(place, text)
+        model = model or name
+        if provider is not None:
+            is_local = _reaches_engine(provider, place, text, host)
+            break
+    run = _run(row, seen) or model
+    found = provider or row.provider
+    chosen = bool(row.configured and seen.header(row.configured))
+    return Route(
+        provider=found or unknown,
+        model=run,
+        dialect=row.dialect,
+        aliases=row.priced == "served" or found is None or chosen,
+        is_local=is_local and not _HOSTED.search(run or seen.model or ""),
+        gateway=row if row.places and (provider is None or chosen) else None,
+    )
+
+
+def _reaches_engine(provider: str, place: Place, text: str, host: str) -> bool:
+    """Whether a gateway passes on to a local engine: by its address, or in its own network."""
+    if provider not in _ENGINES:
+        return False
+    return route_of(Seen(text)).is_local if "url" in place.pattern.groupindex else _is_near(host)
+
+
+def _run(row: Row, seen: Seen) -> str | None:
+    """Return the model that the answer's headers say was run, without its provider's name."""
+    name = seen.header(f"<{row.ran}") if row.ran else ""
+    prefix, slash, rest = name.partition("/")
+    return (rest if slash and _spelled(prefix) else name) or None
+
+
+def provider_told(gateway: Row, upstream: str | None, served: str | None) -> str | None:
+    """Return the provider that a gateway's answer names: in a field, or in the model's name."""
+    places = [place for place in gateway.places if place.where == "model"]
+    found = [_spelled(upstream or ""), *(_named(place, served or "")[0] for place in places)]
+    return next(filter(None, found), None)
+
+
+def _named(place: Place, text: str) -> tuple[str | None, str | None]:
+    """Return the provider that stands at a place, if it is known, and the model's own name."""
+    match = place.pattern.fullmatch(text)
+    groups = match.groupdict() if match else {}
+    if url := groups.get("url"):
+        return provider_of(url, "") or None, None
+    return _spelled(groups.get("provider") or ""), groups.get("model")
+
+
+def _spelled(name: str) -> str | None:
+    name = name.lower()
+    return name if name in _KNOWN else _NAMES.get(name)
+
+
+# -- local engines -------------------------------------------------------------------
+
+
+def _engine(host: str, parts: SplitResult, seen: Seen) -> Row | None:
+    server = seen.header("<server")
+    near = _is_near(host)
+    for row in LOCAL:
+        if (row.server and row.server == server) or (
+            near and row.port and row.port == _port(parts.netloc)
+        ):
+            return row
+    return None
+
+
+@lru_cache(maxsize=256)
+def _is_near(host: str) -> bool:
+    """Whether a host is this machine or in its private network."""
+    try:
+        address = ip_address(host)
+        return address.is_private or address in _SHARED
+    except ValueError:
+        return _NEAR.fullmatch(host) is not None
+
+
+def _port(netloc: str) -> int:
+    digits = netloc.rpartition(":")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+# -- names ---------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
 def reports_usage_unasked(base_url: str) -> bool:
     """Whether streams from `base_url` are known to report usage that nobody asked for."""
-    return provider_of(base_url) in _REPORT_USAGE_UNASKED
+    row = _KNOWN.get(provider_of(base_url))
+    return row is not None and row.reports_unasked
 
 
 def provider_of_class(client: Any) -> str | None:
     """Return the provider that a client's class stands for; `None`: its host tells."""
-    names = (cls.__name__.removeprefix("Async") for cls in type(client).__mro__)
-    return next((_CLASSES[name] for name in names if name in _CLASSES), None)
+    return next((_CLASSES[name] for name in _names(client) if name in _CLASSES), None)
 
 
-_NAMES = {
-    "vertex_ai": "vertex",
-    "vertex_ai_beta": "vertex",
-    "azure_ai": "azure",
-    "azure_text": "azure",
-    "bedrock_converse": "bedrock",
-    "bedrock_mantle": "bedrock",
-    "sagemaker": "bedrock",
-    "together_ai": "together",
-    "fireworks_ai": "fireworks",
-    "text-completion-openai": "openai",
-    "cohere_chat": "cohere",
-    "ollama_chat": "ollama",
-    "lm_studio": "lmstudio",
-    "moonshot": "moonshotai",
-    "zai": "z-ai",
-    "nvidia_nim": "nvidia",
-    "dashscope": "alibaba",
-    "github_copilot": "github",
-}
+def _names(client: Any) -> Iterator[str]:
+    return (cls.__name__.removeprefix("Async") for cls in type(client).__mro__)
 
 
 def provider_named(name: str) -> str:
-    """Return the provider that LiteLLM calls by a name of its own."""
-    return _NAMES.get(name, name)
+    """Return the provider that LiteLLM, PostHog or a router calls by a name of its own."""
+    return _spelled(name) or name
 
 
 def regional(provider: str, region: str | None) -> str:
@@ -157,14 +238,23 @@ def regional(provider: str, region: str | None) -> str:
     return f"google-vertex-{area}" if area else provider
 
 
-def _port(netloc: str) -> int:
-    digits = netloc.rpartition(":")[2]
-    return int(digits) if digits.isdecimal() else 0
-
-
 def bare_url(base_url: str) -> str | None:
-    """Return scheme, host and path of a URL: no credentials, query or fragment."""
-    parts = urlsplit(base_url)
-    if not parts.netloc:
+    """Return scheme, host and path of a URL: no credentials, query or fragment.
+
+    `None` where it is none: then nobody knows what is a host in it, and what a password.
+    """
+    parts = _split(base_url)
+    if parts is None or not parts.netloc:
         return None
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    place = parts.netloc.rpartition("@")[2]
+    has_port = ":" in place.rpartition("]")[2]
+    if not _PLACE.fullmatch(place) or (has_port and "@" in parts.path):
+        return None
+    return urlunsplit((parts.scheme, place, parts.path, "", ""))
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..exchange import Failure
+from ..narrowing import is_dict
 from .sse import Event
 
 _DONE = b"[DONE]"
@@ -19,20 +20,17 @@ _LITERAL = re.compile(rb"[ !#-\[\]-~]*")
 
 
 class ReadableEvents:
-    """Events up to the first whose data the SDK cannot have parsed."""
+    """Events up to the first at which the SDK stopped: it cannot be parsed, or is an error."""
 
-    def __init__(self, source: Iterable[Event], lines: bytes | None, named: bool) -> None:
-        """Take events, and the body whose lines they are made of; `None` where frames are whole.
-
-        `named`: whether the SDK reads only events that have a name, as Anthropic's does.
-        """
+    def __init__(self, source: Iterable[Event], named: bool) -> None:
+        """Take events; `named`: as Anthropic's SDK reads them."""
         self._source = source
-        self._lines = lines
         self._named = named
         self._mark = b'"text":"' if named else b'"content":"'
         """What stands before the one text in which most events differ from the last one."""
         self._around: tuple[bytes, bytes] | None = None
         """What stood around the text of the last event that was parsed."""
+        self._is_error = False
         self.failure: Failure | None = None
         self.done = False
         """Whether the event came at which the SDK stops to read."""
@@ -41,10 +39,12 @@ class ReadableEvents:
         for offset, data in self._source:
             if data.startswith(_DONE) and not self._named:
                 self.done = True
-            elif not self.done and (error := self._error(data)) and self._is_read(offset, data):
+            elif error := self._error(data):
                 self.failure = Failure(type(error).__name__, str(error))
                 return
             yield offset, data
+            if self.done or self._is_error:
+                return
 
     def _error(self, data: bytes) -> Exception | None:
         before, _, rest = data.partition(self._mark)
@@ -52,22 +52,15 @@ class ReadableEvents:
         if self._around == (before, behind) and _LITERAL.fullmatch(text):
             return None
         try:
-            json.loads(data.decode())
+            event = json.loads(data.decode())
         except (ValueError, RecursionError) as error:
             return error
+        if is_dict(event):
+            self._is_error = (
+                event.get("type") == "error" if self._named else bool(event.get("error"))
+            )
         self._around = (before, behind) if _LITERAL.fullmatch(text) else None
         return None
-
-    def _is_read(self, offset: int, data: bytes) -> bool:
-        """Whether the SDK parses the data of this event: a whole one, of which it knows what."""
-        if self._lines is None:
-            return True
-        end = self._lines.find(b"\n\n", offset)
-        if end < 0 or not self._named:
-            return end >= 0
-        block = self._lines[offset:end].split(b"\n")
-        names = [line[6:].strip() for line in block if line.startswith(b"event:")]
-        return bool(data and names and names[-1] and names[-1] != b"ping")
 
 
 def decodable(body: bytes) -> tuple[bytes, Failure | None]:
@@ -90,3 +83,17 @@ def decodable(body: bytes) -> tuple[bytes, Failure | None]:
         whole = body.rfind(b"\n\n", 0, start)
         return body[: whole + 2] if whole >= 0 else b"", Failure(type(error).__name__, str(error))
     return body, None  # pragma: no cover - what is wrong with the whole is wrong with its line
+
+
+def last_lines(body: bytes) -> Failure | None:
+    """Return what the SDK fails at when a body ends within an event: a line that is no UTF-8."""
+    lines = body.rpartition(b"\n\n")[2].split(b"\n")
+    return next(filter(None, map(_undecodable, lines)), None)
+
+
+def _undecodable(line: bytes) -> Failure | None:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return Failure(type(error).__name__, str(error))
+    return None

@@ -10,10 +10,11 @@ from typing import Any
 
 from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping, mapping
-from ..record import Answered, Asked, Usage
+from ..record import Answered, Asked, Helper, Usage
 from . import usage
-from .chat import as_prompt, held, text_or_none
-from .sse import Event, Folded, Run, append, joined, parse
+from .chat import as_prompt, text_or_none
+from .pieces import append, held, joined
+from .sse import Event, Folded, Run, parse
 
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
 _UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})
@@ -22,6 +23,12 @@ _PARTS = {"content", "citations"}
 _DEPTH = 64
 """Blocks inside blocks that are looked into; nothing deeper is shown."""
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
+_RUNS = ("compaction", "fallback_message", "advisor_message")
+_COUNTS = (
+    *("input_tokens", "output_tokens"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+)
+_LIVES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 _STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
 
 
@@ -40,20 +47,61 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
 
 
 def answered(body: Mapping[str, Any], provider: str) -> Answered:
-    counted, found = read_usage(body.get("usage")), body.get("usage")
-    details = mapping(found)
+    details = mapping(body.get("usage"))
+    steps = _steps(details)
+    fallback = next((text_or_none(s.get("model")) for s in steps["fallback_message"]), None)
     blocks = body.get("content", body.get("completion"))
-    model = text_or_none(body.get("model"))
     return Answered(
-        model=model,
+        model=fallback or text_or_none(body.get("model")),
         output=[{"role": "assistant", "content": _said(blocks)}] if blocks else None,
-        usage=counted,
+        usage=read_usage(_with(details, steps["compaction"])),
         stop_reason=text_or_none(body.get("stop_reason")),
         service_tier=text_or_none(details.get("service_tier")),
         response_id=text_or_none(body.get("id")),
         failure=failure(body.get("error")),
         fast=details.get("speed") == "fast",
+        fell_back=fallback is not None,
+        inference_geo=text_or_none(details.get("inference_geo")),
+        helpers=[
+            Helper("advisor", text_or_none(step.get("model")), read_usage(step))
+            for step in steps["advisor_message"]
+        ],
     )
+
+
+def _steps(raw: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return those runs behind an answer that the rest of its usage does not account for.
+
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool,
+    https://platform.claude.com/docs/en/build-with-claude/compaction,
+    https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in _RUNS}
+    given = raw.get("iterations")
+    for step in given if is_list(given) else ():
+        if is_mapping(step) and step.get("type") in found:
+            found[step["type"]].append(step)
+    return found
+
+
+def _with(raw: Mapping[str, Any], steps: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return a usage object with the tokens of `steps` in it, under the names of the API.
+
+    PostHog reads the lifetimes of cached tokens from the object itself. What is written for a
+    time that is not told is charged as five minutes.
+    """
+    total: dict[str, Any] = dict(raw)
+    for step in steps:
+        for name in _COUNTS:
+            if name in total or "cache" in name:
+                total[name] = (usage.count(total, name) or 0) + (usage.count(step, name) or 0)
+        old, new = usage.details(total, "cache_creation"), usage.details(step, "cache_creation")
+        if old or new:
+            lives = {n: (usage.count(old, n) or 0) + (usage.count(new, n) or 0) for n in _LIVES}
+            written = usage.count(total, "cache_creation_input_tokens") or 0
+            lives[_LIVES[0]] += max(0, written - sum(lives.values()))
+            total["cache_creation"] = lives
+    return total
 
 
 def read_usage(raw: Any) -> Usage:
@@ -61,7 +109,7 @@ def read_usage(raw: Any) -> Usage:
 
     https://platform.claude.com/docs/en/build-with-claude/prompt-caching
     """
-    if not is_mapping(raw):
+    if not is_mapping(raw) or not raw:
         return Usage()
     written = usage.details(raw, "cache_creation")
     return Usage(

@@ -4,34 +4,67 @@ from __future__ import annotations
 
 import re
 
+from .services import PROVIDERS
+
 _DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
-_ALIASING = frozenset({"azure"})
-"""Providers where a request names a deployment of the customer's, not a model."""
-_PROFILE = re.compile(r"application-inference-profile|^openrouter/auto$|^auto$")
+_APART = re.compile(r"(?:^|/)gpt-(?:4o-2024-05-13|3\.?5-turbo-(?:0301|0613))$")
+"""Dated names that PostHog's book prices otherwise than the name without its date."""
+_CLAUDE = re.compile(r"(?:^|[/.@])claude", re.IGNORECASE)
+_NO_CLAUDE = {row.provider for row in PROVIDERS if not row.sells_claude}
+_PRICED = {row.provider: row.priced for row in PROVIDERS if row.priced}
+_RESPELLED = {row.provider: row.respelled for row in PROVIDERS if row.respelled}
+_VERSIONED = re.compile(r"^(text-embedding-ada-002)-v\d+$")
+"""Served names whose version has no price of its own."""
+_PROFILE = re.compile(r"application-inference-profile|^openrouter/auto$|^auto$|^dynamic/")
 
 
 def priced_name(
-    requested: str | None, served: str | None, provider: str, *, fast: bool = False
+    requested: str | None,
+    served: str | None,
+    provider: str,
+    *,
+    aliases: bool = False,
+    fast: bool = False,
 ) -> str | None:
     """Return the name to send as the event's model.
 
+    `aliases`: the request may have used a name that only a gateway knows.
     `fast`: PostHog's book has Anthropic's fast mode as a model of its own.
 
     The requested name is in PostHog's book where the served one is a dated snapshot of it;
-    the served name is, where the request named a deployment, a profile or nothing at all.
+    the served name is, where the request named a deployment, a profile, an alias or nothing,
+    or a Claude to whoever sells none.
     """
     if not requested or not served:
         name = requested or served
-    elif _undated(served) == _undated(requested):
-        name = requested
-    elif provider in _ALIASING or _PROFILE.search(requested):
-        name = served
     else:
-        name = requested
-    if name and fast:
+        first = _PRICED.get(provider) or ("served" if aliases else "requested")
+        name = served if _is_alias(requested, served, provider, first == "served") else requested
+    if not name:
+        return None
+    name = _VERSIONED.sub(r"\1", name)
+    if other := _RESPELLED.get(provider):
+        name = re.sub(*other, name)
+    if fast:
         return f"{_undated(name).removesuffix('-fast')}-fast"
     # PostHog matches by containment: a dated gpt-5 contains `gpt-5-2`, which is gpt-5.2.
-    return _undated(name) if name and re.search(r"(?:^|/)gpt-5(?![.\d])", name) else name
+    return _undated(name) if re.search(r"(?:^|/)gpt-5(?![.\d])", name) else name
+
+
+def _is_alias(requested: str, served: str, provider: str, may_be: bool) -> bool:
+    """Whether the served name is the true one; `may_be`: the requested one may be any word."""
+    if _undated(served) == _undated(requested):  # a deployment can have another date's name
+        return may_be and (_APART.search(served) or _APART.search(requested)) is not None
+    if may_be or _PROFILE.search(requested):
+        return True
+    if _CLAUDE.search(requested) is None or _CLAUDE.search(served):
+        return False
+    return provider in _NO_CLAUDE
+
+
+def batch_name(name: str | None) -> str | None:
+    """Return the name under which PostHog's book has a Claude's price in batches."""
+    return f"{_undated(name)}:batch" if name else None
 
 
 def _undated(name: str) -> str:

@@ -10,7 +10,8 @@ from ..narrowing import is_list, is_mapping
 from ..record import Answered, Asked, Usage
 from . import usage
 from .chat import as_prompt, failure, text_or_none
-from .sse import Event, Folded, append, joined, objects
+from .pieces import append, joined
+from .sse import Event, Folded, objects
 
 _CONTENT = frozenset({"model", "input", "prompt", "questions", "instructions", "file", "image"})
 
@@ -47,12 +48,21 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
         prompt = [*(prompt or []), {"role": "user", "content": body["questions"]}]
     if body.get("instructions"):
         prompt = [{"role": "system", "content": body["instructions"]}, *(prompt or [])]
-    return Asked(text_or_none(body.get("model")), prompt, None, _parameters(body))
+    said = body.get("input") if exchange.endpoint == "speech" else None
+    return Asked(
+        model=text_or_none(body.get("model")),
+        input=prompt,
+        parameters=_parameters(body),
+        characters=len(said) if isinstance(said, str) else None,
+    )
 
 
 def embedded(body: Mapping[str, Any], provider: str) -> Answered:
     """Read an embedding's answer. Vectors are no output that anybody reads; they stay."""
-    return _answered(body, provider, None)
+    answer = _answered(body, provider, None)
+    if answer.usage.input_tokens is None:
+        answer.usage.input_tokens = answer.usage.total_tokens  # all of it is input
+    return answer
 
 
 def rank_asked(body: Mapping[str, Any]) -> Asked:
@@ -108,15 +118,20 @@ def _revised(image: Mapping[str, Any]) -> dict[str, Any]:
 
 def spoken(body: Mapping[str, Any], provider: str) -> Answered:
     """Read the answer of speech synthesis: sound, told by its size."""
-    return _answered(body, provider, None)
+    answer = _answered(body, provider, None)
+    if answer.usage.audio_output_tokens is None:
+        answer.usage.audio_output_tokens = answer.usage.output_tokens
+    return answer
 
 
 def transcribed(body: Mapping[str, Any], provider: str) -> Answered:
     text = body.get("text")
     said = [{"role": "assistant", "content": text}] if isinstance(text, str) else None
     answer = _answered(body, provider, said)
-    if answer.usage.audio_seconds is None and isinstance(body.get("duration"), (int, float)):
-        answer.usage.audio_seconds = body["duration"]
+    counted = answer.usage
+    # What is billed by tokens tells its length, too.
+    if counted.audio_seconds is None and counted.input_tokens is None:
+        counted.audio_seconds = usage.seconds(body.get("duration"))
     return answer
 
 
@@ -124,7 +139,7 @@ def _answered(
     body: Mapping[str, Any], provider: str, output: list[dict[str, Any]] | None
 ) -> Answered:
     model = text_or_none(body.get("model"))
-    counted = usage.read(body.get("usage"), provider, model)
+    counted = usage.read(body.get("usage"), provider)
     return Answered(
         model=model,
         output=output,

@@ -11,15 +11,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..encoding import decoded, decoders, unfinished
-from ..exchange import Exchange, Failure, Outcome, Scope
+from ..encoding import Decoding, decoders, ends_of, unfinished
+from ..exchange import KEPT_BYTES, Exchange, Failure, Outcome, Scope
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
-from ..record import Answered, Asked, Record
-from . import aws_event_stream, chat, intact, messages, openrouter, others, responses, sse
+from ..record import Answered, Asked, Record, Usage
+from . import (
+    aws_event_stream,
+    charset,
+    chat,
+    costs,
+    intact,
+    messages,
+    openrouter,
+    others,
+    responses,
+    sse,
+)
 from .endpoints import ENDPOINTS
-from .hosts import bare_url, provider_of, provider_of_class, regional
+from .hosts import (
+    Route,
+    Seen,
+    bare_url,
+    provider_named,
+    provider_of_class,
+    provider_told,
+    regional,
+    route_of,
+)
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
@@ -56,10 +76,20 @@ _ADAPTERS = {
 def read(exchange: Exchange) -> Record:
     """Read what an exchange meant. Whatever cannot be read is told as unknown."""
     adapter = _ADAPTERS[exchange.endpoint]
-    provider, base_url = provider_behind(exchange)
-    provider = _override(exchange.scope) or provider
+    route = route_behind(exchange)
+    provider, dialect = route.provider, route.dialect or route.provider
+    if override := _override(exchange.scope):
+        provider = dialect = override
     asked = _asked(adapter, exchange, provider) or Asked()
-    answered, first = _answered(adapter, exchange, provider) or (Answered(), None)
+    answered, first = _answered(adapter, exchange, dialect) or (Answered(), None)
+    if route.gateway and not override:
+        provider = provider_told(route.gateway, answered.upstream, answered.model) or provider
+    costs.doubt_zero(answered.usage, provider)
+    if cached := costs.is_cached(exchange.headers):
+        # Nothing ran: tokens would be priced by versions of PostHog that take no zero for a cost.
+        answered.usage, answered.helpers = Usage(cost_usd=0.0), ()
+    if route.is_local and provider == route.provider and answered.usage.cost_usd is None:
+        answered.usage.cost_usd, answered.is_local = 0.0, True
     outcome, failure = _outcome(exchange, answered)
     return Record(
         kind=ENDPOINTS[exchange.endpoint].kind,
@@ -67,7 +97,9 @@ def read(exchange: Exchange) -> Record:
         asked=asked,
         answered=answered,
         provider=provider,
-        base_url=base_url,
+        base_url=bare_url(str(exchange.base_url or "")),
+        model=route.model,
+        aliases=route.aliases,
         latency=_latency(exchange, outcome),
         time_to_first_token=first,
         outcome=outcome,
@@ -75,24 +107,37 @@ def read(exchange: Exchange) -> Record:
         request_id=_request_id(exchange),
         retries=max(0, exchange.attempts - 1),
         content_cut=exchange.cut + exchange.bared,
+        extra={"posthog_llm_cache_hit": True} if cached else {},
     )
 
 
 def _override(scope: Scope) -> str | None:
     by_precedence = (scope.call, scope.context, scope.client)
-    return next((a.provider_override for a in by_precedence if a.provider_override), None)
+    named = next((a.provider_override for a in by_precedence if a.provider_override), None)
+    return provider_named(named) if named else None
 
 
 def provider_behind(exchange: Exchange) -> tuple[str, str | None]:
     """Return the provider that an exchange was with, and its base URL."""
-    client, url = exchange.client, str(exchange.base_url or "")
-    unknown = "anthropic" if exchange.endpoint.startswith("message") else "openai"
-    provider = provider_of_class(client) or provider_of(url, unknown)
+    return route_behind(exchange).provider, bare_url(str(exchange.base_url or ""))
+
+
+def route_behind(exchange: Exchange) -> Route:
+    """Return whom an exchange reached: by the client's class, else by address and headers."""
+    client = exchange.client
+    provider = provider_of_class(client)
     if getattr(client, "_posthog_openrouter", False):
         provider = openrouter.PROVIDER
+    if provider is None:
+        url, unknown = str(exchange.base_url or ""), _unknown(exchange)
+        seen = Seen(url, exchange.model, exchange.sent, exchange.headers)
+        return route_of(seen, unknown)
     region = getattr(client, "region", None)
-    provider = regional(provider, region if isinstance(region, str) else None)
-    return provider, bare_url(url)
+    return Route(regional(provider, region if isinstance(region, str) else None))
+
+
+def _unknown(exchange: Exchange) -> str:
+    return "anthropic" if exchange.endpoint.startswith("message") else "openai"
 
 
 def _request_id(exchange: Exchange) -> str | None:
@@ -162,7 +207,9 @@ def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answ
     body = b"".join(pieces)
     kind = (_header(exchange, "content-type") or "").lower()
     if not _is_stream(exchange, kind, body):
-        answered = adapter.answered(_body(exchange, body), provider)
+        plain = _body(exchange, kind, body)
+        answered = adapter.answered(plain, provider)
+        costs.note(answered.usage, plain, exchange.headers)
         answered.failure = answered.failure or corrupt
         return answered, None
     if b"\r" in body and aws_event_stream.CONTENT_TYPE not in kind:
@@ -171,6 +218,7 @@ def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answ
     folded, corrupt = _folded(adapter, exchange, kind, body, corrupt)
     _find_usage(folded.body, exchange, body)
     answered = adapter.answered(folded.body, provider)
+    costs.note(answered.usage, folded.body, exchange.headers)
     answered.complete = folded.complete
     answered.failure = answered.failure or corrupt
     arrived = _time_of(folded.first, pieces, exchange.times)
@@ -186,15 +234,20 @@ def _folded(
     thing in the stream that raised, if any did.
     """
     framed = aws_event_stream.CONTENT_TYPE in kind
-    source = aws_event_stream if framed else sse
     named = exchange.endpoint.startswith("message")
     if not _was_left(exchange):
-        folded = adapter.fold(source.events(body))
-        return folded, None if folded.complete and not named else corrupt
+        folded = adapter.fold(_events(body, framed, named))
+        if folded.complete and not named:
+            return folded, None
+        return folded, corrupt or (None if framed or folded.complete else intact.last_lines(body))
     body, broken = (aws_event_stream.intact if framed else intact.decodable)(body)
-    events = intact.ReadableEvents(source.events(body), None if framed else body, named)
+    events = intact.ReadableEvents(_events(body, framed, named), named)
     folded = adapter.fold(events)
     return folded, None if events.done else events.failure or broken or corrupt
+
+
+def _events(body: bytes, framed: bool, named: bool) -> Iterable[sse.Event]:
+    return aws_event_stream.events(body) if framed else sse.events(body, named)
 
 
 def _was_left(exchange: Exchange) -> bool:
@@ -203,20 +256,24 @@ def _was_left(exchange: Exchange) -> bool:
 
 
 def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
-    """Whether an answer is a stream of events, by its content type or by how it begins."""
-    if "text/event-stream" in kind or aws_event_stream.CONTENT_TYPE in kind:
+    """Whether an answer is a stream of events: by its content type, by who asks, by its look.
+
+    What was not asked to be streamed, the SDK reads as JSON whatever its content type says.
+    """
+    if aws_event_stream.CONTENT_TYPE in kind:
         return True
-    return exchange.streamed and _EVENTS.match(body) is not None
+    said, looks = "text/event-stream" in kind, _EVENTS.match(body) is not None
+    return (said or looks) if exchange.streamed else (said and looks)
 
 
-def _body(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
+def _body(exchange: Exchange, kind: str, body: bytes) -> Mapping[str, Any]:
     """Parse a plain answer; a bare text (transcriptions have it) is its own answer."""
     exchange.received = exchange.received or len(body)
-    parsed = sse.parse(_lean(exchange, body))
+    parsed = sse.parse(_lean(exchange, charset.in_utf8(body)))
     if is_mapping(parsed):
         return parsed
     if exchange.endpoint == "transcription" and body:
-        return {"text": body.decode(errors="replace").rstrip("\n")}
+        return {"text": charset.text(kind, body).rstrip("\n")}
     found: dict[str, Any] = {}
     _find_usage(found, exchange, body)
     if model := _MODEL.search(body) if found else None:
@@ -233,7 +290,10 @@ def _decoded(exchange: Exchange) -> tuple[list[bytes], Failure | None]:
     if not exchange.encoding:
         return pieces, None
     codecs = decoders(exchange.encoding)
-    plain, error = decoded(pieces, codecs)
+    decoding = Decoding(pieces, codecs)
+    plain, cut = ends_of(decoding, KEPT_BYTES)  # a few bytes may be a gigabyte
+    exchange.cut += cut
+    error = decoding.error
     if error is None and exchange.outcome is Outcome.OK:
         error = unfinished(codecs)
     if exchange.failure is not None:  # as the reader got it

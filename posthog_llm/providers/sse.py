@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..narrowing import is_dict
-
+_DONE = b"[DONE]"
 _DECODER = json.JSONDecoder(parse_constant=str)
 Event = tuple[int, bytes]
-"""Offset of an event in the body, and its data."""
+"""Offset of an event's last byte in the body, by which its reader has it; and its data."""
 
 
 @dataclass(slots=True)
@@ -24,27 +23,79 @@ class Folded:
 
     body: dict[str, Any]
     first: int | None
-    """Offset of the first event with content, reasoning or a tool call."""
+    """Where the first event with content, reasoning or a tool call ends."""
     complete: bool
     """Whether the model came to its end within the stream."""
 
 
-def events(body: bytes) -> Iterator[Event]:
-    """Yield the events of a body whose lines end in `\\n`; names and comments are left out."""
-    offset = 0
-    for block in body.split(b"\n\n"):
-        if block[:6] == b"data: " and b"\n" not in block:
-            yield offset, block[6:]
-        elif block[:6] == b"event:" and block.count(b"\n") == 1 and b"\ndata: " in block:
-            yield offset, block.partition(b"\ndata: ")[2]
-        elif data := _data(block):
-            yield offset, data
+def events(body: bytes, named: bool = False) -> Iterator[Event]:
+    """Yield the events that the SDKs' decoders find in a body whose lines end in `\\n`.
+
+    `named`: only those that have a name and data, as Anthropic's SDK reads them; OpenAI's fails at
+    one without data. What no empty line ends is none, but for the mark of the end.
+    """
+    offset, decoder = 0, _Decoder()
+    *blocks, rest = body.split(b"\n\n")
+    for block in blocks:
+        name, data = b"", block[6:]
+        whole = block[:6] == b"data: " and b"\n" not in block
+        if not whole and block[:6] == b"event:" and block.count(b"\n") == 1:
+            name, mark, data = block[6:].partition(b"\ndata: ")
+            whole = mark != b""
+        found = (
+            ((name, data),)
+            if whole and not decoder.id
+            else decoder.read((*block.split(b"\n"), b""))
+        )
         offset += len(block) + 2
+        for name, data in found:
+            if not named:
+                yield offset - 1, data
+                if data[:6] == _DONE:
+                    return
+            elif data and name.removeprefix(b" ") not in (b"", b"ping"):
+                yield offset - 1, data
+    if not named:
+        yield from ((offset, data) for _, data in decoder.read(rest.split(b"\n")[:-1]))
+        if rest[:5] == b"data:" and rest[5:].removeprefix(b" ")[:6] == _DONE:
+            yield offset, _DONE
 
 
-def _data(block: bytes) -> bytes:
-    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line[:5] == b"data:"]
-    return b"\n".join(lines)
+class _Decoder:
+    """Reads the lines of events, as the SDKs do: an id is remembered, and makes an event of each
+    further empty line.
+    """
+
+    def __init__(self) -> None:
+        self.id = b""
+
+    def read(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield name and data of what an empty line ends."""
+        name, data, retries = b"", list[bytes](), False
+        for line in lines:
+            if not line:
+                if name or data or retries or self.id:
+                    yield name, b"\n".join(data)
+                name, data, retries = b"", [], False
+                continue
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"data":
+                data.append(value)
+            elif field == b"event":
+                name = value
+            elif field == b"id" and b"\0" not in value:
+                self.id = value
+            elif field == b"retry":
+                retries = retries or _is_number(value)
+
+
+def _is_number(value: bytes) -> bool:
+    try:
+        int(value)
+    except ValueError:
+        return False
+    return True
 
 
 def objects(source: Iterable[Event]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -109,37 +160,6 @@ class Run:
         self._texts.clear()
         self._before = None
         return text if isinstance(text, str) else ""
-
-
-class _Pieces(list[str]):
-    """The pieces of a text that grows: to append to a text copies all of it each time."""
-
-
-def append(into: dict[str, Any], key: str, text: str) -> None:
-    """Append a delta to a text; whatever else stands there, a broken stream put there.
-
-    The text is a text again after `joined`.
-    """
-    old = into.get(key)
-    if type(old) is _Pieces:
-        old.append(text)
-    else:
-        into[key] = _Pieces((old, text)) if isinstance(old, str) else _Pieces((text,))
-
-
-def joined(body: dict[str, Any]) -> dict[str, Any]:
-    """Make the texts that grew somewhere in a body texts again, and return it."""
-    waiting: list[Any] = [body]
-    while waiting:
-        container = waiting.pop()
-        keys: list[Any] = list(container if is_dict(container) else range(len(container)))
-        for key in keys:
-            value: Any = container[key]
-            if type(value) is _Pieces:
-                container[key] = "".join(value)
-            elif isinstance(value, (dict, list)):
-                waiting.append(value)
-    return body
 
 
 def lines_unified(pieces: Iterable[bytes]) -> Iterator[bytes]:
