@@ -348,6 +348,27 @@ def test_the_default_clients_own_flush_delivers_them_too(
     other.shutdown()
 
 
+def test_the_modules_flush_waits_for_the_client_that_it_has_now(
+    provider: ScriptedProvider, receiver: PostHogReceiver
+) -> None:
+    code = """
+    def slow(event):
+        time.sleep(0.2)
+        return event
+
+    import posthog
+    posthog.before_send = slow
+    for key in ("one", "two"):
+        posthog.default_client = posthog.Posthog(key, host=os.environ["RECEIVER"])
+        with posthog_llm.trace(key):
+            pass
+        posthog.flush()
+    os._exit(0)
+    """
+    Children(provider, receiver).run(code)
+    assert [event["properties"]["$ai_span_name"] for event in receiver.events] == ["one", "two"]
+
+
 def test_a_flush_is_not_true_while_a_step_has_nowhere_to_go(
     provider: ScriptedProvider, sink: MemorySink
 ) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+from .destinations import official_client
 from .lane import SWEEP, Lane
 from .project import Project
 
@@ -75,5 +76,5 @@ class Lanes:
 
 def _key(client: Any) -> Any:
     """Return what a destination is known by. Equal projects are one; an object's `==` is its
-    user's affair."""
-    return client if isinstance(client, Project) else id(client)
+    user's affair. The `posthog` module is another one with each client that it is given."""
+    return client if isinstance(client, Project) else (id(client), id(official_client(client)))
