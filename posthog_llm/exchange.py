@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -263,6 +263,12 @@ class Exchange:
         elif self.chunks and not self.encoding:
             self._cut_stream()
         return before - self.weight()
+
+    def withhold(self) -> None:
+        """Let go of the content, and of what a failure says: both may hold what is to be hidden."""
+        self.bare()
+        if self.failure is not None:
+            self.failure = replace(self.failure, message=None, stack=None)
 
     def release(self) -> None:
         """Let go of what was kept: the answer may live on in the caller's hands."""

@@ -140,21 +140,29 @@ class Waiting:
             root = ref()
             is_known = root is not None and root.is_known
             client = root.client if root is not None and is_known else default
+            redact = None if root is None else root.redact
             for _ in range(len(steps)):
                 with contextlib.suppress(IndexError):  # another thread took the last one
                     exchange = steps.popleft()
                     if exchange.scope.default is None and not (is_known or has_default):
                         steps.append(exchange)
                         continue
-                    if exchange.scope.default is None:
-                        exchange.scope.default = client
-                    self.calls.put(exchange)
+                    self.hand_over(exchange, client, redact)
             if not steps:
                 self._bytes, steps.bytes = self._bytes - steps.bytes, 0
 
     def _default(self, steps: deque[Any]) -> None:
         for exchange in drained(steps):
-            self.calls.put(exchange)
+            self.hand_over(exchange, None, None)
+
+    def hand_over(self, exchange: Any, client: Any, redact: Any) -> None:
+        """Hand over a step that waits no longer: less its texts, if a redactor may yet come."""
+        if redact is None and self.for_redactor:
+            exchange.withhold()
+        if exchange.scope.default is None:
+            exchange.scope.default = client
+        exchange.scope.redact = redact
+        self.calls.put(exchange)
 
 
 def drained(steps: deque[Any]) -> Iterator[Any]:
@@ -238,18 +246,9 @@ class Root:
             self.is_known = True  # where nobody has said otherwise by now, it is the default
             waiting.take(self)
             for late in drained(steps):
-                self._give_up(late)
+                waiting.hand_over(late, self.client, self.redact)
         elif self._is_settled():  # since another thread saw a call
             self._release()
-
-    def _give_up(self, exchange: Any) -> None:
-        """Hand over a step that can wait no longer: less its content, if a redactor may come."""
-        if self.redact is None and waiting.for_redactor and exchange.content is not None:
-            exchange.bare()
-        if exchange.scope.default is None:
-            exchange.scope.default = self.client
-        exchange.scope.redact = self.redact
-        waiting.calls.put(exchange)
 
     def end(self) -> None:
         """End the trace: no call inside will say any more where its steps go."""

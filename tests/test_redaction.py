@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -213,10 +214,26 @@ def test_steps_that_wait_for_a_redactor_are_flushed_to_their_trace(
     drive.ours(posthog_redact=hide)
     with trace("t"):
         drive.ask(drive.ours(posthog_client=sink))
-        with span("s"):
-            pass
+        with contextlib.suppress(KeyError), span("s", input=SECRET):
+            raise KeyError(SECRET)
         assert posthog_llm.flush(10)
         assert [event.event for event in sink._events] == ["$ai_generation", "$ai_span"]
+        step = sink._events[1].properties
+        assert SECRET not in json.dumps(dict(step))  # a call with a redactor may come
+        assert step["$ai_error"] == {"type": "KeyError"}
+
+
+def test_steps_flushed_behind_a_call_that_is_not_captured_pass_its_redactor(
+    drive: Driver, sink: MemorySink, unconfigured: None
+) -> None:
+    careful = drive.ours(posthog_redact=hide)
+    with trace("t"):
+        drive.ask(careful, posthog_capture=False)
+        with span("s", input=SECRET):
+            pass
+        posthog_llm.configure(posthog_client=sink)
+        assert posthog_llm.flush(10)
+    assert hidden(sink, 2)["s"].properties["$ai_input_state"] == "***"
 
 
 def test_a_call_that_is_not_captured_brings_its_redactor(drive: Driver, sink: MemorySink) -> None:
@@ -235,13 +252,14 @@ def test_a_step_that_can_wait_no_longer_leaves_without_its_content(
 ) -> None:
     careful = drive.ours(posthog_redact=hide)
     with trace("t", posthog_client=sink):
-        with span("large", input=[SECRET] * 300_000):
-            pass
+        with contextlib.suppress(KeyError), span("large", input=[SECRET] * 300_000):
+            raise KeyError(SECRET)
         with span("small", input=SECRET):
             pass
         drive.ask(careful)
     found = hidden(sink, 4)
     assert "$ai_input_state" not in found["large"].properties
+    assert found["large"].properties["$ai_error"] == {"type": "KeyError"}
     assert found["small"].properties["$ai_input_state"] == "***"
 
 
