@@ -119,6 +119,28 @@ def test_children_that_never_flush_leave_the_rest_in_the_spool(
     assert seen(receiver) == once(*CHILDREN, "next")
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_child_ends_whose_redactor_does_not(run: Run, method: str) -> None:
+    """Nothing of the program's runs on the thread that ends the process."""
+    code = """
+    def hang(text):
+        threading.Event().wait()
+
+    def child():
+        posthog_llm.configure(redact=hang)
+        posthog_llm.capture_generation(model="m", distinct_id="u", input="hello")
+
+    if __name__ == "__main__":
+        process = multiprocessing.get_context(os.environ["METHOD"]).Process(target=child)
+        process.start()
+        process.join(30)
+        code = process.exitcode
+        process.kill()
+        assert code == 0
+    """
+    run(code, METHOD=method)
+
+
 POOL_IN_WITH = """
     if __name__ == "__main__":
         context = multiprocessing.get_context(os.environ["METHOD"])

@@ -36,10 +36,16 @@ class Ending:
         self._until = min(until, self._until or until)
         self._worker.room.is_closed = True
         outbox.abandon_open()
-        # Opens the spool that is configured, and writes what came.
-        self._worker.take_turn(self._left())
+        self._open_spool()
         self._deliver()
         self._worker.save(self._left())
+
+    @guarded
+    def _open_spool(self) -> None:
+        # No more than that: a turn runs code of the program's, which may never come back.
+        with self._worker.turn.alone(self._left()) as is_alone:
+            if is_alone:
+                self._worker.dispatcher.shelf.follow_settings()
 
     @guarded
     def _deliver(self) -> None:

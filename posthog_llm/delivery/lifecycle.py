@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from ..imports import imported
+from .flag import Flag
 from .signals import see_to
 from .stats import Stats
 from .worker import worker
@@ -79,7 +80,7 @@ def install_signal_flush(timeout: float = 5.0) -> None:
     """
     previous = signal.getsignal(signal.SIGTERM)
     is_ignored = previous == signal.SIG_IGN
-    has_begun = threading.Event()
+    has_begun = Flag()
 
     def flush_first(number: int, frame: FrameType | None) -> None:
         has_begun.set()

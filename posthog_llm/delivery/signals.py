@@ -15,13 +15,14 @@ import threading
 from typing import Any
 
 from ..imports import imported
+from .flag import Flag
 
 _FIRST, _LONGEST = 0.05, 1.0
 """Seconds that a handler has before its signal is sent again, at first and at most."""
 _CREDENTIALS = struct.Struct("3i")
 
 
-def see_to(number: int, has_begun: threading.Event) -> None:
+def see_to(number: int, has_begun: Flag) -> None:
     """Send a signal to the main thread again until its handler sets `has_begun`.
 
     In children of `multiprocessing` alone: the one descriptor that Python has for this belongs to
@@ -44,7 +45,7 @@ def see_to(number: int, has_begun: threading.Event) -> None:
     threading.Thread(target=_watch, args=arguments, name="posthog-llm-signal", daemon=True).start()
 
 
-def _watch(ours: Any, pythons: Any, number: int, has_begun: threading.Event) -> None:
+def _watch(ours: Any, pythons: Any, number: int, has_begun: Flag) -> None:
     """Read which signals came; `pythons` is held, since its descriptor is in use."""
     main = threading.main_thread().ident or 0
     while True:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from .flag import Flag
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
@@ -20,7 +21,7 @@ class Waiter:
     until: float | None = None
     number: int | None = None
     """The last event that is waited for; `None` until the calls before it have been read."""
-    done: threading.Event = field(default_factory=threading.Event)
+    done: Flag = field(default_factory=Flag)
 
     def left(self) -> float:
         """Return the seconds that it still waits; an hour where there is no limit."""

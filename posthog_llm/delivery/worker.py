@@ -21,6 +21,7 @@ from .building import Builder
 from .destinations import Destinations
 from .dispatcher import Dispatcher
 from .ending import Ending
+from .flag import Flag
 from .official import load
 from .pending import Pending
 from .room import Room
@@ -53,7 +54,7 @@ class Worker:
         self.pending = Pending(outbox.ring)
         self._waiters = Waiters()
         self._thread: threading.Thread | None = None
-        self._hurry = threading.Event()
+        self._hurry = Flag()
         self._lock = threading.Lock()
         self._is_prepared = False
         self.turn: Turn = Turn()
@@ -128,6 +129,10 @@ class Worker:
         """
         self._ending.run(timeout)
 
+    def reads_itself(self) -> bool:
+        """Whether a thread reads what comes, so that no other has to run code of the program's."""
+        return self._thread is not None and self._thread.is_alive()
+
     def stop(self, timeout: float) -> None:
         """End the thread, within `timeout` seconds; the next call starts another.
 
@@ -147,7 +152,8 @@ class Worker:
         until = time.monotonic() + patience
         with self.turn.alone(max(_LEAST, patience)) as is_alone:
             if is_alone:
-                self._read_all(until)
+                if not self.reads_itself():
+                    self._read_all(until)
                 self.dispatcher.save()
 
     def wait_for_room(self) -> None:
@@ -246,7 +252,7 @@ class Worker:
         self.pending.settle(timeout)
         self._waiters.add(waiter)
         outbox.put(waiter)
-        if thread is None or not thread.is_alive():
+        if not self.reads_itself():
             return self._wait_here(waiter) and is_whole
         self._hurry.set()
         return waiter.done.wait(None if timeout is None else waiter.left()) and is_whole
