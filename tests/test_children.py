@@ -123,6 +123,8 @@ def test_children_that_never_flush_leave_the_rest_in_the_spool(
 def test_child_ends_whose_redactor_does_not(run: Run, method: str) -> None:
     """Nothing of the program's runs on the thread that ends the process."""
     code = """
+    ending._MOST = 1.0
+
     def hang(text):
         threading.Event().wait()
 
