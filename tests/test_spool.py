@@ -154,7 +154,7 @@ def test_own_backlog_waits_on_disk(children: Children, tmp_path: Path) -> None:
         ask(300)
         wait_until(lambda: posthog_llm.stats().captured == 300)
         print(posthog_llm.stats().spooled, posthog_llm.flush(0.2), flush=True)
-        assert len(worker.dispatcher.entries) < 150, len(worker.dispatcher.entries)
+        wait_until(lambda: len(worker.dispatcher.entries) < 150)
         wait_until(lambda: posthog_llm.flush(2))
         print(posthog_llm.stats().spooled, posthog_llm.stats().dropped)
         """,
