@@ -128,7 +128,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`, and run every code block of it."""
     session.install("-e", ".[demo]", *_groups("docs", "test"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
-    session.run("pytest", "tests/test_docs.py", *session.posargs)
+    session.run("pytest", "tests/test_docs.py", "tests/test_queries.py", *session.posargs)
 
 
 @nox.session

@@ -15,7 +15,6 @@ from .delivery.connection import Unreachable, app_url, check_project, send
 from .delivery.destinations import environment, is_mock
 from .delivery.lifecycle import shutdown, stats
 from .jobs import Delivery, job
-from .narrowing import is_list
 from .settings import configure
 
 if TYPE_CHECKING:
@@ -203,14 +202,14 @@ def _milliseconds(seconds: float | None) -> str:
 
 def _output(properties: Mapping[str, Any]) -> str:
     if properties.get("$ai_is_error"):
-        return f"error: {properties['$ai_error'].get('code')}"
+        return f"error: {properties['posthog_llm_error'].get('code')}"
     if "$ai_input" not in properties:
         return "(withheld)"
-    messages: list[dict[str, Any]] = properties.get("$ai_output_choices") or [{}]
-    message = messages[0]
-    content = message.get("content")
-    if is_list(content):
-        content = content[0].get("text")
-    if calls := message.get("tool_calls"):
-        content = f"{calls[0]['function']['name']}({calls[0]['function']['arguments']})"
-    return str(content or "")
+    said: list[dict[str, Any]] = properties.get("$ai_output_choices") or [{}]
+    return ", ".join(_block(block) for block in said[0].get("content", ()))
+
+
+def _block(block: Mapping[str, Any]) -> str:
+    if block["type"] == "function":
+        return f"{block['function']['name']}({block['function']['arguments']})"
+    return str(block.get("text", f"[{block['type']}]"))

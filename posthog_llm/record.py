@@ -71,6 +71,8 @@ class Asked:
 
     model: str | None = None
     input: Any = None
+    instructions: Any = None
+    """What a response was instructed to, which also leads its input."""
     tools: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The request's fields; privacy decides which may leave."""

@@ -34,8 +34,6 @@ class Vendor:
     base_path: str
     create: Callable[..., Any]
     """Asks a client for an answer: `create(client, **arguments)`."""
-    said: Callable[[str], list[Any]]
-    """The output of an event whose model said a text."""
 
 
 OPENAI = Vendor(
@@ -45,7 +43,6 @@ OPENAI = Vendor(
     "/chat/completions",
     "/v1",
     lambda client, **more: client.chat.completions.create(**more),
-    lambda text: [{"role": "assistant", "content": text}],
 )
 ANTHROPIC = Vendor(
     anthropic,
@@ -54,8 +51,19 @@ ANTHROPIC = Vendor(
     "/messages",
     "",
     lambda client, **more: client.messages.create(**{"max_tokens": 100, **more}),
-    lambda text: [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
 )
+
+
+def saying(text: str) -> list[Any]:
+    """Return the output of an event whose model said a text."""
+    return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+
+
+def failure_of(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the error of an event, its text as `message`."""
+    return {"message": properties["$ai_error"], **properties["posthog_llm_error"]}
+
+
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 

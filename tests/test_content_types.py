@@ -9,7 +9,7 @@ import pytest
 
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .driving import Driver, every_provider
+from .driving import Driver, every_provider, saying
 from .test_hostile_answers import chat_body, message_body
 
 KINDS = [
@@ -35,8 +35,8 @@ def assert_read(drive: Driver, sink: MemorySink, seen: Any) -> None:
     (event,) = sink.wait_for(1)
     found = event.properties
     assert (found["$ai_input_tokens"], found["$ai_output_tokens"]) == (3, 7)
-    assert found["$ai_output_choices"] == drive.vendor.said("hello")
-    assert found["$ai_is_error"] is False
+    assert found["$ai_output_choices"] == saying("hello")
+    assert "$ai_is_error" not in found
     assert seen.usage is not None
 
 
@@ -85,7 +85,7 @@ def test_text_that_was_transcribed_is_the_callers(
     ask: Any = {"model": "m", "file": ("a.mp3", b"sound"), "response_format": "text"}
     assert drive.call(lambda: create(**ask)) == text
     (event,) = sink.wait_for(1)
-    assert event.properties["$ai_output_choices"] == [{"role": "assistant", "content": text}]
+    assert event.properties["$ai_output_choices"] == saying(text)
 
 
 def test_sound_is_counted_alone(

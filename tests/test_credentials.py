@@ -17,7 +17,7 @@ import pytest
 from posthog_llm.privacy.credentials import address_without_credentials, without_credentials
 from posthog_llm.testing import CapturedEvent, MemorySink, Reply, ScriptedProvider
 
-from .driving import Driver, every_provider
+from .driving import Driver, every_provider, saying
 
 HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)
 if openai.__version__ < "3":
@@ -296,7 +296,7 @@ def test_a_key_never_leaves_in_any_form(
     (event,) = sink.wait_for(1)
     assert event.properties["$ai_input"][0]["content"] == " and ".join(["[redacted]"] * 4)
     for form in forms:
-        assert form not in event.properties["$ai_error"]["message"]
+        assert form not in event.properties["$ai_error"]
 
 
 def test_credentials_go_from_all_that_a_provider_says_beside_its_answer(
@@ -316,7 +316,7 @@ def test_credentials_go_from_all_that_a_provider_says_beside_its_answer(
     properties = dict(event.properties)
     said = properties.pop("$ai_output_choices")
     assert key not in json.dumps(properties)
-    assert said[0]["content"] == key, "content is the caller's, and has a redactor for it"
+    assert said == saying(key), "content is the caller's, and has a redactor for it"
     assert properties["$ai_usage"] == {
         "prompt_tokens": 1,
         "completion_tokens": 1,

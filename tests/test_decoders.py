@@ -120,7 +120,7 @@ def check(wire: Wire, name: str, pieces: list[bytes], is_async: bool) -> None:
     if failed:
         assert event.properties["posthog_llm_outcome"] == "error"
         if raised in ("JSONDecodeError", "UnicodeDecodeError"):
-            assert event.properties["$ai_error"]["type"] == raised
+            assert event.properties["posthog_llm_error"]["type"] == raised
 
 
 ONE = b"data: " + chunk("one") + b"\n\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import os
 import re
 import shlex
@@ -106,7 +107,11 @@ def test_every_other_block_holds(capsys: pytest.CaptureFixture[str]) -> None:
             "sh",
             "yaml",
             "text",
+            "json",
+            "sql",  # see test_queries.py
         }
+        for code in blocks(page, "json"):
+            json.loads(code)
         for line in "".join(blocks(page, "sh")).splitlines():
             _check_command(line)
         for code in blocks(page, "yaml"):

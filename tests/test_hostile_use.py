@@ -22,7 +22,7 @@ from posthog_llm.openai import OpenAI
 from posthog_llm.providers.sse import lines_unified
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
-from .driving import Driver
+from .driving import Driver, failure_of
 from .interrupts import interrupted
 from .test_processes import Children, once
 
@@ -339,4 +339,4 @@ def test_what_the_programs_objects_raise_is_not_its_time_limit(sink: MemorySink)
 
     posthog_llm.capture_generation(model="m", error=Odd(), posthog_client=sink)
     (event,) = sink.wait_for(1)
-    assert event.properties["$ai_error"] == {"type": "Odd"}
+    assert failure_of(event.properties) == {"message": "Odd", "type": "Odd"}

@@ -69,7 +69,7 @@ def test_flush_after_a_loop_that_has_ended(
     asyncio.run(acall(name, place, arguments, rest=0.2))  # LiteLLM calls back, for both
     early, late = (dict(event.properties) for event in sink.wait_for(2))
     assert early["$ai_total_cost_usd"] > 0
-    assert (early["posthog_llm_outcome"], early["$ai_is_error"]) == ("ok", False)
+    assert (early["posthog_llm_outcome"], early.get("$ai_is_error", False)) == ("ok", False)
     unlike = ("$ai_latency", "$ai_time_to_first_token", "$ai_trace_id", "$ai_span_id")
     for properties in (early, late):
         for key in (*unlike, "posthog_llm_response_id"):
@@ -133,7 +133,7 @@ def test_each_retry_is_an_event(
     assert [t["posthog_llm_outcome"] for t in told] == ["error", "error", "ok"]
     assert [t["$ai_http_status"] for t in told] == [500, 429, 200]
     assert [t.get("$ai_error_type") for t in told[:2]] == ["InternalServerError", "RateLimitError"]
-    assert all("busy" in t["$ai_error"]["message"] for t in told[:2])
+    assert all("busy" in t["$ai_error"] for t in told[:2])
     assert told[2]["$ai_total_cost_usd"] > 0
 
 
@@ -187,8 +187,8 @@ def test_an_async_stream_that_breaks_is_an_error(
         asyncio.run(acall("completion", place, {**CHAT, **USAGE}, rest=0.0))
     assert posthog_llm.flush(5)
     told = sink.wait_for(1)[0].properties
-    assert (told["posthog_llm_outcome"], told["$ai_is_error"]) == ("error", True)
-    assert told["$ai_error"]["type"] == told["$ai_error_type"]
+    assert (told["posthog_llm_outcome"], told.get("$ai_is_error", False)) == ("error", True)
+    assert told["posthog_llm_error"]["type"] == told["$ai_error_type"]
 
 
 def test_a_task_that_is_cancelled_amid_a_stream(
@@ -218,7 +218,7 @@ def test_a_task_that_is_cancelled_amid_a_stream(
 
 
 def assert_abandoned(told: Any, outcome: str) -> None:
-    assert (told["posthog_llm_outcome"], told["$ai_is_error"]) == (outcome, False)
+    assert (told["posthog_llm_outcome"], told.get("$ai_is_error", False)) == (outcome, False)
     invented = ("tokens", "cost_usd", "$ai_usage", "$ai_stop_reason", "$ai_cost_passthrough")
     assert not [name for name in told if name.endswith(invented)]
 
@@ -293,6 +293,6 @@ def test_what_fails_after_the_answer_is_no_failure_of_the_model(
     use_callbacks(litellm, [logger, Spy()])
     asyncio.run(refused_by_a_guardrail())
     told = sink.wait_for(1)[0].properties
-    assert (told["posthog_llm_outcome"], told["$ai_is_error"]) == ("ok", False)
+    assert (told["posthog_llm_outcome"], told.get("$ai_is_error", False)) == ("ok", False)
     assert told["$ai_input_tokens"] > 0
     assert told["$ai_total_cost_usd"] > 0

@@ -413,4 +413,4 @@ def test_deeply_nested_answer(wire: Wire) -> None:
     assert wire.run(wire.ours, "chat", False) == wire.run(wire.bare, "chat", False)
     (event,) = wire.events()
     assert event.properties["$ai_http_status"] == 200
-    assert "$ai_output_choices" not in event.properties
+    assert event.properties["$ai_output_choices"] == []

@@ -21,7 +21,7 @@ from posthog_llm.privacy import cleaning
 from posthog_llm.privacy.cleaning import Cleaner
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
-from .driving import Driver, every_provider
+from .driving import Driver, every_provider, failure_of, saying
 
 SECRET = "Jane-Doe-77"
 FREE = {
@@ -88,7 +88,8 @@ def test_input_of_a_messages_tool_has_no_structure(
     (event,) = sink.wait_for(1)
     assert SECRET not in json.dumps(dict(event.properties))
     (told,) = event.properties["$ai_output_choices"][0]["content"]
-    assert told == {**use, "input": HIDDEN}
+    function = {"name": "find", "arguments": HIDDEN}
+    assert told == {"type": "function", "id": "toolu_1", "function": function}
     (asked,) = event.properties["$ai_input"][0]["content"]
     assert asked == {**result, "content": [{**HIDDEN, "type": "x"}]}
 
@@ -101,9 +102,7 @@ def test_a_redactor_that_drops_everything_leaves_a_conversation(
     (event,) = sink.wait_for(1)
     withheld = [{"type": "text", "text": "[withheld]"}]
     assert event.properties["$ai_input"] == [{"role": "user", "content": withheld}]
-    assert event.properties["$ai_output_choices"] == [
-        {"role": "assistant", "content": "[withheld]"}
-    ]
+    assert event.properties["$ai_output_choices"] == saying("[withheld]")
     assert event.properties["$ai_model"] == "m"
 
 
@@ -183,7 +182,7 @@ def test_steps_around_a_call_pass_the_redactor_of_its_client(
     assert found["before"].properties["$ai_input_state"] == "***"
     assert found["before"].properties["$ai_output_state"] == [{"***": "***"}]
     assert found["after"].properties["$ai_input_state"] == HIDDEN
-    assert found["after"].properties["$ai_error"] == {"type": "KeyError", "message": "'***'"}
+    assert failure_of(found["after"].properties) == {"type": "KeyError", "message": "'***'"}
     assert found["t"].properties["$ai_input_state"] == {"q": ["***"]}
     assert found["around"].properties["$ai_output_state"] == "***"
 
@@ -220,7 +219,7 @@ def test_steps_that_wait_for_a_redactor_are_flushed_to_their_trace(
         assert [event.event for event in sink._events] == ["$ai_generation", "$ai_span"]
         step = sink._events[1].properties
         assert SECRET not in json.dumps(dict(step))  # a call with a redactor may come
-        assert step["$ai_error"] == {"type": "KeyError"}
+        assert failure_of(step) == {"message": "KeyError", "type": "KeyError"}
 
 
 def test_steps_flushed_behind_a_call_that_is_not_captured_pass_its_redactor(
@@ -259,7 +258,7 @@ def test_a_step_that_can_wait_no_longer_leaves_without_its_content(
         drive.ask(careful)
     found = hidden(sink, 4)
     assert "$ai_input_state" not in found["large"].properties
-    assert found["large"].properties["$ai_error"] == {"type": "KeyError"}
+    assert failure_of(found["large"].properties) == {"message": "KeyError", "type": "KeyError"}
     assert found["small"].properties["$ai_input_state"] == "***"
 
 
@@ -518,7 +517,7 @@ def test_an_exception_that_cannot_be_shown_is_told_by_its_class(sink: MemorySink
     with posthog_llm.context(posthog_client=sink), pytest.raises(Mute), span("s"):
         raise Mute
     (event,) = sink.wait_for(1)
-    assert event.properties["$ai_error"] == {"type": "Mute"}
+    assert failure_of(event.properties) == {"message": "Mute", "type": "Mute"}
 
 
 @every_provider

@@ -151,7 +151,7 @@ def test_hostile_exceptions_go_on_and_are_captured(sink: MemorySink, kind: Any) 
     for event in sink.wait_for(3):
         assert event.properties.get("$ai_is_error", False) is issubclass(kind, Exception)
         if issubclass(kind, Exception):
-            assert event.properties["$ai_error"]["type"] == kind.__name__
+            assert event.properties["posthog_llm_error"]["type"] == kind.__name__
 
 
 def test_hostile_objects_in_steps_are_described(sink: MemorySink) -> None:

@@ -78,8 +78,7 @@ import atexit, sys, threading
 class Watch:
     # Notes what is imported by which thread.
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in sys.stdlib_module_names | {"posthog_llm"}:
-            seen.setdefault(threading.current_thread().name, set()).add(name)
+        seen.setdefault(threading.current_thread().name, set()).add(name)
 
 def report():
     print({thread: sorted(names) for thread, names in seen.items() if thread != "MainThread"})

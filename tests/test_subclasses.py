@@ -24,7 +24,7 @@ from posthog_llm import bind, event_id
 from posthog_llm.observe.resources import observed
 from posthog_llm.testing import MemorySink
 
-from .driving import QUESTION, AsyncDriver, Driver, comparable, every_provider
+from .driving import QUESTION, AsyncDriver, Driver, comparable, every_provider, saying
 
 HOOKS = ["request", "post", "_prepare_options", "_prepare_request", "_build_request"]
 HOOKS += ["_process_response", "_make_status_error"]
@@ -76,7 +76,7 @@ def one_event(drive: Driver, sink: MemorySink, count: int = 1) -> dict[str, Any]
     assert properties["$ai_trace_id"] == "t"
     assert properties["plan"] == "pro"
     assert properties["$ai_input"] == ASKED
-    assert properties["$ai_output_choices"] == drive.vendor.said("You said: hi")
+    assert properties["$ai_output_choices"] == saying("You said: hi")
     assert properties["$ai_input_tokens"]
     assert properties["posthog_llm_outcome"] == "ok"
     return properties
@@ -203,7 +203,7 @@ def test_hooks_make_calls_of_their_own(drive: Driver, sink: MemorySink, hook: st
     one_event(drive, sink, 2)
     aside = next(event for event in sink.events if event.distinct_id != "ann")
     assert aside.properties["$ai_input"] == question["messages"]
-    assert aside.properties["$ai_output_choices"] == drive.vendor.said("You said: aside")
+    assert aside.properties["$ai_output_choices"] == saying("You said: aside")
     assert "plan" not in aside.properties
 
 
@@ -229,7 +229,7 @@ def test_post_that_falls_back_is_two_calls_of_one_person(drive: Driver, sink: Me
 
     drive.ask(client_of(drive, Patient, posthog_client=sink), **WHO)
     first, second = sink.wait_for(2)
-    assert [first.properties["$ai_is_error"], second.properties["$ai_is_error"]] == [True, False]
+    assert [e.properties.get("$ai_is_error", False) for e in (first, second)] == [True, False]
     assert [first.distinct_id, second.distinct_id] == ["ann", "ann"]
 
 
@@ -257,7 +257,7 @@ def test_request_in_a_thread_without_context(drive: Driver, sink: MemorySink) ->
     (event,) = sink.wait_for(1)
     assert event.distinct_id == "bob"
     assert event.properties["$ai_input"] == ASKED
-    assert event.properties["$ai_output_choices"] == drive.vendor.said("You said: hi")
+    assert event.properties["$ai_output_choices"] == saying("You said: hi")
 
 
 @every_provider

@@ -7,17 +7,27 @@ a call, and fail at what another thread has half imported.
 from __future__ import annotations
 
 import atexit
+import importlib
 from typing import Any
 
 from ..faults import guarded
 from ..imports import imported
+from ..settings import settings
+
+_LATER = ("netrc", "encodings.ascii", "encodings.idna", "encodings.utf_8_sig")
+"""What is imported with the first event otherwise, some of it on the package's own thread. The
+child of a fork amid that would wait for the import for good."""
 
 
 @guarded
 def load() -> None:
-    """Import all of the package that our threads will use."""
+    """Import all that our threads, and those of the package, will use."""
     if imported("posthog") is None:
         import posthog  # noqa: F401  # pyright: ignore[reportUnusedImport] - for its effect
+    for name in _LATER:
+        importlib.import_module(name)
+    if settings().spool is not None:
+        from . import spool  # noqa: F401  # pyright: ignore[reportUnusedImport] - for its effect
 
 
 def package() -> Any:

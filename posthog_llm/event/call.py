@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..exchange import Arguments, Failure, Outcome
+from ..exchange import Arguments, Outcome
 from ..media import known_type
 from ..privacy import CLOSED, WITHHELD, Cleaner, Withheld, is_known, parameters
 from ..providers import usage
@@ -17,6 +17,8 @@ from ..providers.model_name import batch_name, priced_name
 from ..record import Record, Usage
 from ..settings import settings
 from .cost import Cost, cost_of, spoken
+from .output import choices
+from .private import summarized
 
 _LONGEST_ERROR = 20_000
 """Characters of an error's text, or of its stack, that are told."""
@@ -60,7 +62,7 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         "posthog_llm_served_model": answered.model,
         "$ai_model_parameters": _parameters(asked.parameters, private, cleaner),
         "$ai_base_url": cleaner.address(record.base_url) if record.base_url else None,
-        "$ai_http_status": exchange.status if exchange.status else _status(record.failure),
+        "$ai_http_status": _status(record),
         "$ai_stream": exchange.streamed,
         "$ai_latency": rounded(record.latency),
         "$ai_time_to_first_token": rounded(record.time_to_first_token),
@@ -109,8 +111,11 @@ def _parameters(asked: Mapping[str, Any], private: bool, cleaner: Cleaner) -> di
         return parameters(asked, private=True)
 
 
-def _status(failure: Failure | None) -> int | None:
-    return failure.status if failure else None
+def _status(record: Record) -> int | None:
+    """Return the HTTP status; 0 where it was seen that no answer came, as PostHog has it."""
+    told = record.exchange.status or (record.failure.status if record.failure else None)
+    is_seen = record.exchange.reader is None
+    return 0 if told is None and is_seen else told
 
 
 def rounded(seconds: float | None) -> float | None:
@@ -129,22 +134,21 @@ def error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     """Return what is told of how a call, or a step, failed."""
     failure = record.failure
     if record.outcome is not Outcome.ERROR:
-        return {"$ai_is_error": False}
+        return {}
     if failure is None:
         return {"$ai_is_error": True, "$ai_error": "unknown"}
     kind = cleaner.label(failure.type)[:_LONGEST_LABEL]
     code = cleaner.label(failure.code)[:_LONGEST_LABEL] if failure.code else None
     summary = {"type": kind, "status": failure.status, "code": code}
-    told: dict[str, Any] = {k: v for k, v in summary.items() if v is not None}
+    told = {k: v for k, v in summary.items() if v is not None}
     texts: dict[str, str | None] = {}
     if not private:
         texts = {n: _error_text(getattr(failure, n), cleaner) for n in ("message", "stack")}
-    if texts.get("message"):
-        told["message"] = texts["message"]
     return {
         "$ai_is_error": True,
-        "$ai_error": told,
+        "$ai_error": texts.get("message") or summarized(told),
         "$ai_error_type": kind,
+        "posthog_llm_error": told,
         "posthog_llm_error_stack": texts.get("stack"),
     }
 
@@ -163,6 +167,7 @@ def _content(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
         return {
             "$ai_input": cleaner.content(record.asked.input),
             "$ai_output_choices": _output(record, cleaner),
+            "$ai_instructions": cleaner.content(record.asked.instructions),
             "$ai_tools": cleaner.content(record.asked.tools),
         }
     except Withheld as reason:
@@ -174,7 +179,9 @@ def _output(record: Record, cleaner: Cleaner) -> Any:
         return None
     if record.exchange.endpoint == "speech" and record.outcome is not Outcome.ERROR:
         return _sound(record)
-    return cleaner.content(record.answered.output)
+    said = choices(cleaner.content(record.answered.output))
+    # Of a model that worked for another's answer, neither is known.
+    return said if said or record.asked.input is None else []
 
 
 def _sound(record: Record) -> list[dict[str, Any]]:

@@ -40,7 +40,14 @@ def _record(record: Record, helper: Helper, number: int, first: Mapping[str, Any
         kind="generation",
         model=helper.model,
         exchange=_without_content(exchange, identity, _scope(exchange.scope, place)),
-        asked=replace(record.asked, model=helper.model, input=None, tools=None, parameters={}),
+        asked=replace(
+            record.asked,
+            model=helper.model,
+            input=None,
+            instructions=None,
+            tools=None,
+            parameters={},
+        ),
         answered=Answered(
             model=helper.model, usage=helper.usage, response_id=record.answered.response_id
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..narrowing import is_dict
@@ -26,7 +27,6 @@ _NAMES = frozenset(
     | {"posthog_llm_response_id"}
 )
 """Properties that name a model, a request or an answer."""
-_ERROR_FIELDS = ("type", "status", "code")
 _OURS = ("$ai_", "posthog_llm_")
 
 
@@ -38,9 +38,17 @@ def without_content(properties: dict[str, Any]) -> dict[str, Any]:
         for name, value in properties.items()
         if name not in CONTENT and name not in _TEXTS
     }
+    if is_dict(error := kept.get("posthog_llm_error")):
+        kept["$ai_error"] = summarized(error)
     if kept.get("$ai_model") == WITHHELD and asked_for:
         kept["$ai_model"] = asked_for  # what was served is no model's name
     return kept
+
+
+def summarized(error: Mapping[str, Any]) -> str:
+    """Tell an error without the provider's text: `RateLimitError: 429 rate_limit_exceeded`."""
+    details = [str(error[name]) for name in ("status", "code") if name in error]
+    return ": ".join([str(error["type"]), *filter(None, [" ".join(details)])])
 
 
 def _is_callers(name: str, value: Any, asked_for: Any) -> bool:
@@ -50,6 +58,4 @@ def _is_callers(name: str, value: Any, asked_for: Any) -> bool:
 
 
 def _restricted(name: str, value: Any) -> Any:
-    if name == "$ai_error" and is_dict(value):
-        value = {field: value[field] for field in _ERROR_FIELDS if field in value}
     return restricted(value, is_name=name in _NAMES)

@@ -49,10 +49,13 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     if body.get("instructions"):
         prompt = [{"role": "system", "content": body["instructions"]}, *(prompt or [])]
     said = body.get("input") if exchange.endpoint == "speech" else None
+    parameters = _parameters(body)
+    if parameters.get("encoding_format") == "base64":
+        del parameters["encoding_format"]  # the SDK's own default; what it returns are numbers
     return Asked(
         model=text_or_none(body.get("model")),
         input=prompt,
-        parameters=_parameters(body),
+        parameters=parameters,
         characters=len(said) if isinstance(said, str) else None,
     )
 
@@ -75,7 +78,7 @@ def rank_asked(body: Mapping[str, Any]) -> Asked:
     ]
     taken = {"query", "documents", "input"}
     parameters = {k: v for k, v in _parameters(body).items() if k not in taken}
-    return Asked(text_or_none(body.get("model")), prompt, None, parameters)
+    return Asked(text_or_none(body.get("model")), prompt, parameters=parameters)
 
 
 def ranked(body: Mapping[str, Any], provider: str) -> Answered:

@@ -38,6 +38,7 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     return Asked(
         model=text_or_none(body.get("model")),
         input=prompt,
+        instructions=instructions or None,
         tools=body.get("tools"),
         parameters={k: v for k, v in body.items() if k not in _NOT_PARAMETERS},
     )

@@ -11,18 +11,25 @@ from typing import Any
 
 from ..narrowing import is_list, mapping
 from . import echo_messages as messages
-from .echo_words import Kind, example, pieces, words
+from .echo_words import Kind, Said, Tool, chosen, echoed, pieces, words
 
 _numbers = itertools.count(1)
 CREATED = 1_700_000_000
 
 
-def answer(path: str, content_type: str, body: bytes) -> tuple[Kind, Any]:
-    """Return how a request is answered, and with what."""
+def speaks(path: str) -> bool:
+    """Whether a model says something at this path, or calls a tool."""
+    return path in ("/chat/completions", "/responses") or messages.speaks(path)
+
+
+def answer(
+    path: str, content_type: str, body: bytes, scripted: Said | None = None
+) -> tuple[Kind, Any]:
+    """Return how a request is answered, and with what; `scripted` is what the model says."""
     asked: dict[str, Any] = json.loads(body) if body and "json" in content_type else {}
-    if found := messages.answer(path, asked):
+    if found := messages.answer(path, asked, scripted):
         return found
-    if asked.get("model") == "no-such-model":
+    if asked.get("model") == "no-such-model" and scripted is None:
         return "missing", {
             "error": {
                 "message": "The model does not exist",
@@ -33,9 +40,10 @@ def answer(path: str, content_type: str, body: bytes) -> tuple[Kind, Any]:
         }
     streamed = asked.get("stream") is True
     if path == "/chat/completions":
-        return ("stream", list(_chat_chunks(asked))) if streamed else ("json", _chat(asked))
+        chat = _chat(asked, scripted)
+        return ("stream", list(_chat_chunks(asked, chat))) if streamed else ("json", chat)
     if path in ("/responses", "/responses/compact"):
-        response = _response(asked)
+        response = _response(asked, scripted)
         return ("stream", list(_response_events(response))) if streamed else ("json", response)
     if path == "/completions":
         return ("stream", list(_texts(asked))) if streamed else ("json", _text(asked))
@@ -66,37 +74,40 @@ def _usage(prompt: str, said: str) -> dict[str, Any]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
-    heard = words(asked.get("messages"))
-    if asked.get("tools"):
-        function = asked["tools"][0]["function"]
-        names = function.get("parameters", {}).get("properties", {})
-        arguments = json.dumps(dict.fromkeys(names, heard))
-        call = {
-            "id": "call_1",
-            "type": "function",
-            "function": {"name": function["name"], "arguments": arguments},
-        }
-        return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
+def _said(asked: Mapping[str, Any]) -> Said:
+    """Return what a chat model says; the result of a tool it repeats as text."""
+    given = asked.get("messages") or [{}]
+    offered = [mapping(tool.get("function")) for tool in asked.get("tools") or ()]
+    tools = [Tool(f["name"], f.get("parameters") or {}) for f in offered if "name" in f]
+    if given[-1].get("role") == "tool":
+        tools = []
     schema = mapping(mapping(asked.get("response_format")).get("json_schema")).get("schema")
-    said = json.dumps(example(schema, heard)) if schema else f"You said: {heard}"
-    return {"role": "assistant", "content": said, "refusal": None, "annotations": []}
+    return echoed(words(given), chosen(tools, asked.get("tool_choice")), schema)
 
 
-def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
-    message = _message(asked)
-    said = message["content"] or message["tool_calls"][0]["function"]["arguments"]
-    reason = "tool_calls" if message.get("tool_calls") else "stop"
+def _message(said: Said) -> dict[str, Any]:
+    if said.tool is None:
+        return {"role": "assistant", "content": said.text, "refusal": None, "annotations": []}
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": said.tool, "arguments": said.written},
+    }
+    return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
+
+
+def _chat(asked: Mapping[str, Any], scripted: Said | None) -> dict[str, Any]:
+    said = scripted or _said(asked)
+    reason = "tool_calls" if said.tool else "stop"
     choices = [
-        {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
+        {"index": index, "message": _message(said), "logprobs": None, "finish_reason": reason}
         for index in range(asked.get("n") or 1)
     ]
-    usage = _usage(words(asked.get("messages")), said)
+    usage = _usage(words(asked.get("messages")), said.written)
     return {**_identity("chatcmpl", "chat.completion", asked), "choices": choices, "usage": usage}
 
 
-def _chat_chunks(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    whole = _chat(asked)
+def _chat_chunks(asked: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     wanted = mapping(asked.get("stream_options")).get("include_usage")
     head = {**whole, "object": "chat.completion.chunk", **({"usage": None} if wanted else {})}
     if not wanted:
@@ -151,17 +162,35 @@ def _texts(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**whole, "choices": [], "usage": usage}
 
 
-def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
-    said = f"You said: {words(asked.get('input'))}"
-    text: dict[str, Any] = {"type": "output_text", "text": said, "annotations": []}
-    item: dict[str, Any] = {
+def _response_said(asked: Mapping[str, Any]) -> Said:
+    """Return what a model says in a response; the result of a tool it repeats as text."""
+    given = asked.get("input")
+    last = given[-1] if is_list(given) and given else {}
+    offered = [tool for tool in asked.get("tools") or () if tool.get("type") == "function"]
+    tools = [Tool(tool["name"], tool.get("parameters") or {}) for tool in offered]
+    if mapping(last).get("type") == "function_call_output":
+        return echoed(words(last["output"]), (), None)
+    schema = mapping(mapping(asked.get("text")).get("format")).get("schema")
+    return echoed(words(given), chosen(tools, asked.get("tool_choice")), schema)
+
+
+def _item(said: Said) -> dict[str, Any]:
+    if said.tool is not None:
+        call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "status": "completed"}
+        return {**call, "name": said.tool, "arguments": said.written}
+    text: dict[str, Any] = {"type": "output_text", "text": said.text, "annotations": []}
+    return {
         "type": "message",
         "id": "msg_1",
         "status": "completed",
         "role": "assistant",
         "content": [text],
     }
-    usage = _usage(words(asked.get("input")), said)
+
+
+def _response(asked: Mapping[str, Any], scripted: Said | None) -> dict[str, Any]:
+    said = scripted or _response_said(asked)
+    usage = _usage(words(asked.get("input")), said.written)
     identity = _identity("resp", "response", asked)
     return {
         **identity,
@@ -170,7 +199,7 @@ def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
         "error": None,
         "incomplete_details": None,
         "instructions": asked.get("instructions"),
-        "output": [item],
+        "output": [_item(said)],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": asked.get("tools") or [],
@@ -188,30 +217,39 @@ def _response(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _response_events(response: dict[str, Any]) -> Iterator[bytes]:
     (item,) = response["output"]
-    (part,) = item["content"]
     begun: dict[str, Any] = {**response, "status": "in_progress", "output": [], "usage": None}
-    place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
-        {
-            "type": "response.output_item.added",
-            "output_index": 0,
-            "item": {**item, "status": "in_progress", "content": []},
-        },
-        {"type": "response.content_part.added", **place, "part": {**part, "text": ""}},
-        *(
-            {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
-            for word in pieces(part["text"])
-        ),
-        {"type": "response.output_text.done", **place, "text": part["text"], "logprobs": []},
-        {"type": "response.content_part.done", **place, "part": part},
+        *_item_events(item),
         {"type": "response.output_item.done", "output_index": 0, "item": item},
         {"type": "response.completed", "response": response},
     ]
     for number, event in enumerate(events):
         data = json.dumps({**event, "sequence_number": number})
         yield f"event: {event['type']}\ndata: {data}\n\n".encode()
+
+
+def _item_events(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    place = {"item_id": item["id"], "output_index": 0}
+    added = {"type": "response.output_item.added", "output_index": 0}
+    if item["type"] == "function_call":
+        kind = "response.function_call_arguments"
+        yield {**added, "item": {**item, "status": "in_progress", "arguments": ""}}
+        for word in pieces(item["arguments"]):
+            yield {"type": f"{kind}.delta", **place, "delta": word}
+        told = {"name": item["name"], "arguments": item["arguments"]}
+        yield {"type": f"{kind}.done", **place, **told}
+        return
+    (part,) = item["content"]
+    place["content_index"] = 0
+    yield {**added, "item": {**item, "status": "in_progress", "content": []}}
+    yield {"type": "response.content_part.added", **place, "part": {**part, "text": ""}}
+    for word in pieces(part["text"]):
+        yield {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
+    told = {"text": part["text"], "logprobs": []}
+    yield {"type": "response.output_text.done", **place, **told}
+    yield {"type": "response.content_part.done", **place, "part": part}
 
 
 def _embeddings(asked: Mapping[str, Any]) -> dict[str, Any]:

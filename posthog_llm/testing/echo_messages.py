@@ -12,16 +12,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..narrowing import mapping
-from .echo_words import Kind, example, pieces, words
+from .echo_words import Kind, Said, Tool, chosen, echoed, pieces, words
 
 _numbers = itertools.count(1)
 _VERTEX = re.compile(r"/projects/.*/models/([^/:]+):(?:streamR|r)awPredict")
 _BEDROCK = re.compile(r"/model/([^/]+)/invoke(-with-response-stream)?")
 
 
-def answer(path: str, asked: Mapping[str, Any]) -> tuple[Kind, Any] | None:
+def speaks(path: str) -> bool:
+    """Whether a model says something at this path, or calls a tool."""
+    return path == "/messages" or bool(_VERTEX.fullmatch(path) or _BEDROCK.fullmatch(path))
+
+
+def answer(path: str, asked: Mapping[str, Any], scripted: Said | None) -> tuple[Kind, Any] | None:
     """Return how a request is answered, and with what; `None` for other paths."""
-    if path in ("/messages", "/complete") and asked.get("model") == "no-such-model":
+    if (
+        path in ("/messages", "/complete")
+        and asked.get("model") == "no-such-model"
+        and not scripted
+    ):
         error = {"type": "not_found_error", "message": "model: no-such-model"}
         return "missing", {"type": "error", "error": error, "request_id": "req_test"}
     if path == "/messages/count_tokens":
@@ -32,7 +41,8 @@ def answer(path: str, asked: Mapping[str, Any]) -> tuple[Kind, Any] | None:
     named = on_vertex or on_bedrock
     if path != "/messages" and not named:
         return None
-    message = _message({"model": named.group(1), **asked} if named else asked)
+    model = {"model": named.group(1)} if named else {}
+    message = _message({**model, **asked}, scripted or _said(asked))
     if on_bedrock and on_bedrock.group(2):
         return "aws", [aws_frame(event) for event in events(message)]
     if asked.get("stream"):
@@ -40,23 +50,30 @@ def answer(path: str, asked: Mapping[str, Any]) -> tuple[Kind, Any] | None:
     return "json", message
 
 
-def _message(asked: Mapping[str, Any]) -> dict[str, Any]:
-    heard = words(asked.get("messages"))
-    tools = [tool for tool in asked.get("tools") or () if "input_schema" in tool]
-    answered = "tool_result" in json.dumps((asked.get("messages") or [None])[-1])
-    if tools and not answered:
-        given = example(tools[0]["input_schema"], heard)
-        block = {"type": "tool_use", "id": "toolu_1", "name": tools[0]["name"], "input": given}
-    else:
-        schema = mapping(mapping(asked.get("output_config")).get("format")).get("schema")
-        said = json.dumps(example(schema, heard)) if schema else f"You said: {heard}"
-        block = {"type": "text", "text": said}
-    said = block.get("text") or json.dumps(block["input"])
+def _said(asked: Mapping[str, Any]) -> Said:
+    """Return what a model says; the result of a tool it repeats as text."""
+    given = asked.get("messages")
+    offered = [tool for tool in asked.get("tools") or () if "input_schema" in tool]
+    tools = [Tool(tool["name"], tool["input_schema"]) for tool in offered]
+    if "tool_result" in json.dumps((given or [None])[-1]):
+        tools = []
+    schema = mapping(mapping(asked.get("output_config")).get("format")).get("schema")
+    return echoed(words(given), chosen(tools, asked.get("tool_choice")), schema)
+
+
+def _block(said: Said) -> dict[str, Any]:
+    if said.tool is None:
+        return {"type": "text", "text": said.text}
+    return {"type": "tool_use", "id": "toolu_1", "name": said.tool, "input": said.arguments}
+
+
+def _message(asked: Mapping[str, Any], said: Said) -> dict[str, Any]:
+    heard, block = words(asked.get("messages")), _block(said)
     usage = {
         "input_tokens": 8 + len(heard.split()),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
-        "output_tokens": len(said.split()),
+        "output_tokens": len(said.written.split()),
         "service_tier": "standard",
     }
     return {

@@ -14,7 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import echo
+from .echo_words import Said
 from .loopback import Handler, LoopbackServer
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
 
 
 @dataclass(slots=True)
@@ -28,6 +39,45 @@ class Reply:
     """Seconds before the answer, and between its pieces."""
     cut: bool = False
     """Whether the connection breaks after the last piece, without an end."""
+    said: Said | None = None
+    """What the model says, in the format of whoever asks; `body` is then made of it."""
+
+    @classmethod
+    def text(cls, text: str, *, delay: float = 0.0) -> Reply:
+        """Return an answer in which the model says `text`, streamed where that is asked for.
+
+        It answers chat, responses and messages. `delay` is that of a `Reply`.
+        """
+        return cls(delay=delay, said=Said(text))
+
+    @classmethod
+    def tool_call(cls, name: str, arguments: Mapping[str, Any], *, delay: float = 0.0) -> Reply:
+        """Return an answer in which the model calls the tool `name`; else it is as `text`."""
+        return cls(delay=delay, said=Said(tool=name, arguments=arguments))
+
+    @classmethod
+    def error(
+        cls,
+        status: int,
+        message: str = "scripted error",
+        *,
+        type: str | None = None,
+        code: str | None = None,
+        delay: float = 0.0,
+        **headers: str,
+    ) -> Reply:
+        """Return an error in the format of OpenAI and of Anthropic.
+
+        `type` is the provider's type of error; `None`: the one that goes with `status`. The SDKs
+        repeat what failed with 408, 409, 429 or 500 and above. Raises `ValueError` where `status`
+        is none of an error.
+        """
+        if not 400 <= status < 600:
+            raise ValueError(f"status must be that of an error, 400 to 599, not {status}")
+        kind = type or _ERROR_TYPES.get(status, "api_error" if status >= 500 else "request_error")
+        error = {"message": message, "type": kind, "param": None, "code": code}
+        body = {"type": "error", "error": error}
+        return cls.json(body, status, delay=delay, cut=False, **headers)
 
     @classmethod
     def json(
@@ -144,7 +194,15 @@ class ScriptedProvider(LoopbackServer):
         return f"{self.url}/v1"
 
     def script(self, path: str, *replies: Reply) -> None:
-        """Answer the next requests to `path` (below the base URL) with these, in order."""
+        """Answer the next requests to `path` (below the base URL) with these, in order.
+
+        Raises `ValueError` where a model says nothing at `path`, and a reply is what it says.
+        """
+        if any(reply.said for reply in replies) and not echo.speaks(path):
+            raise ValueError(
+                f"no model speaks at {path!r}: Reply.text and Reply.tool_call answer "
+                "/chat/completions, /responses and /messages; script a Reply.json there"
+            )
         self._scripts[path].extend(replies)
 
     def answer_to(self, request: Received) -> Reply:
@@ -152,14 +210,23 @@ class ScriptedProvider(LoopbackServer):
         with self._lock:
             self.requests.append(request)
             path = request.path.partition("?")[0].removeprefix("/v1")
-            scripted = self._scripts.get(path)
-            if scripted:
-                return scripted.popleft()
-        kind, answer = echo.answer(path, request.headers.get("content-type", ""), request.body)
-        if kind == "stream":
-            return Reply.stream(answer, done=path in ("/chat/completions", "/completions"))
-        if kind == "aws":
-            return Reply(answer, 200, {"content-type": "application/vnd.amazon.eventstream"})
-        if kind == "sound":
-            return Reply([answer], 200, {"content-type": "audio/mpeg"})
-        return Reply.json(answer, status=404 if kind == "missing" else 200)
+            scripts = self._scripts.get(path)
+            scripted = scripts.popleft() if scripts else None
+        if scripted is not None and scripted.said is None:
+            return scripted
+        reply = _echoed(path, request, scripted.said if scripted else None)
+        if scripted is not None:
+            reply.delay = scripted.delay
+        return reply
+
+
+def _echoed(path: str, request: Received, said: Said | None) -> Reply:
+    content_type = request.headers.get("content-type", "")
+    kind, answer = echo.answer(path, content_type, request.body, said)
+    if kind == "stream":
+        return Reply.stream(answer, done=path in ("/chat/completions", "/completions"))
+    if kind == "aws":
+        return Reply(answer, 200, {"content-type": "application/vnd.amazon.eventstream"})
+    if kind == "sound":
+        return Reply([answer], 200, {"content-type": "audio/mpeg"})
+    return Reply.json(answer, status=404 if kind == "missing" else 200)
