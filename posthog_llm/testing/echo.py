@@ -76,7 +76,7 @@ def _usage(prompt: str, said: str) -> dict[str, Any]:
 
 def _said(asked: Mapping[str, Any]) -> Said:
     """Return what a chat model says; the result of a tool it repeats as text."""
-    given = asked.get("messages") or [{}]
+    given: Any = asked.get("messages") or [{}]
     offered = [mapping(tool.get("function")) for tool in asked.get("tools") or ()]
     tools = [Tool(f["name"], f.get("parameters") or {}) for f in offered if "name" in f]
     if given[-1].get("role") == "tool":
@@ -165,7 +165,7 @@ def _texts(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _response_said(asked: Mapping[str, Any]) -> Said:
     """Return what a model says in a response; the result of a tool it repeats as text."""
     given = asked.get("input")
-    last = given[-1] if is_list(given) and given else {}
+    last: Any = given[-1] if is_list(given) and given else None
     offered = [tool for tool in asked.get("tools") or () if tool.get("type") == "function"]
     tools = [Tool(tool["name"], tool.get("parameters") or {}) for tool in offered]
     if mapping(last).get("type") == "function_call_output":
@@ -231,15 +231,16 @@ def _response_events(response: dict[str, Any]) -> Iterator[bytes]:
 
 
 def _item_events(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    place = {"item_id": item["id"], "output_index": 0}
+    place: dict[str, Any] = {"item_id": item["id"], "output_index": 0}
+    whole: dict[str, Any]
     added = {"type": "response.output_item.added", "output_index": 0}
     if item["type"] == "function_call":
         kind = "response.function_call_arguments"
         yield {**added, "item": {**item, "status": "in_progress", "arguments": ""}}
         for word in pieces(item["arguments"]):
             yield {"type": f"{kind}.delta", **place, "delta": word}
-        told = {"name": item["name"], "arguments": item["arguments"]}
-        yield {"type": f"{kind}.done", **place, **told}
+        whole = {"name": item["name"], "arguments": item["arguments"]}
+        yield {"type": f"{kind}.done", **place, **whole}
         return
     (part,) = item["content"]
     place["content_index"] = 0
@@ -247,8 +248,8 @@ def _item_events(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"type": "response.content_part.added", **place, "part": {**part, "text": ""}}
     for word in pieces(part["text"]):
         yield {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
-    told = {"text": part["text"], "logprobs": []}
-    yield {"type": "response.output_text.done", **place, **told}
+    whole = {"text": part["text"], "logprobs": []}
+    yield {"type": "response.output_text.done", **place, **whole}
     yield {"type": "response.content_part.done", **place, "part": part}
 
 
