@@ -97,6 +97,7 @@ def gateway(session: nox.Session, litellm: str) -> None:
         "litellm_ends",
         "outer",
         "sampling_traces",
+        "shapes_litellm",
     )
     session.run("pytest", *(f"tests/test_{name}.py" for name in files), *session.posargs)
 
