@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,7 @@ class Gateway:
         receiver: PostHogReceiver,
         folder: Path,
         configured: str = "",
+        config: str = CONFIG,
     ) -> None:
         self.provider, self.receiver = provider, receiver
         self.seen = 0
@@ -99,13 +101,13 @@ class Gateway:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = folder / "config.yaml"
-        config.write_text(CONFIG.replace("PROVIDER", provider.base_url).replace("MASTER", MASTER))
+        file = folder / "config.yaml"
+        file.write_text(config.replace("PROVIDER", provider.base_url).replace("MASTER", MASTER))
         (folder / "guards.py").write_text(GUARDS + configured)
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
             [
-                *(Path(sys.executable).with_name("litellm"), "--config", config),
+                *(Path(sys.executable).with_name("litellm"), "--config", file),
                 *("--host", "127.0.0.1", "--port", str(self.port)),
             ],
             env={**os.environ, **settings(receiver)},
@@ -437,3 +439,56 @@ def test_posthog_is_away_for_seconds(provider: ScriptedProvider, receiver: PostH
     threading.Timer(6, lambda: setattr(receiver, "status", 200)).start()
     run(program, provider, receiver)
     assert users(receiver.wait_for(51)) == {f"u{n}" for n in range(51)}
+
+
+# -- teams -----------------------------------------------------------------------------------
+
+KEYS = {
+    "sk-key-of-search-1": ("team-search", "alice's key"),
+    "sk-key-of-search-2": ("team-search", "the indexer's key"),
+    "sk-key-of-support": ("team-support", "the bot's key"),
+}
+TEAMS = f"""
+from litellm.proxy._types import UserAPIKeyAuth
+from posthog_llm.litellm import PostHogLogger
+
+KEYS = {KEYS!r}
+mine = PostHogLogger(groups={{"team": "team_id"}}, properties=["key_alias"])
+
+
+async def who(request, api_key):
+    team, alias = KEYS[api_key]
+    return UserAPIKeyAuth(api_key=api_key, team_id=team, key_alias=alias)
+"""
+
+
+@needs_gateway
+@pytest.mark.timeout(300)
+def test_cost_by_team_and_key(
+    tmp_path: Path, provider: ScriptedProvider, receiver: PostHogReceiver
+) -> None:
+    config = CONFIG.replace("posthog_llm.litellm.logger", "guards.mine")
+    config = config.replace("{master_key: MASTER}", "{master_key: MASTER, custom_auth: guards.who}")
+    gateway = Gateway(provider, receiver, tmp_path, TEAMS, config)
+    key_of = [list(KEYS)[n % 3] for n in range(60)]
+
+    def ask(number: int) -> int:
+        body = {"model": "mine", "messages": ASK, "stream": number % 2 == 0}
+        forged = {"team_id": "team-forged", "groups": {"team": "forged"}, "key_alias": "forged"}
+        more = {"stream_options": {"include_usage": True}} if body["stream"] else {}
+        bearer = {"Authorization": f"Bearer {key_of[number]}"}
+        path = "/v1/chat/completions"
+        return int(gateway.post(path, {**body, **more, "metadata": forged}, **bearer)[0])
+
+    try:
+        gateway.wait()
+        with ThreadPoolExecutor(12) as clients:
+            assert set(clients.map(ask, range(60))) == {200}
+        events = receiver.wait_for(60)
+    finally:
+        gateway.stop()
+    told = [event["properties"] for event in events]
+    counted = Counter((t["$groups"]["team"], t["key_alias"]) for t in told)
+    assert counted == Counter(KEYS[key] for key in key_of)
+    assert all(t["$ai_total_cost_usd"] > 0 and t["$ai_input_tokens"] == 9 for t in told)
+    assert "sk-key" not in json.dumps(events)

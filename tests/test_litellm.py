@@ -19,7 +19,7 @@ from posthog_llm import context
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 from posthog_llm.testing.sink import CapturedEvent
 
-from .driving import use_callbacks
+from .driving import saying, use_callbacks
 
 litellm = pytest.importorskip("litellm", reason="LiteLLM pins SDKs: it has a nox session")
 from posthog_llm.litellm import PostHogLogger  # noqa: E402 - needs litellm
@@ -145,7 +145,7 @@ def test_whole_event(lite: Lite) -> None:
         "$ai_stop_reason": "stop",
         "$ai_service_tier": "default",
         "$ai_input": ASK,
-        "$ai_output_choices": [{"role": "assistant", "content": "hello"}],
+        "$ai_output_choices": saying("hello"),
         "$ai_tools": tools,
         "$ai_input_tokens": 100,
         "$ai_output_tokens": 50,
@@ -334,7 +334,8 @@ def test_failure(lite: Lite, stream: bool) -> None:
     assert "sk-secret" not in json.dumps(told, default=str)
     assert told["$ai_stream"] is stream
     assert custom(told) == {"plan"}
-    assert not {"$ai_input_tokens", "$ai_total_cost_usd", "$ai_output_choices"} & told.keys()
+    assert told["$ai_output_choices"] == []
+    assert not {"$ai_input_tokens", "$ai_total_cost_usd"} & told.keys()
 
 
 def test_stream_that_breaks(lite: Lite) -> None:
