@@ -271,9 +271,8 @@ def test_streamed_and_plain_agree(lite: Lite, name: str) -> None:
     assert (plain.pop("$ai_stream"), streamed.pop("$ai_stream")) == (False, True)
     unlike = ("$ai_latency", "$ai_trace_id", "$ai_span_id", "$ai_usage", "$ai_model_parameters")
     unlike += ("posthog_llm_response_id", "posthog_llm_request_id")
-    details = ("$ai_reasoning_tokens", "$ai_text_output_tokens")  # zeros that LiteLLM adds
     for one in (plain, streamed):
-        for key in (*unlike, *details):
+        for key in unlike:
             one.pop(key, None)
     assert plain == streamed
 
@@ -307,6 +306,25 @@ def test_what_litellm_counts_itself_is_marked(lite: Lite) -> None:
     counted = "$ai_input_tokens" in told
     assert told.get("posthog_llm_tokens_estimated", False) is counted
     assert told.get("$ai_input_tokens") != 0
+
+
+def test_reasoning_that_litellm_counts_itself_is_unknown(lite: Lite) -> None:
+    """It asks a tokenizer how long the shown reasoning is, and calls the rest text."""
+    delta = {"reasoning_content": "because it is so", "content": "yes"}
+    chunks: list[Any] = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {
+            "choices": [],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 90, "total_tokens": 99},
+        },
+    ]
+    same = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
+    lite.provider.script("/chat/completions", Reply.stream([{**same, **one} for one in chunks]))
+    lite.chat(stream=True, stream_options={"include_usage": True})
+    told = lite.properties()
+    assert (told["$ai_input_tokens"], told["$ai_output_tokens"]) == (9, 90)
+    assert not {"$ai_reasoning_tokens", "$ai_text_output_tokens"} & told.keys()
 
 
 def test_what_was_asked_is_not_changed_later(lite: Lite) -> None:

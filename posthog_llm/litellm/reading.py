@@ -107,6 +107,7 @@ def _answered(exchange: Exchange, told: Told) -> Answered:
         answered.usage, answered.stop_reason, told.cost = Usage(), None, None
     elif told.streamed:
         _doubt(answered, told)
+    _forget_fillings(answered.usage, told.model or "")
     if exchange.endpoint == "embedding" and not answered.usage.output_tokens:
         answered.usage.output_tokens = None  # LiteLLM's own: an embedding has no output to count
     _settle_cost(answered.usage, told)
@@ -148,6 +149,20 @@ def _doubt(answered: Answered, told: Told) -> None:
     has_details = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
     if told.provider in _COUNTS_ITSELF and not has_details and not options.get("include_usage"):
         counted.estimated = True
+
+
+def _forget_fillings(counted: Usage, model: str) -> None:
+    """Forget the kinds of output tokens that LiteLLM made of the text where nobody reported any.
+
+    It fills in exactly these two, to the last token. Of Gemini's counts it makes them, too.
+    """
+    kinds = usage.details(counted.raw or {}, "completion_tokens_details", "output_tokens_details")
+    names = ("reasoning_tokens", "text_tokens")
+    if "gemini" in model.lower() or kinds.keys() != set(names):
+        return
+    reasoning, text = (usage.count(kinds, name) or 0 for name in names)
+    if reasoning + text == counted.output_tokens:
+        counted.reasoning_tokens = counted.text_output_tokens = None
 
 
 def _settle_cost(counted: Usage, told: Told) -> None:
