@@ -18,6 +18,7 @@ from .driving import use_callbacks
 litellm = pytest.importorskip("litellm", reason="LiteLLM is in the gateway session")
 
 from litellm.litellm_core_utils import litellm_logging  # noqa: E402
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # noqa: E402
 
 from posthog_llm.litellm import PostHogLogger  # noqa: E402
 
@@ -52,6 +53,8 @@ def told(callback: Any, name: str, provider: ScriptedProvider) -> dict[str, Any]
     function, given = CALLS[name]
 
     async def call(callback: Any, receiver: PostHogReceiver) -> None:
+        use_callbacks(litellm, [])
+        await GLOBAL_LOGGING_WORKER.flush()  # what another test's event loop left to it
         use_callbacks(litellm, [callback])
         place = {"api_base": provider.base_url, "api_key": "k", "max_retries": 0}
         with contextlib.suppress(litellm.exceptions.NotFoundError):

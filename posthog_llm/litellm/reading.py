@@ -158,7 +158,7 @@ def _forget_fillings(counted: Usage, model: str) -> None:
     """
     kinds = usage.details(counted.raw or {}, "completion_tokens_details", "output_tokens_details")
     names = ("reasoning_tokens", "text_tokens")
-    if "gemini" in model.lower() or kinds.keys() != set(names):
+    if "gemini" in model.lower() or set(kinds) != set(names):
         return
     reasoning, text = (usage.count(kinds, name) or 0 for name in names)
     if reasoning + text == counted.output_tokens:
