@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from typing_extensions import Required
+
 
 class Destination(Protocol):
     """Where events go: a `posthog.Posthog`, the `posthog` module, a `Project`, a fake of yours."""
@@ -23,7 +25,7 @@ class Destination(Protocol):
 
 
 class CallArguments(TypedDict, total=False):
-    """What every method that sends a request to a provider takes, beside the SDK's own."""
+    """What every method that runs a model takes, beside the SDK's own arguments."""
 
     posthog_distinct_id: str | int | UUID | None
     """Who asked: the id of a person in PostHog. Without it the event is anonymous."""
@@ -130,8 +132,8 @@ class ContextArguments(StepArguments, total=False):
 class GenerationArguments(StepArguments, total=False):
     """What `capture_generation`, `capture_embedding` and `generation` take."""
 
-    model: str | None
-    """The model's name, by which PostHog prices the call. Needed."""
+    model: Required[str]
+    """The model's name, by which PostHog prices the call."""
     provider: str | None
     """The provider's name, such as `openai`, or one of your own."""
     input: Any

@@ -102,32 +102,24 @@ from anthropic.lib.foundry import AsyncAzureADTokenProvider, AzureADTokenProvide
 from anthropic.lib.google_cloud._client import AsyncTokenProvider, TokenProvider
 from functools import cached_property
 from google.auth.credentials import Credentials as GoogleCredentials
-from posthog_llm.anthropic._client import (
+from posthog_llm.anthropic._resources import (
     AnthropicWithRawResponse,
     AnthropicWithStreamedResponse,
     AsyncAnthropicWithRawResponse,
     AsyncAnthropicWithStreamedResponse,
-)
-from posthog_llm.anthropic.lib.bedrock._beta import AsyncBeta as AsyncBeta2, Beta as Beta2
-from posthog_llm.anthropic.lib.bedrock._mantle import AsyncMantleBeta, MantleBeta
-from posthog_llm.anthropic.lib.foundry import (
+    AsyncBedrockBeta,
+    AsyncBeta,
     AsyncBetaFoundry,
+    AsyncMantleBeta,
+    AsyncMessages,
     AsyncMessagesFoundry,
+    AsyncVertexBeta,
+    BedrockBeta,
+    Beta,
+    MantleBeta,
+    Messages,
     MessagesFoundry,
-)
-from posthog_llm.anthropic.lib.vertex._beta import AsyncBeta as AsyncBeta3, Beta as Beta3
-from posthog_llm.anthropic.resources.beta.beta import AsyncBeta, Beta
-from posthog_llm.anthropic.resources.files import AsyncFiles, Files
-from posthog_llm.anthropic.resources.messages.messages import AsyncMessages, Messages
-from posthog_llm.anthropic.resources.models import AsyncModels, Models
-from posthog_llm.anthropic.resources.organization.organization import (
-    AsyncOrganization,
-    Organization,
-)
-from posthog_llm.anthropic.resources.skills.skills import AsyncSkills, Skills
-from posthog_llm.anthropic.resources.user_profiles.user_profiles import (
-    AsyncUserProfiles,
-    UserProfiles,
+    VertexBeta,
 )
 from posthog_llm.arguments import ClientArguments
 from typing import Any, Mapping, Sequence, overload
@@ -177,64 +169,92 @@ class CopyArguments4(ClientArguments, total=False):
 
 class InitArguments3(ClientArguments, total=False):
     base_url: str | httpx2.URL | None
-    open_telemetry: OpenTelemetryClientOption
-    http_client: httpx2.Client | None
-    middleware: Sequence[MiddlewareInput] | None
-
-class InitArguments4(ClientArguments, total=False):
-    base_url: str | httpx2.URL | None
-    open_telemetry: OpenTelemetryClientOption
-    http_client: httpx2.AsyncClient | None
-    middleware: Sequence[MiddlewareInput] | None
-
-class InitArguments5(ClientArguments, total=False):
-    azure_ad_token_provider: AzureADTokenProvider | None
+    timeout: float | Timeout | None | NotGiven
     open_telemetry: OpenTelemetryClientOption
     http_client: httpx2.Client | None
     middleware: Sequence[MiddlewareInput] | None
 
 class CopyArguments5(ClientArguments, total=False):
+    base_url: str | httpx2.URL | None
+    timeout: float | Timeout | None | NotGiven
+    http_client: httpx2.Client | None
+    open_telemetry: OpenTelemetryClientOption
+    middleware: Sequence[MiddlewareInput] | None | NotGiven
+
+class InitArguments4(ClientArguments, total=False):
+    base_url: str | httpx2.URL | None
+    timeout: float | Timeout | None | NotGiven
+    open_telemetry: OpenTelemetryClientOption
+    http_client: httpx2.AsyncClient | None
+    middleware: Sequence[MiddlewareInput] | None
+
+class CopyArguments6(ClientArguments, total=False):
+    base_url: str | httpx2.URL | None
+    timeout: float | Timeout | None | NotGiven
+    http_client: httpx2.AsyncClient | None
+    open_telemetry: OpenTelemetryClientOption
+    middleware: Sequence[MiddlewareInput] | None | NotGiven
+
+class InitArguments5(ClientArguments, total=False):
+    base_url: str | httpx2.URL | None
+    open_telemetry: OpenTelemetryClientOption
+    http_client: httpx2.Client | None
+    middleware: Sequence[MiddlewareInput] | None
+
+class InitArguments6(ClientArguments, total=False):
+    base_url: str | httpx2.URL | None
+    open_telemetry: OpenTelemetryClientOption
+    http_client: httpx2.AsyncClient | None
+    middleware: Sequence[MiddlewareInput] | None
+
+class InitArguments7(ClientArguments, total=False):
+    azure_ad_token_provider: AzureADTokenProvider | None
+    open_telemetry: OpenTelemetryClientOption
+    http_client: httpx2.Client | None
+    middleware: Sequence[MiddlewareInput] | None
+
+class CopyArguments7(ClientArguments, total=False):
     azure_ad_token_provider: AzureADTokenProvider | None
     base_url: str | httpx2.URL | None
     http_client: httpx2.Client | None
     open_telemetry: OpenTelemetryClientOption
     middleware: Sequence[MiddlewareInput] | None | NotGiven
 
-class InitArguments6(ClientArguments, total=False):
+class InitArguments8(ClientArguments, total=False):
     azure_ad_token_provider: AsyncAzureADTokenProvider | None
     open_telemetry: OpenTelemetryClientOption
     http_client: httpx2.AsyncClient | None
     middleware: Sequence[MiddlewareInput] | None
 
-class CopyArguments6(ClientArguments, total=False):
+class CopyArguments8(ClientArguments, total=False):
     azure_ad_token_provider: AsyncAzureADTokenProvider | None
     base_url: str | httpx2.URL | None
     http_client: httpx2.AsyncClient | None
     open_telemetry: OpenTelemetryClientOption
     middleware: Sequence[MiddlewareInput] | None | NotGiven
 
-class InitArguments7(ClientArguments, total=False):
+class InitArguments9(ClientArguments, total=False):
     token_provider: TokenProvider | None
     base_url: str | httpx2.URL | None
     open_telemetry: OpenTelemetryClientOption
     http_client: httpx2.Client | None
     middleware: Sequence[MiddlewareInput] | None
 
-class CopyArguments7(ClientArguments, total=False):
+class CopyArguments9(ClientArguments, total=False):
     token_provider: TokenProvider | None | NotGiven
     base_url: str | httpx2.URL | None
     http_client: httpx2.Client | None
     middleware: Sequence[MiddlewareInput] | None | NotGiven
     open_telemetry: OpenTelemetryClientOption
 
-class InitArguments8(ClientArguments, total=False):
+class InitArguments10(ClientArguments, total=False):
     token_provider: AsyncTokenProvider | None
     base_url: str | httpx2.URL | None
     open_telemetry: OpenTelemetryClientOption
     http_client: httpx2.AsyncClient | None
     middleware: Sequence[MiddlewareInput] | None
 
-class CopyArguments8(ClientArguments, total=False):
+class CopyArguments10(ClientArguments, total=False):
     token_provider: AsyncTokenProvider | None | NotGiven
     base_url: str | httpx2.URL | None
     http_client: httpx2.AsyncClient | None
@@ -259,16 +279,6 @@ class Anthropic(_sdk.Anthropic):
     ) -> None: ...
     @cached_property
     def messages(self) -> Messages: ...
-    @cached_property
-    def models(self) -> Models: ...
-    @cached_property
-    def files(self) -> Files: ...
-    @cached_property
-    def skills(self) -> Skills: ...
-    @cached_property
-    def user_profiles(self) -> UserProfiles: ...
-    @cached_property
-    def organization(self) -> Organization: ...
     @cached_property
     def beta(self) -> Beta: ...
     @cached_property
@@ -312,16 +322,6 @@ class AsyncAnthropic(_sdk.AsyncAnthropic):
     ) -> None: ...
     @cached_property
     def messages(self) -> AsyncMessages: ...
-    @cached_property
-    def models(self) -> AsyncModels: ...
-    @cached_property
-    def files(self) -> AsyncFiles: ...
-    @cached_property
-    def skills(self) -> AsyncSkills: ...
-    @cached_property
-    def user_profiles(self) -> AsyncUserProfiles: ...
-    @cached_property
-    def organization(self) -> AsyncOrganization: ...
     @cached_property
     def beta(self) -> AsyncBeta: ...
     @cached_property
@@ -387,7 +387,7 @@ class AnthropicBedrock(_sdk.AnthropicBedrock):
     ) -> Self: ...
     with_options = copy
     messages: Messages
-    beta: Beta2
+    beta: BedrockBeta
 
 class AsyncAnthropicBedrock(_sdk.AsyncAnthropicBedrock):
     def __init__(
@@ -429,7 +429,7 @@ class AsyncAnthropicBedrock(_sdk.AsyncAnthropicBedrock):
     ) -> Self: ...
     with_options = copy
     messages: AsyncMessages
-    beta: AsyncBeta2
+    beta: AsyncBedrockBeta
 
 class AnthropicVertex(_sdk.AnthropicVertex):
     def __init__(
@@ -439,7 +439,6 @@ class AnthropicVertex(_sdk.AnthropicVertex):
         project_id: str | NotGiven = ...,
         access_token: str | None = ...,
         credentials: GoogleCredentials | None = ...,
-        timeout: float | Timeout | None | NotGiven = ...,
         max_retries: int = ...,
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
@@ -453,18 +452,17 @@ class AnthropicVertex(_sdk.AnthropicVertex):
         project_id: str | NotGiven = ...,
         access_token: str | None = ...,
         credentials: GoogleCredentials | None = ...,
-        timeout: float | Timeout | None | NotGiven = ...,
         max_retries: int | NotGiven = ...,
         default_headers: Mapping[str, str] | None = ...,
         set_default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         set_default_query: Mapping[str, object] | None = ...,
         _extra_kwargs: Mapping[str, Any] = ...,
-        **posthog: Unpack[CopyArguments3],
+        **posthog: Unpack[CopyArguments5],
     ) -> Self: ...
     with_options = copy
     messages: Messages
-    beta: Beta3
+    beta: VertexBeta
 
 class AsyncAnthropicVertex(_sdk.AsyncAnthropicVertex):
     def __init__(
@@ -474,7 +472,6 @@ class AsyncAnthropicVertex(_sdk.AsyncAnthropicVertex):
         project_id: str | NotGiven = ...,
         access_token: str | None = ...,
         credentials: GoogleCredentials | None = ...,
-        timeout: float | Timeout | None | NotGiven = ...,
         max_retries: int = ...,
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
@@ -488,18 +485,17 @@ class AsyncAnthropicVertex(_sdk.AsyncAnthropicVertex):
         project_id: str | NotGiven = ...,
         access_token: str | None = ...,
         credentials: GoogleCredentials | None = ...,
-        timeout: float | Timeout | None | NotGiven = ...,
         max_retries: int | NotGiven = ...,
         default_headers: Mapping[str, str] | None = ...,
         set_default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         set_default_query: Mapping[str, object] | None = ...,
         _extra_kwargs: Mapping[str, Any] = ...,
-        **posthog: Unpack[CopyArguments4],
+        **posthog: Unpack[CopyArguments6],
     ) -> Self: ...
     with_options = copy
     messages: AsyncMessages
-    beta: AsyncBeta3
+    beta: AsyncVertexBeta
 
 class AnthropicBedrockMantle(_sdk.AnthropicBedrockMantle):
     def __init__(
@@ -517,7 +513,7 @@ class AnthropicBedrockMantle(_sdk.AnthropicBedrockMantle):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments3],
+        **posthog: Unpack[InitArguments5],
     ) -> None: ...
     def copy(
         self,
@@ -558,7 +554,7 @@ class AsyncAnthropicBedrockMantle(_sdk.AsyncAnthropicBedrockMantle):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments4],
+        **posthog: Unpack[InitArguments6],
     ) -> None: ...
     def copy(
         self,
@@ -596,7 +592,7 @@ class AnthropicFoundry(_sdk.AnthropicFoundry):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments5],
+        **posthog: Unpack[InitArguments7],
     ) -> None: ...
     @overload
     def __init__(
@@ -610,7 +606,7 @@ class AnthropicFoundry(_sdk.AnthropicFoundry):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments5],
+        **posthog: Unpack[InitArguments7],
     ) -> None: ...
     @cached_property
     def messages(self) -> MessagesFoundry: ...
@@ -628,20 +624,10 @@ class AnthropicFoundry(_sdk.AnthropicFoundry):
         default_query: Mapping[str, object] | None = ...,
         set_default_query: Mapping[str, object] | None = ...,
         _extra_kwargs: Mapping[str, Any] = ...,
-        **posthog: Unpack[CopyArguments5],
+        **posthog: Unpack[CopyArguments7],
     ) -> Self: ...
     with_options = copy
 
-    @cached_property
-    def models(self) -> Models: ...
-    @cached_property
-    def files(self) -> Files: ...
-    @cached_property
-    def skills(self) -> Skills: ...
-    @cached_property
-    def user_profiles(self) -> UserProfiles: ...
-    @cached_property
-    def organization(self) -> Organization: ...
     @cached_property
     def with_raw_response(self) -> AnthropicWithRawResponse: ...
     @cached_property
@@ -660,7 +646,7 @@ class AsyncAnthropicFoundry(_sdk.AsyncAnthropicFoundry):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments6],
+        **posthog: Unpack[InitArguments8],
     ) -> None: ...
     @overload
     def __init__(
@@ -674,7 +660,7 @@ class AsyncAnthropicFoundry(_sdk.AsyncAnthropicFoundry):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments6],
+        **posthog: Unpack[InitArguments8],
     ) -> None: ...
     @cached_property
     def messages(self) -> AsyncMessagesFoundry: ...
@@ -692,20 +678,10 @@ class AsyncAnthropicFoundry(_sdk.AsyncAnthropicFoundry):
         default_query: Mapping[str, object] | None = ...,
         set_default_query: Mapping[str, object] | None = ...,
         _extra_kwargs: Mapping[str, Any] = ...,
-        **posthog: Unpack[CopyArguments6],
+        **posthog: Unpack[CopyArguments8],
     ) -> Self: ...
     with_options = copy
 
-    @cached_property
-    def models(self) -> AsyncModels: ...
-    @cached_property
-    def files(self) -> AsyncFiles: ...
-    @cached_property
-    def skills(self) -> AsyncSkills: ...
-    @cached_property
-    def user_profiles(self) -> AsyncUserProfiles: ...
-    @cached_property
-    def organization(self) -> AsyncOrganization: ...
     @cached_property
     def with_raw_response(self) -> AsyncAnthropicWithRawResponse: ...
     @cached_property
@@ -723,7 +699,6 @@ class AnthropicAWS(_sdk.AnthropicAWS):
         aws_session_token: str | None = ...,
         workspace_id: str | None = ...,
         skip_auth: bool = ...,
-        timeout: float | Timeout | None | NotGiven = ...,
         max_retries: int = ...,
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
@@ -760,16 +735,6 @@ class AnthropicAWS(_sdk.AnthropicAWS):
     @cached_property
     def messages(self) -> Messages: ...
     @cached_property
-    def models(self) -> Models: ...
-    @cached_property
-    def files(self) -> Files: ...
-    @cached_property
-    def skills(self) -> Skills: ...
-    @cached_property
-    def user_profiles(self) -> UserProfiles: ...
-    @cached_property
-    def organization(self) -> Organization: ...
-    @cached_property
     def beta(self) -> Beta: ...
     @cached_property
     def with_raw_response(self) -> AnthropicWithRawResponse: ...
@@ -788,7 +753,6 @@ class AsyncAnthropicAWS(_sdk.AsyncAnthropicAWS):
         aws_session_token: str | None = ...,
         workspace_id: str | None = ...,
         skip_auth: bool = ...,
-        timeout: float | Timeout | None | NotGiven = ...,
         max_retries: int = ...,
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
@@ -825,16 +789,6 @@ class AsyncAnthropicAWS(_sdk.AsyncAnthropicAWS):
     @cached_property
     def messages(self) -> AsyncMessages: ...
     @cached_property
-    def models(self) -> AsyncModels: ...
-    @cached_property
-    def files(self) -> AsyncFiles: ...
-    @cached_property
-    def skills(self) -> AsyncSkills: ...
-    @cached_property
-    def user_profiles(self) -> AsyncUserProfiles: ...
-    @cached_property
-    def organization(self) -> AsyncOrganization: ...
-    @cached_property
     def beta(self) -> AsyncBeta: ...
     @cached_property
     def with_raw_response(self) -> AsyncAnthropicWithRawResponse: ...
@@ -855,7 +809,7 @@ class AnthropicGoogleCloud(_sdk.AnthropicGoogleCloud):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments7],
+        **posthog: Unpack[InitArguments9],
     ) -> None: ...
     def copy(
         self,
@@ -872,22 +826,12 @@ class AnthropicGoogleCloud(_sdk.AnthropicGoogleCloud):
         default_query: Mapping[str, object] | None = ...,
         set_default_query: Mapping[str, object] | None = ...,
         _extra_kwargs: Mapping[str, Any] = ...,
-        **posthog: Unpack[CopyArguments7],
+        **posthog: Unpack[CopyArguments9],
     ) -> Self: ...
     with_options = copy
 
     @cached_property
     def messages(self) -> Messages: ...
-    @cached_property
-    def models(self) -> Models: ...
-    @cached_property
-    def files(self) -> Files: ...
-    @cached_property
-    def skills(self) -> Skills: ...
-    @cached_property
-    def user_profiles(self) -> UserProfiles: ...
-    @cached_property
-    def organization(self) -> Organization: ...
     @cached_property
     def beta(self) -> Beta: ...
     @cached_property
@@ -909,7 +853,7 @@ class AsyncAnthropicGoogleCloud(_sdk.AsyncAnthropicGoogleCloud):
         default_headers: Mapping[str, str] | None = ...,
         default_query: Mapping[str, object] | None = ...,
         _strict_response_validation: bool = ...,
-        **posthog: Unpack[InitArguments8],
+        **posthog: Unpack[InitArguments10],
     ) -> None: ...
     def copy(
         self,
@@ -926,22 +870,12 @@ class AsyncAnthropicGoogleCloud(_sdk.AsyncAnthropicGoogleCloud):
         default_query: Mapping[str, object] | None = ...,
         set_default_query: Mapping[str, object] | None = ...,
         _extra_kwargs: Mapping[str, Any] = ...,
-        **posthog: Unpack[CopyArguments8],
+        **posthog: Unpack[CopyArguments10],
     ) -> Self: ...
     with_options = copy
 
     @cached_property
     def messages(self) -> AsyncMessages: ...
-    @cached_property
-    def models(self) -> AsyncModels: ...
-    @cached_property
-    def files(self) -> AsyncFiles: ...
-    @cached_property
-    def skills(self) -> AsyncSkills: ...
-    @cached_property
-    def user_profiles(self) -> AsyncUserProfiles: ...
-    @cached_property
-    def organization(self) -> AsyncOrganization: ...
     @cached_property
     def beta(self) -> AsyncBeta: ...
     @cached_property

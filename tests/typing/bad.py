@@ -30,6 +30,7 @@ raw.create(model="m", messages=SAY, posthog_distinctid="u")  # wrong
 raw.create(model="m", messages=SAY, posthog_distinct_id=1.5)  # wrong
 streaming.create(model="m", messages=SAY, posthog_distinctid="u")  # wrong
 client.with_options(posthog_distinctid="u")  # wrong
+client.models.list(posthog_distinct_id="u")  # wrong
 client.webhooks.verify_signature("x", {}, posthog_distinct_id="u")  # wrong
 OpenAI(posthog_stream_usage="no")  # wrong
 OpenAI(posthog_api_key="phc_key")  # wrong
@@ -43,5 +44,7 @@ PostHogLogger(posthog_distinctid="u")  # wrong
 posthog_llm.context(distinctid="u")  # wrong
 posthog_llm.trace("t", span_id="s")  # wrong
 posthog_llm.capture_generation(model="m", input_token=1)  # wrong
+posthog_llm.capture_generation(input_tokens=1)  # wrong
+posthog_llm.generation(span_name="s")  # wrong
 posthog_llm.capture_generation(model="m", latency="1 s")  # wrong
 posthog_llm.capture_feedback("t", "x", score=1)  # wrong

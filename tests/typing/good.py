@@ -182,7 +182,7 @@ def as_the_sdks(client: OpenAI, async_client: AsyncOpenAI, anthropic: Anthropic)
 
 def caught(client: OpenAI) -> str:
     try:
-        return client.models.list(posthog_distinct_id="u").data[0].id
+        return client.models.list().data[0].id
     except RateLimitError as error:
         assert_type(error, openai.RateLimitError)
         return str(error.status_code)

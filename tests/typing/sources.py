@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from posthog_llm.providers.endpoints import endpoint_of
+
 SDKS = ("openai", "anthropic")
 RESPONSES = ("WithRawResponse", "WithStreamingResponse", "WithStreamedResponse")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 RESOURCES = {"SyncAPIResource", "AsyncAPIResource"}
+HELPERS = {"parse", "stream", "thread", "tool_runner"}
+"""Methods that run a model by another function or class, where theirs runs one itself."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Source:
                     yield Name(module.module, part.attr)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Class:
     """A class of the SDK, where it is defined."""
 
@@ -102,16 +107,49 @@ class Class:
         return self.name.endswith(RESPONSES)
 
     @property
+    def wraps_methods(self) -> bool:
+        """Whether one that wraps responses has methods, and not only other such classes."""
+        body = ast.unparse(self.functions()["__init__"][0])
+        return "_wrapper(" in body
+
+    @functools.cached_property
+    def runs_model(self) -> frozenset[str]:
+        """The methods that send to a path that runs a model, and the helpers beside them."""
+        found = {name for name, nodes in self.functions().items() if _sends(nodes[-1])}
+        for node in self.node.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
+                lender = self.source.find(node.value.value)
+                if lender is not None and node.value.attr in lender.runs_model:
+                    found.add(node.value.attr)
+        helpers = HELPERS if found else {"results"} if self.name.endswith("Batches") else set()
+        takers = {name for name, nodes in self.functions().items() if takes_query(nodes[-1])}
+        return frozenset(found | helpers & takers)
+
+    @functools.cached_property
     def is_changed(self) -> bool:
-        """Whether ours differs from it."""
-        bases = {base.id for base in self.node.bases if isinstance(base, ast.Name)}
-        is_resource = not bases.isdisjoint(RESOURCES)
-        return self.wraps_responses or is_resource or any(base.is_changed for base in self.bases)
+        """Whether ours differs from it: it runs a model, or leads to a class that does."""
+        if self.wraps_responses:
+            wrapped = self.functions()["__init__"][0].args.args[1].annotation
+            found = self.source.find(wrapped)
+            return found is not None and found.is_changed
+        return bool(self.runs_model) or any(c.is_changed for c in (*self.bases, *self._parts()))
+
+    def _parts(self) -> Iterator[Class]:
+        for node in self.node.body:
+            if isinstance(node, ast.FunctionDef) and is_property(node):
+                found = self.source.find(node.returns)
+            elif isinstance(node, ast.AnnAssign):
+                found = self.source.find(node.annotation)
+            else:
+                continue
+            if found is not None and not found.wraps_responses and found.node is not self.node:
+                yield found
 
     @property
     def bases(self) -> list[Class]:
-        """Its own bases, as far as they are the SDK's classes."""
-        return [found for base in self.node.bases if (found := self.source.find(base))]
+        """Its own bases, as far as they are the SDK's clients and resources."""
+        found = [self.source.find(base) for base in self.node.bases]
+        return [base for base in found if base is not None and base.name not in RESOURCES]
 
     def functions(self) -> dict[str, list[Function]]:
         return functions(self.node)
@@ -124,6 +162,34 @@ def functions(cls: ast.ClassDef) -> dict[str, list[Function]]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             found[node.name].append(node)
     return found
+
+
+def is_property(node: Function) -> bool:
+    return any(ast.unparse(decorator) == "cached_property" for decorator in node.decorator_list)
+
+
+def takes_query(node: Function) -> bool:
+    """Whether a public method takes query options, in which our arguments ride."""
+    given = {argument.arg for argument in node.args.args + node.args.kwonlyargs}
+    return "extra_query" in given and node.name[0] != "_" and node.name != "connect"
+
+
+def _sends(node: Function) -> bool:
+    """Whether a method's body sends to a path that runs a model."""
+    return takes_query(node) and any(
+        endpoint_of(call.func.attr[1:], path) is not None
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("_get", "_post")
+        for path in _paths(call.args[0])
+    )
+
+
+def _paths(node: ast.expr) -> Iterator[str]:
+    """Return the paths that an expression may be, with a letter for each thing that varies."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield re.sub(r"\{[^}]*\}", "x", part.value)
 
 
 @functools.cache
