@@ -12,6 +12,7 @@ from ..exchange import Arguments, Outcome
 from ..media import known_type
 from ..privacy import CLOSED, WITHHELD, Cleaner, Withheld, is_known, parameters
 from ..providers import usage
+from ..providers.endpoints import ENDPOINTS
 from ..providers.hosts import provider_named
 from ..providers.model_name import batch_name, priced_name
 from ..record import Record, Usage
@@ -177,11 +178,16 @@ def _content(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
 def _output(record: Record, cleaner: Cleaner) -> Any:
     if record.kind == "embedding":
         return None
-    if record.exchange.endpoint == "speech" and record.outcome is not Outcome.ERROR:
+    if _is_sound(record.exchange.endpoint) and record.outcome is not Outcome.ERROR:
         return _sound(record)
     said = choices(cleaner.content(record.answered.output))
     # Of a model that worked for another's answer, neither is known.
     return said if said or record.asked.input is None else []
+
+
+def _is_sound(endpoint: str) -> bool:
+    found = ENDPOINTS.get(endpoint)
+    return found is not None and found.answers_in_sound
 
 
 def _sound(record: Record) -> list[dict[str, Any]]:

@@ -10,22 +10,12 @@ from typing import Any
 
 from ..exchange import Exchange, Outcome
 from ..narrowing import is_list, is_mapping, mapping
-from ..providers import chat, others, responses, usage
+from ..providers import usage
+from ..providers.endpoints import ENDPOINTS, Endpoint
 from ..providers.hosts import bare_url
 from ..record import Answered, Asked, Record, Usage
 from .told import Told, numbers, plain
 
-_ANSWERED = {
-    "chat": chat.answered,
-    "completion": chat.answered,
-    "response": responses.answered,
-    "embedding": others.embedded,
-    "image": others.drawn,
-    "speech": others.spoken,
-    "transcription": others.transcribed,
-    "rerank": others.ranked,
-}
-_ASKED_FOR = {"chat": "messages", "completion": "prompt", "response": "input", "image": "prompt"}
 _COUNTS_ITSELF = frozenset({"openai", "azure", "text-completion-openai"})
 """Providers that report a stream's tokens only when asked; LiteLLM guesses them otherwise."""
 _MOST_PARTS = 200_000
@@ -44,7 +34,7 @@ def record(exchange: Exchange) -> Record:
     first = told.first_at if told.streamed else None
     is_early = exchange.outcome in _EARLY and answered.output is None
     return Record(
-        kind="embedding" if exchange.endpoint == "embedding" else "generation",
+        kind=ENDPOINTS[exchange.endpoint].kind,
         exchange=exchange,
         asked=asked,
         answered=answered,
@@ -86,18 +76,17 @@ def _cached(told: Told) -> dict[str, Any]:
 def _asked(exchange: Exchange, told: Told) -> Asked:
     body: dict[str, Any] = {**told.parameters, "model": told.model}
     exchange.uploads = told.uploads
-    if exchange.endpoint == "rerank":
-        return others.rank_asked({**body, "query": body.get("query") or told.input})
-    if exchange.endpoint == "transcription":
-        told.input = body.get("prompt")  # LiteLLM's own is the checksum of the sound
-    body[_ASKED_FOR.get(exchange.endpoint, "input")] = told.input
-    read = {"chat": chat.asked, "completion": chat.asked, "response": responses.asked}
-    return read.get(exchange.endpoint, others.asked)(body, exchange)
+    endpoint = ENDPOINTS[exchange.endpoint]
+    if exchange.endpoint in ("transcription", "rerank"):
+        # LiteLLM's own is the checksum of the sound, and the query as a message.
+        told.input = body.get(endpoint.input_field)
+    body[endpoint.input_field] = told.input
+    return endpoint.asked(body, exchange)
 
 
 def _answered(exchange: Exchange, told: Told) -> Answered:
-    body = _body(exchange.endpoint, told)
-    answered = _ANSWERED[exchange.endpoint](body, told.provider)
+    endpoint = ENDPOINTS[exchange.endpoint]
+    answered = endpoint.answered(_body(endpoint, told), told.provider)
     if told.cache_hit:
         # Nothing ran: tokens would be priced by those versions that take no zero for a cost.
         answered.usage = Usage(cost_usd=0.0)
@@ -108,15 +97,15 @@ def _answered(exchange: Exchange, told: Told) -> Answered:
     elif told.streamed:
         _doubt(answered, told)
     _forget_fillings(answered.usage, told.model or "")
-    if exchange.endpoint == "embedding" and not answered.usage.output_tokens:
+    if endpoint.kind == "embedding" and not answered.usage.output_tokens:
         answered.usage.output_tokens = None  # LiteLLM's own: an embedding has no output to count
     _settle_cost(answered.usage, told)
     return answered
 
 
-def _body(endpoint: str, told: Told) -> Mapping[str, Any]:
+def _body(endpoint: Endpoint, told: Told) -> Mapping[str, Any]:
     """Return the answer as a mapping, without the vectors of embeddings, and without blanks."""
-    if endpoint in ("embedding", "speech"):
+    if endpoint.kind == "embedding" or endpoint.answers_in_sound:
         return mapping(_said(numbers(told.response)))
     # LiteLLM's own copy first: it writes its counts into the answer, in shapes of its own.
     copy = mapping(told.payload.get("response"))

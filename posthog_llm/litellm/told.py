@@ -17,26 +17,9 @@ from ..faults import is_the_programs
 from ..narrowing import is_mapping, mapping
 from ..observe.call import uploads
 from ..observe.outer import HEADER
+from ..providers.endpoints import litellm_endpoint
 from ..providers.hosts import provider_named, regional
 from .metadata import metadata_of, request_headers, request_names
-
-_ENDPOINTS = {
-    "completion": "chat",
-    "anthropic_messages": "chat",
-    "generate_content": "chat",
-    "generate_content_stream": "chat",
-    "text_completion": "completion",
-    "responses": "response",
-    "embedding": "embedding",
-    "image_generation": "image",
-    "image_edit": "image",
-    "image_variation": "image",
-    "speech": "speech",
-    "transcription": "transcription",
-    "rerank": "rerank",
-}
-"""Kinds of calls that run a model, without the `a` of LiteLLM's async ones."""
-
 
 _COUNTS = {
     "attempted_retries": "posthog_llm_retry_number",
@@ -113,8 +96,8 @@ def payload_of(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
 def endpoint_of(kwargs: Mapping[str, Any]) -> str | None:
     """Return the endpoint of a call; `None` where it runs no model."""
     found = kwargs.get("call_type")
-    call_type = str(getattr(found, "value", found) or "")
-    return _ENDPOINTS.get(call_type) or _ENDPOINTS.get(call_type.removeprefix("a"))
+    endpoint = litellm_endpoint(str(getattr(found, "value", found) or ""))
+    return None if endpoint is None else endpoint.name
 
 
 def is_told_outside(kwargs: Mapping[str, Any]) -> bool:

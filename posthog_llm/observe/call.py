@@ -12,6 +12,7 @@ from ..exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
 from ..faults import guarded, is_the_programs
 from ..media import without_blobs
 from ..narrowing import first_given, is_mapping
+from ..providers.endpoints import ENDPOINTS
 from . import stream_usage
 from .event_ids import new_id
 from .outbox import outbox
@@ -105,7 +106,7 @@ class Call:
 
         What the SDK does not hand on as bytes, it reads as text, whatever its content type says.
         """
-        if self.exchange.streamed or self.exchange.endpoint != "speech":
+        if self.exchange.streamed or not ENDPOINTS[self.exchange.endpoint].answers_in_sound:
             return True
         kind: str = headers.get("content-type", "").lower()
         return not kind.startswith(_BINARY)

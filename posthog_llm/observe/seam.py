@@ -16,7 +16,7 @@ from ..exchange import Arguments, Scope
 from ..faults import guarded
 from ..narrowing import first_given, is_dict
 from ..providers.batches import Batch
-from ..providers.endpoints import batch_of, endpoint_of
+from ..providers.endpoints import Endpoint, batch_of, endpoint_of
 from ..providers.hosts import provider_of, reports_usage_unasked
 from ..providers.openrouter import PROVIDER as OPENROUTER
 from ..settings import settings
@@ -139,7 +139,7 @@ def _started(client: Any, options: Any, carried: Arguments | None) -> Call | Non
     around = here(chain)
     outer, defaults = around.values, client._posthog
     later = sampling.is_partial() and (
-        _in_parts(endpoint.name, options) or _is_openrouter(client, given, outer, defaults)
+        _in_parts(endpoint, options) or _is_openrouter(client, given, outer, defaults)
     )
     sample = sampling.draw(around.root, given, outer, defaults, later=later)
     if sample is None:
@@ -169,9 +169,9 @@ def _started(client: Any, options: Any, carried: Arguments | None) -> Call | Non
     return call
 
 
-def _in_parts(endpoint: str, options: Any) -> bool:
+def _in_parts(endpoint: Endpoint, options: Any) -> bool:
     """Whether an answer says of which batch or background response the call is part."""
-    if endpoint in ("response_poll", "message_batch"):
+    if endpoint.fetches:
         return True
     body = options.json_data
     return is_dict(body) and bool(body.get("background"))

@@ -42,22 +42,27 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     if files:
         words = [{"type": "text", "text": prompt}] if isinstance(prompt, str) else []
         prompt = [{"role": "user", "content": [*words, *files]}]
-    elif exchange.endpoint != "embedding":
+    else:
         prompt = as_prompt(prompt)
     if body.get("questions"):
         prompt = [*(prompt or []), {"role": "user", "content": body["questions"]}]
     if body.get("instructions"):
         prompt = [{"role": "system", "content": body["instructions"]}, *(prompt or [])]
-    said = body.get("input") if exchange.endpoint == "speech" else None
+    return Asked(text_or_none(body.get("model")), prompt, parameters=_parameters(body))
+
+
+def embedding_asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     parameters = _parameters(body)
     if parameters.get("encoding_format") == "base64":
         del parameters["encoding_format"]  # the SDK's own default; what it returns are numbers
-    return Asked(
-        model=text_or_none(body.get("model")),
-        input=prompt,
-        parameters=parameters,
-        characters=len(said) if isinstance(said, str) else None,
-    )
+    return Asked(text_or_none(body.get("model")), body.get("input"), parameters=parameters)
+
+
+def speech_asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+    """Read a request to speak a text, of which the characters are billed."""
+    found, said = asked(body, exchange), body.get("input")
+    found.characters = len(said) if isinstance(said, str) else None
+    return found
 
 
 def embedded(body: Mapping[str, Any], provider: str) -> Answered:
@@ -68,7 +73,7 @@ def embedded(body: Mapping[str, Any], provider: str) -> Answered:
     return answer
 
 
-def rank_asked(body: Mapping[str, Any]) -> Asked:
+def rank_asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     """Read a request to rank documents by how well they answer a query."""
     documents = body.get("documents")
     blocks = [{"type": "text", "text": text} for text in (documents or ()) if isinstance(text, str)]

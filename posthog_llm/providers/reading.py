@@ -7,8 +7,8 @@ import itertools
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..encoding import Decoding, decoders, ends_of, unfinished
@@ -20,16 +20,12 @@ from ..record import Answered, Asked, Record, Usage
 from . import (
     aws_event_stream,
     charset,
-    chat,
     costs,
     intact,
-    messages,
     openrouter,
-    others,
-    responses,
     sse,
 )
-from .endpoints import ENDPOINTS
+from .endpoints import ENDPOINTS, Endpoint
 from .hosts import (
     Route,
     Seen,
@@ -50,38 +46,15 @@ _MOST_USAGE = 8192
 """Bytes that no usage object exceeds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """The three functions that one wire format needs."""
-
-    asked: Callable[[Mapping[str, Any], Exchange], Asked]
-    answered: Callable[[Mapping[str, Any], str], Answered]
-    fold: Callable[[Iterable[sse.Event]], sse.Folded]
-
-
-_ADAPTERS = {
-    "chat": Adapter(chat.asked, chat.answered, chat.fold),
-    "completion": Adapter(chat.asked, chat.answered, chat.fold),
-    "response": Adapter(responses.asked, responses.answered, responses.fold),
-    "response_poll": Adapter(responses.asked, responses.answered, responses.fold),
-    "decision": Adapter(others.asked, others.decided, others.fold),
-    "embedding": Adapter(others.asked, others.embedded, others.fold),
-    "image": Adapter(others.asked, others.drawn, others.fold),
-    "speech": Adapter(others.asked, others.spoken, others.fold),
-    "transcription": Adapter(others.asked, others.transcribed, others.fold),
-    "message": Adapter(messages.asked, messages.answered, messages.fold),
-}
-
-
 def read(exchange: Exchange) -> Record:
     """Read what an exchange meant. Whatever cannot be read is told as unknown."""
-    adapter = _ADAPTERS[exchange.endpoint]
+    endpoint = ENDPOINTS[exchange.endpoint]
     route = route_behind(exchange)
     provider, dialect = route.provider, route.dialect or route.provider
     if override := _override(exchange.scope):
         provider = dialect = override
-    asked = _asked(adapter, exchange, provider) or Asked()
-    answered, first = _answered(adapter, exchange, dialect) or (Answered(), None)
+    asked = _asked(endpoint, exchange, provider) or Asked()
+    answered, first = _answered(endpoint, exchange, dialect) or (Answered(), None)
     if route.gateway and not override:
         provider = provider_told(route.gateway, answered.upstream, answered.model) or provider
     costs.doubt_zero(answered.usage, provider)
@@ -92,7 +65,7 @@ def read(exchange: Exchange) -> Record:
         answered.usage.cost_usd, answered.is_local = 0.0, True
     outcome, failure = _outcome(exchange, answered)
     return Record(
-        kind=ENDPOINTS[exchange.endpoint].kind,
+        kind=endpoint.kind,
         exchange=exchange,
         asked=asked,
         answered=answered,
@@ -129,15 +102,11 @@ def route_behind(exchange: Exchange) -> Route:
     if getattr(client, "_posthog_openrouter", False):
         provider = openrouter.PROVIDER
     if provider is None:
-        url, unknown = str(exchange.base_url or ""), _unknown(exchange)
+        url = str(exchange.base_url or "")
         seen = Seen(url, exchange.model, exchange.sent, exchange.headers)
-        return route_of(seen, unknown)
+        return route_of(seen, ENDPOINTS[exchange.endpoint].provider)
     region = getattr(client, "region", None)
     return Route(regional(provider, region if isinstance(region, str) else None))
-
-
-def _unknown(exchange: Exchange) -> str:
-    return "anthropic" if exchange.endpoint.startswith("message") else "openai"
 
 
 def _request_id(exchange: Exchange) -> str | None:
@@ -175,12 +144,12 @@ def _outcome(exchange: Exchange, answered: Answered) -> tuple[Outcome, Failure |
 
 
 @guarded
-def _asked(adapter: Adapter, exchange: Exchange, provider: str) -> Asked:
+def _asked(endpoint: Endpoint, exchange: Exchange, provider: str) -> Asked:
     body: Any = exchange.form
     if exchange.request is not None:
         body = sse.parse(_lean(exchange, exchange.request))
     body = body if is_mapping(body) else {}
-    asked = adapter.asked(body, exchange)
+    asked = endpoint.asked(body, exchange)
     asked.user = asked.user or _user(body)
     if provider == openrouter.PROVIDER:
         session = exchange.sent.get(openrouter.SESSION_HEADER) if exchange.sent else None
@@ -201,23 +170,25 @@ def _lean(exchange: Exchange, body: bytes) -> bytes:
 
 
 @guarded
-def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answered, float | None]:
+def _answered(
+    endpoint: Endpoint, exchange: Exchange, provider: str
+) -> tuple[Answered, float | None]:
     """Read the answer, and the seconds to its first token where it was streamed."""
     pieces, corrupt = _decoded(exchange)
     body = b"".join(pieces)
     kind = (_header(exchange, "content-type") or "").lower()
     if not _is_stream(exchange, kind, body):
-        plain = _body(exchange, kind, body)
-        answered = adapter.answered(plain, provider)
+        plain = _body(endpoint, exchange, kind, body)
+        answered = endpoint.answered(plain, provider)
         costs.note(answered.usage, plain, exchange.headers)
         answered.failure = answered.failure or corrupt
         return answered, None
     if b"\r" in body and aws_event_stream.CONTENT_TYPE not in kind:
         pieces = list(sse.lines_unified(pieces))
         body = b"".join(pieces)
-    folded, corrupt = _folded(adapter, exchange, kind, body, corrupt)
+    folded, corrupt = _folded(endpoint, exchange, kind, body, corrupt)
     _find_usage(folded.body, exchange, body)
-    answered = adapter.answered(folded.body, provider)
+    answered = endpoint.answered(folded.body, provider)
     costs.note(answered.usage, folded.body, exchange.headers)
     answered.complete = folded.complete
     answered.failure = answered.failure or corrupt
@@ -226,7 +197,7 @@ def _answered(adapter: Adapter, exchange: Exchange, provider: str) -> tuple[Answ
 
 
 def _folded(
-    adapter: Adapter, exchange: Exchange, kind: str, body: bytes, corrupt: Failure | None
+    endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes, corrupt: Failure | None
 ) -> tuple[sse.Folded, Failure | None]:
     """Fold a stream's events; of one that was left early, those that the SDK can have read.
 
@@ -234,15 +205,15 @@ def _folded(
     thing in the stream that raised, if any did.
     """
     framed = aws_event_stream.CONTENT_TYPE in kind
-    named = exchange.endpoint.startswith("message")
+    named = endpoint.names_events
     if not _was_left(exchange):
-        folded = adapter.fold(_events(body, framed, named))
+        folded = endpoint.fold(_events(body, framed, named))
         if folded.complete and not named:
             return folded, None
         return folded, corrupt or (None if framed or folded.complete else intact.last_lines(body))
     body, broken = (aws_event_stream.intact if framed else intact.decodable)(body)
     events = intact.ReadableEvents(_events(body, framed, named), named)
-    folded = adapter.fold(events)
+    folded = endpoint.fold(events)
     return folded, None if events.done else events.failure or broken or corrupt
 
 
@@ -266,13 +237,13 @@ def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
     return (said or looks) if exchange.streamed else (said and looks)
 
 
-def _body(exchange: Exchange, kind: str, body: bytes) -> Mapping[str, Any]:
+def _body(endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes) -> Mapping[str, Any]:
     """Parse a plain answer; a bare text (transcriptions have it) is its own answer."""
     exchange.received = exchange.received or len(body)
     parsed = sse.parse(_lean(exchange, charset.in_utf8(body)))
     if is_mapping(parsed):
         return parsed
-    if exchange.endpoint == "transcription" and body:
+    if endpoint.answers_in_text and body:
         return {"text": charset.text(kind, body).rstrip("\n")}
     found: dict[str, Any] = {}
     _find_usage(found, exchange, body)
