@@ -10,8 +10,8 @@ what holds for the whole process, and `stats` for what became of the events.
 from __future__ import annotations
 
 from .context import bind, context
+from .delivery.destinations import Project
 from .delivery.lifecycle import aflush, flush, install_signal_flush, shutdown, stats
-from .delivery.project import Project
 from .delivery.stats import Stats
 from .event import VERSION as __version__
 from .feedback import capture_feedback, capture_metric

@@ -175,7 +175,7 @@ def test_a_second_process_tells_them_under_the_same_ids(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider, identity: str
 ) -> None:
     """PostHog takes events with one uuid for one."""
-    from posthog_llm.delivery.background import Backgrounds
+    from posthog_llm.delivery.building import Backgrounds
     from posthog_llm.delivery.worker import worker
 
     client = drive.ours(posthog_client=sink)

@@ -16,7 +16,7 @@ from posthog import Posthog
 
 import posthog_llm
 from posthog_llm import capture_generation, settings
-from posthog_llm.delivery import room
+from posthog_llm.delivery import backpressure
 from posthog_llm.delivery.worker import worker
 from posthog_llm.exchange import Exchange, Scope
 from posthog_llm.observe.outbox import Outbox, outbox
@@ -169,7 +169,7 @@ def lasted(act: Callable[[], object]) -> float:
 
 def test_nobody_waits_twice_in_vain(monkeypatch: Any) -> None:
     posthog_llm.configure(queue_bytes=1 << 20)
-    monkeypatch.setattr(room, "_PATIENCE", 0.5)
+    monkeypatch.setattr(backpressure, "_PATIENCE", 0.5)
     destination = Closed()
     assert lasted(lambda: fill(destination)) >= 0.5
     assert lasted(lambda: capture_generation(model="m", posthog_client=destination)) < 0.4
@@ -183,7 +183,7 @@ def test_nobody_waits_twice_in_vain(monkeypatch: Any) -> None:
 
 def test_event_loop_is_held_up_for_a_tenth_of_a_second_a_capture(monkeypatch: Any) -> None:
     posthog_llm.configure(queue_bytes=1 << 20)
-    monkeypatch.setattr(room, "_PATIENCE", 20.0)
+    monkeypatch.setattr(backpressure, "_PATIENCE", 20.0)
     destination = Closed()
 
     async def main() -> None:
@@ -204,7 +204,7 @@ def test_nobody_waits_for_a_posthog_that_fails(receiver: PostHogReceiver) -> Non
 
 def test_who_makes_room_does_not_wait_for_it(sink: MemorySink, monkeypatch: Any) -> None:
     """A filter of the user's runs in the worker, and may capture."""
-    monkeypatch.setattr(room, "_PATIENCE", 60.0)
+    monkeypatch.setattr(backpressure, "_PATIENCE", 60.0)
 
     def capture_more(event: dict[str, Any]) -> dict[str, Any]:
         if event["event"] == "$ai_generation":

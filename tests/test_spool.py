@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm.delivery.looking import Looks
-from posthog_llm.delivery.project import Project
-from posthog_llm.delivery.spool import Backlog, SpoolDirectory
-from posthog_llm.delivery.spool_age import Age
+from posthog_llm.delivery.destinations import Project
+from posthog_llm.delivery.spool import Age, Backlog, SpoolDirectory
 from posthog_llm.delivery.spool_file import Address, Line, SpoolFile, packed
+from posthog_llm.delivery.spool_policy import Looks
 from posthog_llm.event import Event
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
@@ -147,10 +146,10 @@ def test_own_backlog_waits_on_disk(children: Children, tmp_path: Path) -> None:
     children.receiver.stop()
     process = children.start(
         """
-        from posthog_llm.delivery import dispatcher, lane, shelf
+        from posthog_llm.delivery import dispatcher, queues, spool_policy
         from posthog_llm.delivery.worker import worker
-        lane._MOST_SENT = 50
-        shelf.IN_MEMORY = dispatcher.IN_MEMORY = 20
+        queues._MOST_SENT = 50
+        spool_policy.IN_MEMORY = dispatcher.IN_MEMORY = 20
         ask(300)
         wait_until(lambda: posthog_llm.stats().captured == 300)
         print(posthog_llm.stats().spooled, posthog_llm.flush(0.2), flush=True)
@@ -187,8 +186,8 @@ def test_idle_process_keeps_no_file_and_delivers_what_others_leave(
     children: Children, tmp_path: Path
 ) -> None:
     code = """
-        from posthog_llm.delivery import looking, shelf
-        looking._FIRST_PAUSE = shelf._REST = 0.1
+        from posthog_llm.delivery import spool_policy
+        spool_policy._FIRST_PAUSE = spool_policy._REST = 0.1
         ask(1)
         assert posthog_llm.flush(20)
         wait_until(lambda: set(os.listdir(PLACE)) <= {"lock"})

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from .. import event
+from ..checks import text
+from ..event import Event
 from ..exchange import Exchange, Scope
 from ..faults import interrupts, report
+from ..narrowing import is_mapping
+from ..observe.event_ids import background_id
 from ..observe.outbox import outbox
 from ..observe.outer import tells_itself
+from ..privacy import Cleaner
 from ..providers.batches import records
-from ..record import Record
+from ..record import Asked, Record
 from ..sampling import is_sampled
-from .background import Backgrounds
+from ..settings import settings
+from ..weighing import size_of_plain
 from .destinations import is_private
 from .dispatcher import Dispatcher
-from .filters import Refused, filtered
+
+_MOST = 10_000
+"""Responses that wait for their end; the oldest is forgotten first."""
+_SHARE = 0.25
+"""Share of the allowed bytes that what they were asked may take; the oldest loses its content."""
+_SHORT = 1024
+"""Bytes of a parameter that is no content."""
+_WEIGHT = 4096
+"""Bytes that such a response takes beside what it was asked."""
+_MOST_TOLD = 200_000
+"""Ids of responses, and of requests of batches, that were told: one batch may have 100,000."""
 
 
 class Builder:
@@ -82,3 +100,165 @@ class Builder:
             self._dispatcher.ledger.lose(built.uuid, str(refusal), wanted=refusal.wanted)
             return
         self._dispatcher.add(built, client, bared=bool(record.exchange.bared))
+
+
+class Backgrounds:
+    """Holds what was asked in the background until the answer comes. Used by the worker alone.
+
+    `responses.create(background=True)` answers at once that the work is queued. The event is due
+    when a later answer, of many that may be fetched, shows the work's end.
+    https://platform.openai.com/docs/guides/background
+    """
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[str, Record] = OrderedDict()
+        self._told: OrderedDict[str, None] = OrderedDict()
+        self._whole: OrderedDict[str, int] = OrderedDict()
+        """Bytes of what was asked, where it is held."""
+        self.bytes = 0
+        """What all of them take, about."""
+
+    def due(self, record: Record) -> Record | None:
+        """Return the record to tell now, or `None` where nothing is due yet, or any more."""
+        if record.exchange.batch is not None:
+            return self._once(record)
+        if record.exchange.reader is not None:
+            return record  # who told of it tells of it once
+        answered, poll = record.answered, record.exchange.endpoint == "response_poll"
+        identity = answered.response_id
+        background = poll or answered.pending or _asked_in_background(record.asked)
+        if not background or (identity is None and not poll):
+            return record
+        if identity is None or identity in self._told:
+            return None
+        if answered.pending or not answered.complete:
+            if not poll:
+                self._wait(identity, record)
+            return None
+        first = self._take_out(identity)
+        if first is None and poll and not answered.background:
+            return None
+        self._remember(self._told, identity, None, _MOST_TOLD)
+        return _joined(record, first, identity)
+
+    def _once(self, record: Record) -> Record | None:
+        """Tell a request of a batch the first time that its results are read."""
+        identity = record.exchange.id
+        if identity in self._told:
+            return None
+        self._remember(self._told, identity, None, _MOST_TOLD)
+        return record
+
+    def _wait(self, identity: str, record: Record) -> None:
+        self._take_out(identity)
+        if len(self._asked) >= _MOST:
+            self._take_out(next(iter(self._asked)))
+        self._asked[identity] = record
+        self._whole[identity] = size = _size(record.asked)
+        self.bytes += _WEIGHT + size
+        while self.bytes > settings().queue_bytes * _SHARE and self._whole:
+            oldest, size = self._whole.popitem(last=False)
+            self._asked[oldest] = bared = _bare(self._asked[oldest], size)
+            self.bytes += _size(bared.asked) - size
+
+    def _take_out(self, identity: str) -> Record | None:
+        record = self._asked.pop(identity, None)
+        size = self._whole.pop(identity, None)
+        if record is not None:
+            self.bytes -= _WEIGHT + (_size(record.asked) if size is None else size)
+        return record
+
+    @staticmethod
+    def _remember(table: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
+        table[key] = value
+        while len(table) > most:
+            table.popitem(last=False)
+
+
+def _size(asked: Asked) -> int:
+    return size_of_plain([asked.input, asked.tools, *asked.parameters.values()])
+
+
+def _bare(record: Record, size: int) -> Record:
+    """Return the record without the content of what was asked, `size` bytes."""
+    parameters = {k: v for k, v in record.asked.parameters.items() if size_of_plain(v) <= _SHORT}
+    asked = replace(record.asked, input=None, tools=None, parameters=parameters)
+    return replace(record, asked=asked, content_cut=record.content_cut + size - _size(asked))
+
+
+def _asked_in_background(asked: Asked) -> bool:
+    return asked.parameters.get("background") is True
+
+
+def _joined(last: Record, first: Record | None, identity: str) -> Record:
+    """Tell the end under the identity of the beginning."""
+    base = first or last
+    exchange = replace(
+        base.exchange,
+        id=background_id(identity),
+        client=last.exchange.client,
+        status=last.exchange.status,
+        endpoint="response",
+        request=None,
+    )
+    return replace(
+        last,
+        exchange=exchange,
+        asked=base.asked,
+        content_cut=last.content_cut + (first.content_cut if first not in (None, last) else 0),
+        latency=last.answered.elapsed if last.exchange is not base.exchange else last.latency,
+        time_to_first_token=last.time_to_first_token if first in (None, last) else None,
+        retries=base.retries,
+    )
+
+
+class Refused(Exception):
+    """An event is not to leave; its text is the reason."""
+
+    def __init__(self, reason: str, *, wanted: bool = False) -> None:
+        super().__init__(reason)
+        self.wanted = wanted
+        """Whether that is what the user asked for."""
+
+
+def filtered(event: Event) -> Event:
+    """Return the event as `before_capture` leaves it. Raises `Refused` where it may not leave."""
+    before_capture = settings().before_capture
+    if before_capture is None:
+        return event
+    try:
+        answer = before_capture(
+            {
+                "event": event.name,
+                "uuid": event.uuid,
+                "distinct_id": event.distinct_id,
+                "timestamp": event.timestamp,
+                "properties": event.properties,
+                "groups": dict(event.groups or {}),
+            }
+        )
+        if answer is None:
+            raise Refused("before_capture", wanted=True)
+        if not is_mapping(answer):
+            raise TypeError(f"before_capture returned {type(answer).__name__}")
+        who = answer["distinct_id"]
+        left = replace(
+            event,
+            name=str(answer["event"]),
+            distinct_id=text("distinct_id", "" if who is None else who),
+            timestamp=answer["timestamp"],
+            properties={
+                # It may have put anything there.
+                str(name): Cleaner(keep_media=True).plain(value)
+                for name, value in answer["properties"].items()
+            },
+            groups=dict(answer.get("groups") or {}) or None,
+        )
+        return left if left.distinct_id else left.of_nobody()
+    except Refused:
+        raise
+    except Exception as error:
+        if interrupts(error):
+            raise
+        report("before_capture", error)
+        raise Refused("before_capture_failed") from None

@@ -1,30 +1,167 @@
-"""Where events go: the official `posthog` client, or whatever has its `capture`."""
+"""Where events go: the official `posthog` client, or whatever has its `capture`.
+
+The `posthog` package is imported on a caller's thread. Nothing is imported on a thread of ours:
+other packages look into `sys.modules` in the middle of a call, and fail at what another thread
+has half imported.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
+import importlib
 import inspect
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import wrapt
 
 from ..faults import guarded
 from ..imports import imported
 from ..narrowing import first_given
-from .official import forget_exit, package, queued_client, sync_client
-from .project import DEFAULT_HOST, Project
-from .timeout import Timeout, parameters
+from ..settings import settings
 
-log = logging.getLogger("posthog_llm")
+_LATER = ("netrc", "encodings.ascii", "encodings.idna", "encodings.utf_8_sig")
+"""What is imported with the first event otherwise, some of it on the package's own thread. The
+child of a fork amid that would wait for the import for good."""
+DEFAULT_HOST = "https://us.i.posthog.com"
+_MOST_CLIENTS = 1024
+"""Clients that are kept ready; the one that was not used for longest is let go of first."""
+_TIMEOUT = "timeout_seconds"
+_DEFAULT_TIMEOUT = 10.0
+"""Seconds that the official client's `flush` takes where its caller names none."""
 _YES = frozenset({"1", "true", "yes", "on"})
 _LIFECYCLE = ("flush", "join", "shutdown")
+
+
+@guarded
+def load() -> None:
+    """Import all that our threads, and those of the package, will use."""
+    if imported("posthog") is None:
+        import posthog  # noqa: F401  # pyright: ignore[reportUnusedImport] - for its effect
+    for name in _LATER:
+        importlib.import_module(name)
+    if settings().spool is not None:
+        from . import spool  # noqa: F401  # pyright: ignore[reportUnusedImport] - for its effect
+
+
+def package() -> Any:
+    """Return the `posthog` package. Raises `ImportError` where `load` could not import it."""
+    module = imported("posthog")
+    if module is None:
+        raise ImportError("the posthog package was not imported")
+    return module
+
+
+def queued_client(api_key: str, host: str) -> Any:
+    """Make a client with senders in the background. Raises `RuntimeError` where none can start."""
+    cls = package().Posthog
+    made = cls.__new__(cls)
+    try:
+        made.__init__(api_key, host=host)
+    except RuntimeError:
+        forget_exit(made)  # it would fail there, half made as it is
+        raise
+    return made
+
+
+def sync_client(api_key: str, host: str, **settings: Any) -> Any:
+    """Make a client that sends on the thread that captures."""
+    return package().Posthog(api_key, host=host, sync_mode=True, **settings)
+
+
+def forget_exit(client: Any) -> None:
+    """Undo what a client registered for interpreter exit: `join` in the first 7.x."""
+    atexit.unregister(getattr(client, "_atexit", client.join))
+
+
+def is_url(host: str) -> bool:
+    """Whether a PostHog can be reached at `host`: a http(s) URL that names one."""
+    try:
+        parts = urlsplit(host)
+    except ValueError:  # such as a bracket that is never closed
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A destination for `posthog_client`: one project among many, such as a tenant's own.
+
+        client.chat.completions.create(..., posthog_client=Project("phc_...", host="https://..."))
+
+    Costs no thread, however many there are: events are sent by a few threads that all projects
+    share. Equal projects are one destination.
+    """
+
+    api_key: str
+    """The project's key, `phc_...`."""
+    host: str = DEFAULT_HOST
+    """URL of its PostHog."""
+
+    def capture(self, event: str, **arguments: Any) -> str | None:
+        """Send one event now, as `posthog.Posthog.capture` does in sync mode."""
+        answer: str | None = _client_of(self).capture(event, **arguments)
+        return answer
+
+    def capture_ai(self, event: str, **arguments: Any) -> str | None:
+        """Send one event over the AI lane, which takes larger ones, where there is one."""
+        client = _client_of(self)
+        answer: str | None = getattr(client, "capture_ai", client.capture)(event, **arguments)
+        return answer
+
+
+@functools.lru_cache(maxsize=_MOST_CLIENTS)
+def _client_of(project: Project) -> Any:
+    load()
+    return sync_client(project.api_key, project.host)
+
+
+class Timeout:
+    """What one call of `flush`, `join` or `shutdown` may take."""
+
+    def __init__(self, method: Any, args: Any, kwargs: Any) -> None:
+        self._args, self._kwargs = args, kwargs
+        self._is_taken = _TIMEOUT in (parameters(getattr(method, "__func__", method)) or ())
+        given = kwargs.get(_TIMEOUT, args[0] if args else _DEFAULT_TIMEOUT)
+        self.seconds = given if isinstance(given, (int, float)) else None
+        """`None`: as many as it takes."""
+        self._until = time.monotonic() + (self.seconds or 0.0)
+
+    def left(self) -> tuple[Any, Any]:
+        """Return the arguments of the call, with the time that is left of it now."""
+        if self.seconds is None or not self._is_taken:
+            return self._args, self._kwargs
+        left = max(0.0, self._until - time.monotonic())
+        if self._args:
+            return (left, *self._args[1:]), self._kwargs
+        return (), {**self._kwargs, _TIMEOUT: left}
+
+
+@functools.lru_cache(maxsize=256)
+def parameters(function: Any) -> frozenset[str] | None:
+    """Return the names that a function takes; `None` where it takes any."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
+        return None
+    return frozenset(parameter.name for parameter in found)
+
+
+log = logging.getLogger("posthog_llm")
+
+
 _passing: ContextVar[bool] = ContextVar("posthog_llm_passing", default=False)
 """Whether a client is flushed by us, or inside a call of its user's that has delivered."""
 

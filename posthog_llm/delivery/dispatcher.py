@@ -6,6 +6,9 @@ and for receipts, which come back through `results`.
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -17,17 +20,12 @@ from ..event import Event
 from ..faults import report
 from ..settings import settings
 from ..weighing import size_of_plain
-from . import receipts
 from .destinations import flush, project_of
-from .handover import hand_over
-from .harmless import writable
-from .lane import SWEEP, Entry, Lane, shrink
-from .lanes import Lanes
-from .receipts import Receipt
-from .senders import Senders
-from .shelf import IN_MEMORY, Shelf
+from .queues import SWEEP, Entry, Lane, Lanes, hand_over, shrink
+from .results import Receipt, listen
+from .spool_policy import IN_MEMORY, Shelf
 from .stats import Ledger, Stats
-from .trimming import bare, weigh
+from .trimming import bare, weigh, writable
 
 _WEIGHT = 2048
 """Bytes that an event takes beside its properties."""
@@ -35,6 +33,10 @@ _MOST_STRANGE = 1000
 """Receipts that are kept until `capture` has returned under which uuid it took an event."""
 _SHARE = 0.25
 """Share of the allowed bytes that built events may take, however many calls wait to be read."""
+MOST_SENDERS = 32
+"""Threads at once, however many destinations there are."""
+_IDLE_SECONDS = 10.0
+"""Seconds that a thread waits for work before it ends."""
 
 
 class Dispatcher:
@@ -94,7 +96,7 @@ class Dispatcher:
     def _enter(self, client: Any, uuid: str, event: Event | None, length: int) -> Entry:
         lane, is_new = self.lanes.of(client)
         if is_new and project_of(client) is not None:
-            receipts.listen(self.note)
+            listen(self.note)
         self.last_number = next(self._numbers)
         size = _weight(event) if event else length
         entry = Entry(uuid, self.last_number, event, length, size, time.monotonic(), sent_as=uuid)
@@ -322,3 +324,68 @@ class Dispatcher:
 def _weight(event: Event) -> int:
     """Return how many bytes of memory an event takes."""
     return _WEIGHT + size_of_plain(event.properties) + size_of_plain(event.groups)
+
+
+class Senders:
+    """Runs jobs in daemon threads, so that no job can keep a process alive."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = self._pending = 0
+        self._here = threading.local()
+
+    def is_here(self) -> bool:
+        """Whether this thread does a job: what that calls cannot wait for it."""
+        return getattr(self._here, "has_job", False)
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Run `job` soon, or here and now where no thread can be started and none is there."""
+        with self._lock:
+            self._pending += 1
+            more = self._pending > self._threads and self._threads < MOST_SENDERS
+            self._threads += more
+        self._jobs.put(job)
+        if more:
+            try:
+                self._start()
+            except RuntimeError:  # the process ends, or has too many
+                self._work_here()
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="posthog-llm-send", daemon=True).start()
+        except BaseException:
+            with self._lock:
+                self._threads -= 1
+            raise
+
+    def _work_here(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while not self._threads:
+                self._done(self._jobs.get_nowait())
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._pending:
+                        continue
+                    self._threads -= 1
+                    return
+            try:
+                self._done(job)
+            except BaseException as error:  # such as `sys.exit` in a sink: the thread must live on
+                report("send", error)
+
+    def _done(self, job: Callable[[], None]) -> None:
+        """Do a job; it guards itself."""
+        self._here.has_job = True
+        try:
+            job()
+        finally:
+            self._here.has_job = False
+            with self._lock:
+                self._pending -= 1

@@ -10,16 +10,20 @@ import os
 import random
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..settings import Spool
-from .project import Project
-from .spool_age import Age
+from .destinations import Project
 from .spool_file import SUFFIX, Address, Line, Row, SpoolFile, Stored, is_being_made
-from .spool_turns import turn
 
+_EARLIEST = 1_735_689_600.0
+"""The start of 2025: a clock that says less was never set."""
+_AHEAD = 3600.0
+"""Seconds that another clock may be ahead of ours."""
+_LOCK = "lock"
 _DAMAGED = ".damaged"
 _MOST_CLAIMED = 32
 """Files of ended processes that are open at once."""
@@ -27,6 +31,75 @@ _LONGEST_LOOK = 0.02
 """Seconds that the worker looks for orphans before it sees to other work."""
 _MEASURED_FOR = 1.0
 """Seconds for which a measured size of the directory is believed."""
+_PATIENCE = 5.0
+"""Seconds to wait for a process that looks for orphans."""
+
+
+@dataclass(slots=True)
+class Age:
+    """Tells what is too old. Errs for the younger side: what is dropped is gone."""
+
+    longest: float
+    """Seconds after which an event is given up."""
+    clock: Callable[[], float] = time.time
+    _start: tuple[float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._start = self.clock(), time.monotonic()
+
+    def now(self) -> float:
+        """Return the time, less what the clock was set forward since we began."""
+        wall, monotonic = self._start
+        return min(self.clock(), wall + time.monotonic() - monotonic)
+
+    def is_over(self, created: float, found: float) -> bool:
+        """Whether an event is too old; `found` counts where `created` cannot be."""
+        stamp = created if self.is_likely(created) else found
+        return self.is_likely(stamp) and self.now() - stamp > self.longest
+
+    def is_likely(self, stamp: float) -> bool:
+        """Whether a clock that was right may have said so."""
+        return _EARLIEST < stamp < self.now() + _AHEAD
+
+    def of_file(self, path: str) -> float:
+        """Return when a file was last written, or found first where its own time cannot be."""
+        written = os.stat(path).st_mtime
+        if not self.is_likely(written):
+            os.utime(path)
+            written = os.stat(path).st_mtime
+        return written
+
+
+@contextlib.contextmanager
+def turn(directory: str, *, patient: bool) -> Generator[bool]:
+    """Yield whether to look for orphans now. `patient`: not while another process looks.
+
+    Two that try the same file at once would both find it locked, and leave it. Nothing worse
+    happens without turns, so nobody waits long for one: its holder may be stopped.
+    """
+    try:
+        lock = _locked(os.path.join(directory, _LOCK))
+    except (OSError, sqlite3.Error):  # another process looks, or nothing can be locked here
+        yield not patient
+        return
+    with contextlib.closing(lock):
+        yield True
+
+
+def _locked(path: str, *, again: bool = True) -> sqlite3.Connection:
+    """Return a lock that ends with its connection, or its process."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        lock.execute("begin exclusive")
+    except sqlite3.DatabaseError as error:
+        lock.close()
+        if isinstance(error, sqlite3.OperationalError) or not again:
+            raise
+    else:
+        return lock
+    os.unlink(path)  # something else was written into it
+    return _locked(path, again=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -286,3 +359,56 @@ def _next(pages: Iterator[list[Line]]) -> list[Line] | None:
         return next(pages, None)
     except sqlite3.DatabaseError:
         return None
+
+
+@dataclass(slots=True)
+class Contents:
+    """Events of ended processes; those of living ones are theirs to tell."""
+
+    events: Counter[Address | None] = field(default_factory=Counter[Address | None])
+    """How many there are for each address; `None`: that cannot be read."""
+    oldest: float | None = None
+    """Unix time at which the first of them was written; `None`: there are none."""
+    in_use: int = 0
+    """Files of living processes."""
+    damaged: int = 0
+    """Files that cannot be read."""
+
+
+def contents_of(directory: str) -> Contents:
+    """Read a spool directory. Raises `OSError`."""
+    found = Contents()
+    until = time.monotonic() + _PATIENCE
+    while True:
+        with turn(directory, patient=time.monotonic() < until) as ours:
+            if ours:
+                for path in _files(directory):
+                    with contextlib.suppress(FileNotFoundError):  # its process ended it just now
+                        _read_into(path, found)
+                return found
+        time.sleep(0.05)
+
+
+def _files(directory: str) -> Iterator[str]:
+    for name in sorted(os.listdir(directory)):
+        if name.endswith(SUFFIX):
+            yield os.path.join(directory, name)
+
+
+def _read_into(path: str, found: Contents) -> None:
+    if is_being_made(path):
+        found.in_use += 1
+        return
+    try:
+        file = SpoolFile(path)
+    except sqlite3.OperationalError:  # its process lives
+        found.in_use += 1
+        return
+    except sqlite3.DatabaseError:
+        found.damaged += 1
+        return
+    with contextlib.closing(file):  # which removes it where it is empty
+        for line, count in file.totals().items():
+            found.events[Address.read(line)] += count
+            if rows := file.page(line, 0, 1):
+                found.oldest = min(rows[0].created, found.oldest or rows[0].created)

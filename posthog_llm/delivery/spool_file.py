@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..event import Event
-from .project import Project
+from .destinations import Project
 
 SUFFIX = ".events"
 _NEW = 3600.0

@@ -1,4 +1,4 @@
-"""The thread that tells finished calls: read, build, hand over. Never the caller's."""
+"""The thread that captures finished calls: read, build, submit. Never the caller's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import math
 import os
 import threading
 import time
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ..exchange import Scope
 from ..faults import guarded, interrupts, report
@@ -16,19 +19,20 @@ from ..identity import destination
 from ..imports import imported
 from ..observe.outbox import outbox
 from ..settings import on_change, settings
-from . import children, unplaced
+from . import ending, waiting_steps
+from .backpressure import Room
 from .building import Builder
-from .destinations import Destinations
+from .destinations import Destinations, load
 from .dispatcher import Dispatcher
 from .ending import Ending
-from .flag import Flag
-from .official import load
-from .pending import Pending
-from .room import Room
+from .locks import BRIEF, Flag, Turn
 from .stats import Stats
-from .turn import BRIEF, Turn
-from .waiter import Waiter, Waiters
 
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+_CALLBACK_PATIENCE = 1.0
+"""Seconds that a call which has ended waits for the callback."""
 _GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
 _GATHER_SPOOLED = 0.002
@@ -39,6 +43,100 @@ _LEAST = 0.05
 """Seconds for what comes after the time is up: to write takes less."""
 _POLL = 0.02
 """Seconds between two looks while somebody waits."""
+
+
+before_flush: list[Callable[[float], object]] = []
+"""Each is called with the seconds that it may wait for callbacks which are on their way."""
+
+
+class Pending:
+    """Calls that have ended; each has `let_go()`, which captures it unless that was done.
+
+    Any thread may add, and the worker and those who flush take out.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._waiting: deque[tuple[float, Any]] = deque()
+        self._taking = threading.Lock()
+        """Held until what was taken out is captured: a flush must not overtake it."""
+
+    def add(self, call: Any) -> None:
+        self._waiting.append((time.monotonic() + _CALLBACK_PATIENCE, call))
+        self._wake()
+
+    def due(self) -> float | None:
+        """Return in how many seconds the first has waited long enough; `None`: none waits."""
+        with contextlib.suppress(IndexError):
+            return max(0.0, self._waiting[0][0] - time.monotonic())
+        return None
+
+    def let_go_due(self) -> None:
+        self._let_go(time.monotonic())
+
+    def settle(self, timeout: float | None) -> None:
+        """Capture what has ended by now, whoever was to call back for it."""
+        until = time.monotonic()
+        for wait in before_flush:
+            wait(_CALLBACK_PATIENCE if timeout is None else min(_CALLBACK_PATIENCE, timeout))
+        self._let_go(until + _CALLBACK_PATIENCE)
+
+    def _let_go(self, until: float) -> None:
+        # Not for ever: a signal's handler may flush while the thread that it interrupts takes out.
+        is_taken = self._taking.acquire(timeout=_CALLBACK_PATIENCE)
+        try:
+            with contextlib.suppress(IndexError):
+                while self._waiting[0][0] <= until:
+                    self._waiting.popleft()[1].let_go()
+        finally:
+            if is_taken:
+                self._taking.release()
+
+
+@dataclass(slots=True)
+class Waiter:
+    """Put on the call queue, so that it stands behind what it waits for."""
+
+    client: Any = None
+    """Wait until this client has its events; `None`: until every event has arrived."""
+    until: float | None = None
+    number: int | None = None
+    """The last event that is waited for; `None` until the calls before it have been read."""
+    done: Flag = field(default_factory=Flag)
+
+    def left(self) -> float:
+        """Return the seconds that it still waits; an hour where there is no limit."""
+        return 3600.0 if self.until is None else max(0.0, self.until - time.monotonic())
+
+
+class Waiters:
+    """All who wait now. Any thread may add one; the worker's turn takes them out."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Waiter] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, waiter: Waiter) -> None:
+        self._waiting.append(waiter)
+
+    def serve(self, dispatcher: Dispatcher) -> bool:
+        """Tell those whose events have arrived; returns whether somebody still waits."""
+        for waiter in list(self._waiting):
+            if waiter.number is not None and _is_served(waiter, waiter.number, dispatcher):
+                waiter.done.set()
+            if waiter.done.is_set() or not waiter.left():
+                self._waiting.remove(waiter)
+            elif waiter.client is None:
+                dispatcher.hurry(waiter.left())
+        return bool(self)
+
+
+def _is_served(waiter: Waiter, number: int, dispatcher: Dispatcher) -> bool:
+    if waiter.client is not None:
+        return dispatcher.has_handed_over(waiter.client, number)
+    return dispatcher.is_settled(number)
 
 
 class Worker:
@@ -64,7 +162,7 @@ class Worker:
     def forget(self) -> None:
         """Start anew in a forked child, where the thread does not exist."""
         self.destinations.forget()
-        children.disconnect()
+        ending.disconnect()
         self._begin()
 
     # -- life --------------------------------------------------------------------
@@ -93,7 +191,7 @@ class Worker:
         finally:
             self._lock.release()
             self._last_at_exit()
-            children.watch(self.end)
+            ending.watch(self.end)
         return self._is_prepared
 
     @guarded
@@ -247,7 +345,7 @@ class Worker:
         is_ours = thread is threading.current_thread() or self.dispatcher.senders.is_here()
         if is_ours or self.turn.is_here():
             return False  # a callback of the user's cannot wait for the work that it is part of
-        is_whole = unplaced.hand_over(waiter.client)
+        is_whole = waiting_steps.hand_over(waiter.client)
         waiter.until = None if timeout is None else time.monotonic() + timeout
         self.pending.settle(timeout)
         self._waiters.add(waiter)
@@ -268,20 +366,34 @@ class Worker:
     def unsettled(self) -> tuple[int, int]:
         """Return how many events of this process are in the spool, and how many in memory alone."""
         spooled, waiting = self.dispatcher.unsettled()
-        return spooled, waiting + outbox.count() + len(unplaced.held())
+        return spooled, waiting + outbox.count() + len(waiting_steps.held())
 
     def stats(self) -> Stats:
         """Return what the counts are now."""
-        return unplaced.counted(self.dispatcher.stats(outbox.bytes + self._builder.bytes))
+        return waiting_steps.counted(self.dispatcher.stats(outbox.bytes + self._builder.bytes))
 
 
 worker = Worker()
+
+
 outbox.on_prepare = worker.prepare
+
+
 outbox.on_first = worker.start
+
+
 outbox.on_large = worker.come_at_once
+
+
 outbox.on_client = worker.attach
+
+
 outbox.on_capture = worker.wait_for_room
+
+
 on_change.append(worker.follow_settings)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=lambda: worker.turn.pause(),

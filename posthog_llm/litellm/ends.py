@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
-from ..delivery import pending
+from ..delivery.worker import before_flush
 from ..faults import guarded
 from . import attempt as attempts
 
@@ -40,7 +40,7 @@ def watch() -> None:
     executor: Any = getattr(thread_pool_executor, "executor", None)
     submit = getattr(executor, "submit", None)
     if _replace(executor, "submit", submit, _noting_jobs):
-        pending.before_flush.append(_wait)
+        before_flush.append(_wait)
 
 
 def _replace(owner: Any, name: str, function: Any, make: Callable[[Any], Any]) -> bool:

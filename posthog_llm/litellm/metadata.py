@@ -11,8 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from ..context import NOTHING, merged
-from ..delivery.destinations import environment
-from ..delivery.project import Project, is_url
+from ..delivery.destinations import Project, environment, is_url
 from ..exchange import Arguments
 from ..narrowing import is_mapping, is_sequence, mapping
 from ..providers import openrouter

@@ -10,7 +10,7 @@ from typing import Any
 from ..observe.outbox import outbox
 from ..settings import settings
 from .dispatcher import Dispatcher
-from .turn import Turn
+from .locks import Turn
 
 _SHARE = 0.5
 """Share of the allowed bytes beyond which one waits; content is given up from three quarters on."""

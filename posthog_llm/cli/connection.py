@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..delivery.destinations import Project, is_url
 from ..narrowing import mapping
-from .project import Project, is_url
 
 _WRONG_KINDS = {
     "phx_": "a personal API key",

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from .delivery.connection import Unreachable, app_url, check_project, send
-from .delivery.destinations import environment, is_mock
-from .delivery.lifecycle import shutdown, stats
-from .jobs import Delivery, job
-from .settings import configure
+from ..delivery.destinations import environment, is_mock
+from ..delivery.lifecycle import shutdown, stats
+from ..jobs import Delivery, job
+from ..settings import configure
+from .connection import Unreachable, app_url, check_project, send
 
 if TYPE_CHECKING:
-    from .delivery.spool_file import Address
+    from ..delivery.spool_file import Address
 
 _NEEDED = ("OPENAI_API_KEY", "POSTHOG_API_KEY")
 _MOST_SECONDS = 3600
@@ -73,7 +73,7 @@ def _directory(path: str) -> str:
 
 def _show(directory: str) -> int:
     """Tell what lies in a spool, without sending it."""
-    from .delivery.contents import contents_of
+    from ..delivery.spool import contents_of
 
     found = contents_of(directory)
     for address, count in found.events.items():
@@ -149,7 +149,7 @@ def _check(timeout: float) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from . import demo as scenario
+        from .. import demo as scenario
     except ImportError as error:
         print(f"{error}\nThe demo needs: pip install 'posthog-llm[demo]'", file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ import wrapt
 
 from ..faults import guarded
 from ..imports import imported
-from .official import package
+from .destinations import package
 
 log = logging.getLogger("posthog_llm")
 _AGAIN = frozenset({408, 429})

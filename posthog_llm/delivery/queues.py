@@ -1,15 +1,19 @@
-"""The events for one destination, in order, and what is known of how it fares."""
+"""The events for each destination, in order, and what is known of how it fares."""
 
 from __future__ import annotations
 
-from collections import deque
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..event import Event
+from ..faults import interrupts, report
 from ..settings import settings
-from .destinations import has_own_capture, is_queued, official_client
-from .receipts import Receipt
+from . import results
+from .destinations import Project, has_own_capture, is_queued, official_client, parameters
+from .results import Receipt
 from .trimming import fitted
 
 if TYPE_CHECKING:
@@ -35,6 +39,12 @@ _LONGEST_WAIT = 30.0
 """Seconds between two attempts, at most."""
 _LEAST = 4096
 """Bytes to which an event is brought down at most, before it is given up as too large."""
+_MOST_IDLE = 256
+"""Idle destinations that are remembered; the oldest is forgotten first."""
+_POLL = 0.02
+"""Seconds between two looks whether a full client has room again."""
+_MOST_ATTEMPTS = 5
+"""Attempts for an object that takes no event and does not say why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -206,3 +216,122 @@ def shrink(refused: list[Entry]) -> list[Entry]:
     for entry in refused:
         entry.limit = min(entry.limit or quarter, quarter)
     return []
+
+
+class Lanes:
+    """One lane a destination. Changed by the worker alone, and iterated over in any thread."""
+
+    def __init__(self) -> None:
+        self._lanes: OrderedDict[Any, Lane] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(list(self._lanes.values()))  # at once: no code of Python's runs amid this
+
+    def of(self, client: Any) -> tuple[Lane, bool]:
+        """Return the lane of a client, and whether it is a new one."""
+        key = _key(client)
+        is_new = key not in self._lanes
+        if is_new:
+            self._lanes[key] = Lane(client)
+            if len(self._lanes) > _MOST_IDLE:
+                self._forget_idle()
+        self._lanes.move_to_end(key)
+        return self._lanes[key], is_new
+
+    def waiting(self, client: Any) -> int:
+        """Return how many events wait for a client."""
+        lane = self._lanes.get(_key(client))
+        return len(lane.waiting) if lane else 0
+
+    def _forget_idle(self) -> None:
+        for key, lane in list(self._lanes.items())[:-1]:
+            if not (lane.waiting or lane.sent or lane.busy):
+                del self._lanes[key]
+
+    def due(self) -> Iterator[float]:
+        """Yield in how many seconds each lane is to be looked at."""
+        now = time.monotonic()
+        for lane in self:
+            if lane.waiting and not lane.busy:
+                yield max(_POLL, lane.retry_at - now)
+            if lane.sent:
+                yield SWEEP
+
+    def hurry(self) -> None:
+        """Let every destination try again now."""
+        for lane in self:
+            lane.retry_at = 0.0
+
+    def unanswered(self) -> list[Any]:
+        """Return the official clients whose PostHog has not answered yet."""
+        return [lane.official for lane in self if lane.is_queued and lane.sent]
+
+    def have_handed_over(self, client: Any, number: int) -> bool:
+        """Whether a client has everything that was captured for it up to `number`."""
+        return not any(
+            lane.busy or any(entry.number <= number for entry in lane.waiting)
+            for lane in self
+            if lane.client is client or lane.official is client
+        )
+
+
+def _key(client: Any) -> Any:
+    """Return what a destination is known by. Equal projects are one; an object's `==` is its
+    user's affair. The `posthog` module is another one with each client that it is given."""
+    return client if isinstance(client, Project) else (id(client), id(official_client(client)))
+
+
+def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
+    """Hand one event over; returns its receipt, or `None` where that comes later.
+
+    A receipt's `LookupError` names the reason why the event can never be taken.
+    """
+    if event is None:
+        return Receipt(LookupError("spool_damaged"))
+    results.last()
+    try:
+        capture, smaller = lane.prepared(entry, event)
+        if smaller is None:
+            return Receipt(LookupError("too_large"))
+        entry.trimmed = entry.bared or smaller is not event
+        answer = capture(**_arguments(capture, smaller))
+    except BaseException as error:  # `sys.exit` or a cancellation: the sink may have kept the event
+        if interrupts(error):
+            raise
+        report("capture", error)
+        return Receipt(LookupError("capture_failed"))
+    return _queued(lane, entry, answer) if lane.is_queued else _taken(lane, entry, answer)
+
+
+def _queued(lane: Lane, entry: Entry, answer: Any) -> Receipt | None:
+    """Read the official client's answer: the uuid it sends, or `None` when it took nothing."""
+    if answer is None and lane.declines:
+        return Receipt(BlockingIOError() if lane.is_full() else LookupError("declined"))
+    # A subclass may return anything; what it did not queue stays unconfirmed.
+    entry.sent_as = answer if isinstance(answer, str) else entry.uuid
+    return None
+
+
+def _taken(lane: Lane, entry: Entry, answer: Any) -> Receipt:
+    """Read the answer of an object that sends, or queues, before it returns."""
+    receipt = results.last()
+    if receipt is None and answer is None and lane.declines:
+        # `AsyncPosthog` does not say whether its queue is full.
+        is_full = not hasattr(lane.official, "sync_mode") and entry.attempts < _MOST_ATTEMPTS
+        return Receipt(BlockingIOError() if is_full else LookupError("declined"))
+    return receipt or Receipt()
+
+
+def _arguments(capture: Any, event: Event) -> dict[str, Any]:
+    """Return the arguments for `capture`, less those that a caller's own object lacks."""
+    arguments: dict[str, Any] = {
+        "event": event.name,
+        "distinct_id": event.distinct_id,
+        "properties": event.properties,
+        "timestamp": event.timestamp,
+        "uuid": event.uuid,
+    }
+    if event.groups:
+        arguments["groups"] = event.groups
+    names = parameters(getattr(capture, "__func__", capture))
+    return arguments if names is None else {k: v for k, v in arguments.items() if k in names}

@@ -1,8 +1,9 @@
-"""The turn: one thread at a time reads what was captured and hands it over, whichever it is."""
+"""A lock and a flag that callbacks and signal handlers can live with."""
 
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
@@ -69,3 +70,36 @@ class Turn:
         with contextlib.suppress(RuntimeError):  # it was not acquired in time
             self._lock.release()
         self._do_then()
+
+
+class Flag:
+    """As `threading.Event`, on a queue whose every step is one of C's.
+
+    `threading.Event` holds its lock over several lines of Python. A signal's handler that comes
+    between two of them, and waits for what another thread does with that event, waits for what
+    it has interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._set: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def is_set(self) -> bool:
+        return not self._set.empty()
+
+    def set(self) -> None:
+        if self._set.empty():
+            self._set.put(None)
+
+    def clear(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._set.get_nowait()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set; False: it was not within `timeout` seconds."""
+        try:
+            self._set.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        self._set.put(None)  # it stays set
+        return True
