@@ -170,7 +170,7 @@ class GenerationArguments(StepArguments, total=False):
     """Tokens of the output that are pictures."""
     web_searches: int | None
     """Searches of the web that the provider made and charges."""
-    cached_apart: bool | None
+    cache_tokens_excluded: bool | None
     """Whether cached tokens are counted beside the input, as Anthropic does."""
     latency: float | None
     """How long the call took, seconds."""

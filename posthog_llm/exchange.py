@@ -202,7 +202,7 @@ class Exchange:
     """Bytes of body that arrived."""
     cut: int = 0
     """Bytes of body that were not kept."""
-    bared: int = 0
+    content_dropped: int = 0
     """Bytes of request that were let go of, because too much was waiting."""
     ended: float = 0.0
     """Seconds from the start to the end of the call."""
@@ -213,7 +213,7 @@ class Exchange:
     failure: Failure | None = None
     sample_rate: float | None = None
     """Share of such calls that are told; `None` when all are."""
-    drawn: float | None = None
+    sample_number: float | None = None
     """Number in [0, 1) that was drawn for the trace; `None`: none was, or it was used."""
     only_errors: bool = False
     """Whether sampling left this call out, unless it failed."""
@@ -231,7 +231,7 @@ class Exchange:
     resent: Sequence[tuple[Any, Any]] = ()
     """Headers and URLs of what was really sent, where that was another request than was built."""
     content: Any = None
-    """What another library told of a call that was not seen on the wire; has `bare()`."""
+    """What another library told of a call that was not seen on the wire; has `drop_content()`."""
     reader: Any = None
     """Reads `content` into a record; `None`: the endpoint's adapter reads what was seen."""
 
@@ -246,16 +246,16 @@ class Exchange:
         held = len(self.request or b"") + self.received - self.cut
         return _WEIGHT + self.own + pieces + held
 
-    def bare(self) -> int:
+    def drop_content(self) -> int:
         """Let go of the content, and keep the ends of the answer, where its numbers stand.
 
         Returns the bytes that are gone.
         """
         before = self.weight()
-        self.bared += len(self.request or b"")
+        self.content_dropped += len(self.request or b"")
         self.request = None
         if self.content is not None:
-            self.content.bare()
+            self.content.drop_content()
             self.cut = self.received
         elif self.body is not None and len(self.body) > _HEAD + _TAIL:
             self.cut += len(self.body) - _HEAD - _TAIL
@@ -266,7 +266,7 @@ class Exchange:
 
     def withhold(self) -> None:
         """Let go of the content, and of what a failure says: both may hold what is to be hidden."""
-        self.bare()
+        self.drop_content()
         if self.failure is not None:
             self.failure = replace(self.failure, message=None, stack=None)
 

@@ -54,8 +54,11 @@ def is_the_programs(error: BaseException) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _is_handlers(frames):
         return True
-    is_bare = not error.args and _room(type(error).__module__) not in _OURS
-    return is_bare and all(_room(frame.f_globals.get("__name__")) in _OURS for frame in frames)
+    if error.args or _package(type(error).__module__) in _OURS:
+        return False
+    return all(
+        _package(frame.f_globals.get("__name__")) in _OURS for frame in frames
+    )
 
 
 def interrupts(error: BaseException) -> bool:
@@ -86,7 +89,7 @@ def _is_handlers(frames: list[FrameType]) -> bool:
 
 def _arguments(frame: FrameType) -> list[Any]:
     """Return the arguments of a frame that is not ours; our own call no handler."""
-    if _room(frame.f_globals.get("__name__")) == "posthog_llm":
+    if _package(frame.f_globals.get("__name__")) == "posthog_llm":
         return []
     code, found = frame.f_code, frame.f_locals
     count = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS) + code.co_kwonlyargcount
@@ -108,7 +111,7 @@ def _code(handler: Any) -> CodeType | None:
     return handler.__code__ if isinstance(handler, FunctionType) else None
 
 
-def _room(module: object) -> str:
+def _package(module: object) -> str:
     return str(module).partition(".")[0]
 
 

@@ -49,8 +49,8 @@ def _words(name: str, value: Any) -> str:
 
 
 def _capture_about(
-    kind: Kind, trace_id: str, told: dict[str, Any], given: Mapping[str, Any]
+    kind: Kind, trace_id: str, facts: dict[str, Any], given: Mapping[str, Any]
 ) -> str:
     who = named(f"capture_{kind}", given, WhoArguments)
     trace = _words("trace_id", checked_text("trace_id", trace_id))
-    return capture(kind, {**who, **told, "trace_id": trace})
+    return capture(kind, {**who, **facts, "trace_id": trace})

@@ -10,15 +10,17 @@ from .exchange import Arguments, Scope
 from .settings import settings
 
 
-def settled(scope: Scope, user: str | None = None, named: Arguments | None = None) -> Arguments:
+def merge_identity(
+    scope: Scope, user: str | None = None, router: Arguments | None = None
+) -> Arguments:
     """Merge what was given: the call, then our context, then posthog's, then the client.
 
-    `user` is whom the request names to the provider, where the client may go by that; `named`
+    `user` is whom the request names to the provider, where the client may go by that; `router`
     is what it says of itself to a router, which everything else precedes.
     """
     distinct_id = scope.ambient.distinct_id or user
     ambient = Arguments(distinct_id=distinct_id) if distinct_id else NOTHING
-    return reduce(merged, (named or NOTHING, scope.client, ambient, scope.context, scope.call))
+    return reduce(merged, (router or NOTHING, scope.client, ambient, scope.context, scope.call))
 
 
 def is_private(scope: Scope) -> bool:
@@ -39,5 +41,5 @@ def destination(scope: Scope) -> Any:
 
     `None`: where the environment says, or the `posthog` module.
     """
-    found = settled(scope).client
+    found = merge_identity(scope).client
     return scope.default if found is None else found

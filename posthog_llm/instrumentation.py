@@ -16,8 +16,8 @@ from .context import NOTHING
 from .exchange import Arguments
 from .faults import guarded
 from .observe import around, seam
+from .observe.call_queue import call_queue
 from .observe.client import ObservedClient
-from .observe.outbox import outbox
 from .settings import note_instrumented
 
 _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
@@ -51,9 +51,9 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
     note_instrumented(client)
-    outbox.prepare()
+    call_queue.prepare()
     if client is not None:
-        outbox.attach(client)
+        call_queue.attach(client)
     for name, wanted in (("openai", openai), ("anthropic", anthropic)):
         if wanted:
             _watch(name)
@@ -116,7 +116,7 @@ def _put_in_imported(name: str) -> None:
 
 @guarded
 def _put_in(sdk: Any) -> None:
-    outbox.prepare()  # some of it hangs on which SDK is there
+    call_queue.prepare()  # some of it hangs on which SDK is there
     with _changing:
         _put_around(sdk)
 
@@ -188,8 +188,8 @@ def _others_request(observed: Any, send: Any, client: Any, args: Any, kwargs: An
 
 def _verb(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """Stand by around `post`, for a client whose own `request` was replaced."""
-    asked = seam.Asked(args[0] if args else kwargs["path"], kwargs.get("body"))
-    return observed(client, asked, lambda: send(*args, **kwargs), late=True)
+    early = seam.EarlyRequest(args[0] if args else kwargs["path"], kwargs.get("body"))
+    return observed(client, early, lambda: send(*args, **kwargs), late=True)
 
 
 def _options(args: Any, kwargs: Any) -> Any:

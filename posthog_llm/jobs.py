@@ -76,7 +76,7 @@ class job:
     def _since_then(self) -> Delivery:
         now, before = worker.stats(), self._before
         lost = {name: count - before.dropped.get(name, 0) for name, count in now.dropped.items()}
-        spooled, waiting = worker.unsettled()
+        spooled, waiting = worker.undelivered()
         return Delivery(
             delivered=now.delivered - before.delivered,
             spooled=spooled,

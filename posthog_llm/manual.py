@@ -20,10 +20,10 @@ from .context import ambient, chain
 from .exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of
 from .faults import attribute, is_the_programs
 from .narrowing import first_given, is_mapping
+from .observe.call_queue import call_queue
 from .observe.event_ids import new_id
-from .observe.outbox import outbox
 from .providers.hosts import bare_url
-from .record import Answered, Asked, Kind, Record, Usage
+from .record import Kind, Record, RequestFacts, ResponseFacts, Usage
 from .settings import default_for_steps
 from .snapshot import snapshot, snapshot_of
 from .weighing import size_of
@@ -52,18 +52,18 @@ _items: Any = attrgetter("__iter__")(list)
 
 
 @dataclass(slots=True)
-class _Told:
+class ManualCall:
     """What the user told of one call, until the worker reads it."""
 
     kind: Kind
     values: dict[str, Any]
 
-    def bare(self) -> None:
+    def drop_content(self) -> None:
         for name in _CONTENT:
             self.values.pop(name, None)
 
 
-def capture_generation(**told: Unpack[GenerationArguments]) -> str:
+def capture_generation(**given: Unpack[GenerationArguments]) -> str:
     """Tell of one call to a model, and return the uuid of its event.
 
         posthog_llm.capture_generation(
@@ -77,15 +77,15 @@ def capture_generation(**told: Unpack[GenerationArguments]) -> str:
 
     Raises `TypeError` or `ValueError` that names the argument.
     """
-    return capture("generation", _checked("capture_generation", told))
+    return capture("generation", _validated("capture_generation", given))
 
 
-def capture_embedding(**told: Unpack[GenerationArguments]) -> str:
+def capture_embedding(**given: Unpack[GenerationArguments]) -> str:
     """Tell of one call to an embedding model, and return the uuid of its event.
 
     Takes what `capture_generation` does; an embedding has no output.
     """
-    return capture("embedding", _checked("capture_embedding", told))
+    return capture("embedding", _validated("capture_embedding", given))
 
 
 class generation:
@@ -102,27 +102,27 @@ class generation:
     Raises `TypeError` or `ValueError` that names the argument.
     """
 
-    def __init__(self, **told: Unpack[GenerationArguments]) -> None:
-        self.__dict__["_told"] = _checked("generation", told)
+    def __init__(self, **given: Unpack[GenerationArguments]) -> None:
+        self.__dict__["_given"] = _validated("generation", given)
         self.__dict__["id"] = new_id()
         self.__dict__["_clock"] = None
         self.__dict__["_process"] = os.getpid()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        told = _checked("generation", {name: value}, whole=name == "model")
-        self._told.pop(field_of(name), None)  # `None` takes back what was set before
-        self._told.update(told)
+        given = _validated("generation", {name: value}, whole=name == "model")
+        self._given.pop(field_of(name), None)  # `None` takes back what was set before
+        self._given.update(given)
 
     def __getattr__(self, name: str) -> Any:
         if name in _KNOWN:
-            return self.__dict__["_told"].get(field_of(name))
+            return self.__dict__["_given"].get(field_of(name))
         raise AttributeError(f"a generation has no {name!r}")
 
     def first_token(self) -> None:
         """Note that the first token came now. Raises `RuntimeError` before the block."""
         if self._clock is None:
             raise RuntimeError("first_token() belongs inside of the generation's `with` block")
-        self._told.setdefault("time_to_first_token", time.perf_counter() - self._clock)
+        self._given.setdefault("time_to_first_token", time.perf_counter() - self._clock)
 
     def __enter__(self) -> generation:
         if self._clock is not None:
@@ -134,12 +134,12 @@ class generation:
     def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
         if self._process != os.getpid():
             return  # a forked child has a copy of the block
-        told = self._told
-        told.setdefault("latency", time.perf_counter() - self._clock)
-        told.setdefault("timestamp", self._started_at)
+        given = self._given
+        given.setdefault("latency", time.perf_counter() - self._clock)
+        given.setdefault("timestamp", self._started_at)
         if error is not None:
-            told.setdefault("error", error)
-        capture("generation", told, self.id)
+            given.setdefault("error", error)
+        capture("generation", given, self.id)
 
     async def __aenter__(self) -> generation:
         return self.__enter__()
@@ -151,12 +151,12 @@ class generation:
 # -- checks --------------------------------------------------------------------------
 
 
-def _checked(what: str, told: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
-    if unknown := told.keys() - _KNOWN:
+def _validated(what: str, given: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
+    if unknown := given.keys() - _KNOWN:
         raise TypeError(f"{what}() got an unexpected argument {min(unknown)!r}")
-    if whole and not told.get("model"):
+    if whole and not given.get("model"):
         raise TypeError(f"{what}() needs a model: the name by which PostHog prices the call")
-    return {field_of(n): _value(n, value) for n, value in told.items() if value is not None}
+    return {field_of(n): _value(n, value) for n, value in given.items() if value is not None}
 
 
 def _value(name: str, value: Any) -> Any:
@@ -174,7 +174,7 @@ def _value(name: str, value: Any) -> Any:
         return url(name, value)
     if name in _TIMES:
         return moment(name, value) if name == "timestamp" else duration(name, value)
-    if name in ("stream", "cached_apart") and not isinstance(value, bool):
+    if name in ("stream", "cache_tokens_excluded") and not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
     if name == "parameters":
         if is_mapping(value):
@@ -188,23 +188,23 @@ def _value(name: str, value: Any) -> Any:
 # -- from what was told to a record --------------------------------------------------
 
 
-def capture(kind: Kind, told: dict[str, Any], event_id: str | None = None) -> str:
+def capture(kind: Kind, given: dict[str, Any], event_id: str | None = None) -> str:
     """Tell what was checked, and return the uuid of its event."""
     event_id = event_id or new_id()
     try:
-        _put(kind, dict(told), event_id)
+        _put(kind, dict(given), event_id)
     except Exception as error:
         if is_the_programs(error):
             raise
-        outbox.failed("manual", error, event_id)
+        call_queue.failed("manual", error, event_id)
     return event_id
 
 
-def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
-    own = Arguments(**{name: told[name] for name in _WHO & told.keys()})
+def _put(kind: Kind, given: dict[str, Any], event_id: str) -> None:
+    own = Arguments(**{name: given[name] for name in _WHO & given.keys()})
     around = here(chain)
-    if "output" in told:  # of a block, as it is at its end
-        told["output"] = snapshot(told["output"])
+    if "output" in given:  # of a block, as it is at its end
+        given["output"] = snapshot(given["output"])
     context, root = around.values, around.root
     draw = sampling.draw_about if kind in ("feedback", "metric") else sampling.draw
     sample = draw(root, own, context)
@@ -213,19 +213,19 @@ def _put(kind: Kind, told: dict[str, Any], event_id: str) -> None:
     default = first_given(own.client, context.client, default_for_steps())
     scope = Scope(own, context, ambient(), default=default)
     exchange = Exchange("manual", event_id, scope, 0.0)
-    latency = told.get("latency")
-    exchange.started_at = told.get("timestamp") or time.time() - (latency or 0.0)
-    exchange.streamed = told.get("stream", "time_to_first_token" in told)
-    exchange.status = told.get("http_status")
-    exchange.outcome, exchange.failure = _outcome(told.get("error"), exchange.status)
-    exchange.content, exchange.reader = _Told(kind, told), _record
-    exchange.received = size_of([told[name] for name in told.keys() - _WHO])
+    latency = given.get("latency")
+    exchange.started_at = given.get("timestamp") or time.time() - (latency or 0.0)
+    exchange.streamed = given.get("stream", "time_to_first_token" in given)
+    exchange.status = given.get("http_status")
+    exchange.outcome, exchange.failure = _outcome(given.get("error"), exchange.status)
+    exchange.content, exchange.reader = ManualCall(kind, given), _record
+    exchange.received = size_of([given[name] for name in given.keys() - _WHO])
     sample.note(exchange)
     if default is not None:
-        outbox.attach(default)
-    outbox.start()
-    (outbox if root is None else root).put(exchange)  # with the steps of its trace
-    outbox.wait_for_room()
+        call_queue.attach(default)
+    call_queue.start()
+    (call_queue if root is None else root).put(exchange)  # with the steps of its trace
+    call_queue.wait_for_room()
 
 
 def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
@@ -241,34 +241,34 @@ def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
 
 def _record(exchange: Exchange) -> Record:
     kind: Kind = exchange.content.kind
-    told: dict[str, Any] = exchange.content.values
-    asked, given = told.get("input"), told.get("output")
+    given: dict[str, Any] = exchange.content.values
+    asked, said = given.get("input"), given.get("output")
     return Record(
         kind=kind,
         exchange=exchange,
-        asked=Asked(
-            model=told.get("model"),
+        request=RequestFacts(
+            model=given.get("model"),
             input=asked if kind == "feedback" else _messages("user", asked),
-            tools=told.get("tools"),
-            parameters=told.get("parameters") or {},
+            tools=given.get("tools"),
+            parameters=given.get("parameters") or {},
         ),
-        answered=Answered(
-            output=_messages("assistant", given),
-            usage=_usage(told),
-            stop_reason=told.get("stop_reason"),
-            service_tier=told.get("service_tier"),
-            response_id=told.get("response_id"),
+        response=ResponseFacts(
+            output=_messages("assistant", said),
+            usage=_usage(given),
+            stop_reason=given.get("stop_reason"),
+            service_tier=given.get("service_tier"),
+            response_id=given.get("response_id"),
         ),
-        provider=told.get("provider") or "",
-        base_url=bare_url(told.get("base_url") or ""),
-        latency=told.get("latency"),
-        time_to_first_token=told.get("time_to_first_token"),
+        provider=given.get("provider") or "",
+        base_url=bare_url(given.get("base_url") or ""),
+        latency=given.get("latency"),
+        time_to_first_token=given.get("time_to_first_token"),
         outcome=exchange.outcome,
         failure=exchange.failure,
         request_id=None,
         retries=0,
         content_cut=exchange.cut,
-        details=told.get("details") or {},
+        details=given.get("details") or {},
     )
 
 
@@ -286,10 +286,10 @@ def _message(role: str, value: Any) -> Any:
     return {"role": role, "content": value} if issubclass(type(value), str) else value
 
 
-def _usage(told: dict[str, Any]) -> Usage:
-    counts = {name: told[name] for name in _TOKENS & told.keys()}
-    costs = {field: told[name] for name, field in _COSTS.items() if name in told}
-    usage = Usage(**counts, **costs, cached_apart=told.get("cached_apart"))
+def _usage(given: dict[str, Any]) -> Usage:
+    counts = {name: given[name] for name in _TOKENS & given.keys()}
+    costs = {field: given[name] for name, field in _COSTS.items() if name in given}
+    usage = Usage(**counts, **costs, cache_tokens_excluded=given.get("cache_tokens_excluded"))
     sides = usage.input_cost_usd, usage.output_cost_usd
     if usage.cost_usd is None and None not in sides:
         usage.cost_usd = sum(side or 0.0 for side in sides)

@@ -74,10 +74,10 @@ def headers() -> dict[str, str]:
         _WHO.upper(): values.distinct_id or around.distinct_id,
         _REPLAY.upper(): replay,
     }
-    sent = {name: told for name, value in found.items() if (told := _told(value))}
+    sent = {name: text for name, value in found.items() if (text := _header_text(value))}
     for name, mapping in ((_GROUPS, values.groups), (_PROPERTIES, values.properties)):
-        if mapping and (told := _json(mapping, _MOST[name])):
-            sent[name] = told
+        if mapping and (text := _json(mapping, _MOST[name])):
+            sent[name] = text
     if values.privacy_mode or around.privacy_mode:
         sent[_PRIVACY] = _PRIVATE
     if link.root is not None:
@@ -91,7 +91,7 @@ def headers() -> dict[str, str]:
     return sent
 
 
-def _told(value: Any) -> str | None:
+def _header_text(value: Any) -> str | None:
     """Return an id as a header says it; `None`: there is none, or no header can hold it."""
     text = _text(value)
     return text if text and len(text) <= _LONGEST and not _UNFIT.search(text) else None
@@ -135,10 +135,10 @@ def continue_trace(headers: Mapping[str, str] | Iterable[tuple[Any, Any]]) -> co
     Takes a mapping, or pairs of texts or bytes, in any case. Reads what `headers` gives, and
     of a request without our own headers W3C's `traceparent`. What is no id is as good as absent.
     """
-    return continued(*told_by(headers))
+    return continued(*read_headers(headers))
 
 
-def told_by(headers: Any) -> tuple[ContextArguments, float | None]:
+def read_headers(headers: Any) -> tuple[ContextArguments, float | None]:
     """Return what the headers of a request say, and the number that was drawn for its trace."""
     found = _lowered(headers)
     properties = _read(found.get(_PROPERTIES))

@@ -16,7 +16,7 @@ class Usage:
     """Tokens and cost as the provider reported them. `None` means not reported, never zero."""
 
     input_tokens: int | None = None
-    """Tokens of the prompt, cached ones included unless `cached_apart` says otherwise."""
+    """Tokens of the prompt, cached ones included unless `cache_tokens_excluded` says otherwise."""
     output_tokens: int | None = None
     """Tokens of the answer, as reported: some leave reasoning out, see `usage.settled`."""
     total_tokens: int | None = None
@@ -50,7 +50,7 @@ class Usage:
     """Whether a library counted the tokens, because the provider did not report them."""
     raw: Mapping[str, Any] | None = None
     """The provider's own usage object."""
-    cached_apart: bool | None = False
+    cache_tokens_excluded: bool | None = False
     """Whether tokens read from and written to the cache are counted beside the input; `None`
     where nobody said."""
 
@@ -66,7 +66,7 @@ class Helper:
 
 
 @dataclass(slots=True)
-class Asked:
+class RequestFacts:
     """What a request asked for."""
 
     model: str | None = None
@@ -80,12 +80,12 @@ class Asked:
     """The end user that the request names to the provider."""
     characters: int | None = None
     """Length of the text to be spoken."""
-    named: Arguments | None = None
+    router_arguments: Arguments | None = None
     """What the request says of itself to a router such as OpenRouter: user, session, trace."""
 
 
 @dataclass(slots=True)
-class Answered:
+class ResponseFacts:
     """What an answer said."""
 
     model: str | None = None
@@ -128,8 +128,8 @@ class Record:
 
     kind: Kind
     exchange: Exchange
-    asked: Asked
-    answered: Answered
+    request: RequestFacts
+    response: ResponseFacts
     provider: str
     base_url: str | None
     """Scheme, host and path; no credentials, no query."""

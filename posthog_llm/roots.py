@@ -62,6 +62,13 @@ def remember(root: Root) -> None:
         _draws.popitem(last=False)
 
 
+def forget() -> None:
+    """Forget what was drawn, and what clients redact by; what waits is lost."""
+    _draws.clear()
+    waiting.forget()
+    waiting.for_redactor = False
+
+
 def remembered(trace_id: str | None) -> Draw | None:
     """Return what was drawn for a trace that began here; `None`: nobody knows."""
     return None if trace_id is None else _draws.get(trace_id)
@@ -81,7 +88,7 @@ class Waiting:
     """
 
     calls: Any
-    """The call queue that events go to; `observe.outbox` sets it."""
+    """The call queue that events go to; `observe.call_queue` sets it."""
 
     def __init__(self) -> None:
         self.forget()
@@ -130,7 +137,7 @@ class Waiting:
         # Lists are made at once: no code of Python's runs amid that.
         return [exchange for steps in list(self._steps.values()) for exchange in list(steps)]
 
-    def let_go(self, default: Any = None, *, has_default: bool = True) -> None:
+    def abandon(self, default: Any = None, *, has_default: bool = True) -> None:
         """Hand over what waits: for a flush, or because the process ends.
 
         `default` is where it goes that no call of its trace has a destination for; `has_default`:
@@ -147,15 +154,15 @@ class Waiting:
                     if exchange.scope.default is None and not (is_known or has_default):
                         steps.append(exchange)
                         continue
-                    self.hand_over(exchange, client, redact)
+                    self.enqueue(exchange, client, redact)
             if not steps:
                 self._bytes, steps.bytes = self._bytes - steps.bytes, 0
 
     def _default(self, steps: deque[Any]) -> None:
         for exchange in drained(steps):
-            self.hand_over(exchange, None, None)
+            self.enqueue(exchange, None, None)
 
-    def hand_over(self, exchange: Any, client: Any, redact: Any) -> None:
+    def enqueue(self, exchange: Any, client: Any, redact: Any) -> None:
         """Hand over a step that waits no longer: less its texts, if a redactor may yet come."""
         if redact is None and self.for_redactor:
             exchange.withhold()
@@ -219,11 +226,11 @@ class Root:
 
     def _release(self) -> None:
         """Hand over what waits, where nothing is left to wait for."""
-        if self._is_settled():
+        if self._is_ready():
             for exchange in drained(waiting.take(self)):
                 self.put(exchange)
 
-    def _is_settled(self, *, is_named: bool = False) -> bool:
+    def _is_ready(self, *, is_named: bool = False) -> bool:
         """Whether it is known where a step goes, and what redacts it, if anything does."""
         if not (self.is_known or is_named):
             return False
@@ -236,7 +243,7 @@ class Root:
         """
         scope = exchange.scope
         is_named = scope.default is not None
-        if self._is_settled(is_named=is_named):
+        if self._is_ready(is_named=is_named):
             scope.default = scope.default if is_named else self.client
             scope.redact = self.redact
             waiting.calls.put(exchange)
@@ -246,8 +253,8 @@ class Root:
             self.is_known = True  # where nobody has said otherwise by now, it is the default
             waiting.take(self)
             for late in drained(steps):
-                waiting.hand_over(late, self.client, self.redact)
-        elif self._is_settled():  # since another thread saw a call
+                waiting.enqueue(late, self.client, self.redact)
+        elif self._is_ready():  # since another thread saw a call
             self._release()
 
     def end(self) -> None:

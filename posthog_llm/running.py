@@ -19,8 +19,8 @@ send decorated functions to other processes."""
 def inside(open_block: OpenBlock, function: Any, where: Where) -> Any:
     """Return `function` running inside a block of its own.
 
-    `open_block(args, kwargs)` makes a context manager for one call; `gave(value)` is called on
-    it with what the function returns, or with each item that it yields, where it has that.
+    `open_block(args, kwargs)` makes a context manager for one call; its `note_result(value)`, where
+    it has one, is called with what the function returns, or with each item that it yields.
     A generator's block is as long as the generator runs; what holds inside does not hold for
     its consumer between two items.
     """
@@ -46,9 +46,9 @@ def inside(open_block: OpenBlock, function: Any, where: Where) -> Any:
 
 
 def _noted(block: Any, value: Any) -> Any:
-    gave = getattr(block, "gave", None)
-    if gave is not None:
-        gave(value)
+    note_result = getattr(block, "note_result", None)
+    if note_result is not None:
+        note_result(value)
     return value
 
 
@@ -126,7 +126,7 @@ def bound(function: Any, where: Where) -> Any:
     )
     if runs_later:
         return inside(lambda args, kwargs: Held(where(), held), function, where)
-    context = _Carried(contextvars.copy_context())
+    context = _Context(contextvars.copy_context())
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -136,7 +136,7 @@ def bound(function: Any, where: Where) -> Any:
     return called
 
 
-class _Carried:
+class _Context:
     """What a bound function carries, within one process."""
 
     def __init__(self, values: contextvars.Context) -> None:

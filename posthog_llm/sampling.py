@@ -22,12 +22,12 @@ class Sample:
     rate: float
     only_errors: bool = False
     deferred: bool = False
-    drawn: float | None = None
+    number: float | None = None
 
     def note(self, exchange: Exchange) -> None:
         exchange.sample_rate = self.rate if self.rate < 1 else None
         exchange.only_errors, exchange.deferred = self.only_errors, self.deferred
-        exchange.drawn = self.drawn
+        exchange.sample_number = self.number
 
 
 _ALL = Sample(1.0)
@@ -49,7 +49,7 @@ def draw(root: Root | None, *by_precedence: Arguments, later: bool = False) -> S
     """
     if not _is_wanted(by_precedence):
         return None
-    drawn = _drawn(root, by_precedence[0])
+    drawn = _draw_of(root, by_precedence[0])
     rate = settings().sample_rate if drawn is None or drawn.rate is None else drawn.rate
     if drawn is not None:
         drawn.rate = rate
@@ -57,7 +57,7 @@ def draw(root: Root | None, *by_precedence: Arguments, later: bool = False) -> S
         return _ALL
     number = None if drawn is None else drawn.number
     if later:
-        return Sample(rate, deferred=True, drawn=number)
+        return Sample(rate, deferred=True, number=number)
     kept = is_kept(rate, identity_of(*by_precedence)) if number is None else number < rate
     if kept:
         return Sample(rate)
@@ -70,7 +70,7 @@ def draw_about(root: Root | None, *by_precedence: Arguments) -> Sample | None:
     One that began elsewhere, or long ago, is decided by its session, where that is named; what
     is said of any other is kept, since nobody can know.
     """
-    is_known = _drawn(root, by_precedence[0]) or any(said.session_id for said in by_precedence)
+    is_known = _draw_of(root, by_precedence[0]) or any(said.session_id for said in by_precedence)
     if is_known or not _is_wanted(by_precedence):
         return draw(root, *by_precedence)
     return _ALL
@@ -82,7 +82,7 @@ def _is_wanted(by_precedence: Iterable[Arguments]) -> bool:
     return next(said, True)
 
 
-def _drawn(root: Root | None, call: Arguments) -> Draw | None:
+def _draw_of(root: Root | None, call: Arguments) -> Draw | None:
     """Return what was drawn for the trace of a call; `None`: it is in none, or in another's."""
     if root is None or (call.trace_id is not None and call.trace_id != root.trace_id):
         return remembered(call.trace_id)
@@ -115,15 +115,15 @@ def is_sampled(record: Record) -> bool:
         return True
     if not exchange.deferred:
         return not exchange.only_errors
-    if exchange.drawn is not None:
-        return exchange.drawn < exchange.sample_rate
+    if exchange.sample_number is not None:
+        return exchange.sample_number < exchange.sample_rate
     return is_kept(exchange.sample_rate, _late_identity(record))
 
 
 def _late_identity(record: Record) -> str | None:
     """Return what a call is decided by, now that its request and its answer are read."""
-    scope, named = record.exchange.scope, record.asked.named or Arguments()
-    known = identity_of(scope.call, scope.context, scope.client, named)
+    scope, router = record.exchange.scope, record.request.router_arguments or Arguments()
+    known = identity_of(scope.call, scope.context, scope.client, router)
     if known is None and record.exchange.batch is not None:
         return str(record.exchange.batch.id)
-    return known or record.answered.response_id
+    return known or record.response.response_id

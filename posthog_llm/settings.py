@@ -69,6 +69,14 @@ on_change: list[Callable[[], object]] = []
 """Called after each `configure`."""
 
 
+def forget() -> None:
+    """Forget what `configure` and `instrument` set."""
+    global _settings
+    _settings = None
+    for listener in on_change:
+        listener()
+
+
 def settings() -> Settings:
     """Return what holds now: the environment's values until `configure` gives others."""
     global _settings

@@ -19,9 +19,9 @@ from .context import NOTHING, ambient, anew, chain, decorated, merged
 from .exchange import Ambient, Arguments, Exchange, Scope, outcome_of
 from .faults import guarded
 from .narrowing import first_given
+from .observe.call_queue import call_queue, counted
 from .observe.event_ids import new_id
-from .observe.outbox import counted, outbox
-from .record import Answered, Asked, Kind, Record
+from .record import Kind, Record, RequestFacts, ResponseFacts
 from .roots import Root
 from .settings import default_for_steps
 from .snapshot import snapshot, snapshot_of
@@ -41,7 +41,7 @@ class _State:
     output: Any
     details: Mapping[str, Any]
 
-    def bare(self) -> None:
+    def drop_content(self) -> None:
         self.input = self.output = None
 
 
@@ -106,7 +106,7 @@ class _Step:
             leave(chain, self._key)
             raise
         if self._process == getpid():  # a forked child has a copy of the step
-            self._tell(self._outer or NOTHING, error)
+            self._capture(self._outer or NOTHING, error)
         if self._begins_trace:
             self._root.end()
 
@@ -137,13 +137,13 @@ class _Step:
             step.input = {"args": list(args), "kwargs": kwargs}
         return step
 
-    def gave(self, value: Any) -> None:
+    def note_result(self, value: Any) -> None:
         """Note what a decorated function returned or yielded, where that was asked for."""
         if self._options.result:
             self.output = value
 
     @counted
-    def _tell(self, outer: Arguments, error: BaseException | None) -> None:
+    def _capture(self, outer: Arguments, error: BaseException | None) -> None:
         own = Arguments(
             distinct_id=self._given.distinct_id,
             trace_id=self.trace_id,
@@ -164,21 +164,21 @@ class _Step:
         exchange.started_at = self._started_at
         exchange.ended = perf_counter() - self._clock
         exchange.outcome, exchange.failure = outcome_of(error)
-        given, asked = self._begun_with
-        asked = asked if self.input is given else snapshot(self.input)
+        given, begun = self._begun_with
+        begun = begun if self.input is given else snapshot(self.input)
         output = snapshot(self.output)
-        exchange.content = _State(asked, output, {"type": self._options.type})
-        exchange.received = size_of((asked, output))
+        exchange.content = _State(begun, output, {"type": self._options.type})
+        exchange.received = size_of((begun, output))
         exchange.reader = _record
         sample.note(exchange)
-        outbox.start()
+        call_queue.start()
         self._put(exchange, first_given(self._given.client, outer.client))
 
     def _put(self, exchange: Exchange, named: Any) -> None:
         """Hand over the step, at once where it is known where to: see `roots.Root`."""
         found = default_for_steps() if named is None else named
         if found is not None:
-            outbox.attach(found)
+            call_queue.attach(found)
             exchange.scope.default = found
         self._root.put(exchange)
 
@@ -286,8 +286,8 @@ def _record(exchange: Exchange) -> Record:
     return Record(
         kind=exchange.endpoint,  # type: ignore[arg-type]
         exchange=exchange,
-        asked=Asked(input=state.input),
-        answered=Answered(output=state.output),
+        request=RequestFacts(input=state.input),
+        response=ResponseFacts(output=state.output),
         provider="",
         base_url=None,
         latency=exchange.ended,

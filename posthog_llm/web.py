@@ -12,7 +12,7 @@ from .checks import duration
 from .context import chain, context, continued
 from .delivery.lifecycle import aflush
 from .faults import is_the_programs, report
-from .propagation import told_by
+from .propagation import read_headers
 
 Identify: TypeAlias = "Callable[[Any], ContextArguments | None]"
 AsyncIdentify: TypeAlias = "Callable[[Any], Awaitable[ContextArguments | None]]"
@@ -25,7 +25,7 @@ def _checked(identify: Any) -> Any:
     return identify
 
 
-class _Told(NamedTuple):
+class _Continued(NamedTuple):
     """What a request's headers say."""
 
     values: ContextArguments
@@ -52,8 +52,8 @@ class _Told(NamedTuple):
         return continued({**self.values, "distinct_id": None, "privacy_mode": True}, self.number)
 
 
-def _told(continues: bool, headers: Any) -> _Told:
-    return _Told(*told_by(headers)) if continues else _Told({}, None)
+def _continued(continues: bool, headers: Any) -> _Continued:
+    return _Continued(*read_headers(headers)) if continues else _Continued({}, None)
 
 
 class ASGIMiddleware:
@@ -93,12 +93,12 @@ class ASGIMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        told = _told(self._continues, scope.get("headers") or ())
+        continued = _continued(self._continues, scope.get("headers") or ())
         try:
             found: Any = None if self._identify is None else self._identify(scope)
-            block = told.block(await found if inspect.isawaitable(found) else found)
+            block = continued.block(await found if inspect.isawaitable(found) else found)
         except Exception as error:
-            block = told.unidentified(error)
+            block = continued.unidentified(error)
         with block:
             await self.app(scope, receive, send)
 
@@ -167,11 +167,11 @@ class WSGIMiddleware:
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         names = (name for name in environ if name.startswith("HTTP_"))
         request = {name[5:].replace("_", "-"): environ[name] for name in names}
-        told = _told(self._continues, request)
+        continued = _continued(self._continues, request)
         try:
-            made = told.block(None if self._identify is None else self._identify(environ))
+            made = continued.block(None if self._identify is None else self._identify(environ))
         except Exception as error:
-            made = told.unidentified(error)
+            made = continued.unidentified(error)
         block = Resumed(made, chain)
         try:
             with block:

@@ -9,11 +9,9 @@ from pathlib import Path
 import certifi
 import pytest
 
+import posthog_llm
 from posthog_llm import faults
-from posthog_llm.delivery.worker import worker
-from posthog_llm.observe import stream_usage
-from posthog_llm.roots import waiting
-from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
+from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider, reset
 
 from .driving import DRIVERS, Driver
 
@@ -41,13 +39,12 @@ def few_to_collect() -> None:
 @pytest.fixture(autouse=True)
 def no_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     """A fault of ours, which users never see, fails the test that caused it."""
-    faults.counts.clear()
-    stream_usage._refused.clear()
-    waiting.for_redactor = False
     yield
-    worker.flush(10)
+    posthog_llm.flush(10)
+    counts = dict(faults.counts)
+    reset()
     expected = request.node.get_closest_marker("faulty")
-    assert bool(faults.counts) == bool(expected), dict(faults.counts)
+    assert bool(counts) == bool(expected), counts
 
 
 @pytest.fixture

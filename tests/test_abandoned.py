@@ -105,7 +105,10 @@ def test_last_reference_is_the_http_response(drive: Driver, sink: MemorySink) ->
 
 @every_provider
 def test_stream_looks_like_the_bare_sdks(drive: Driver, sink: MemorySink) -> None:
-    bare, ours = plain(drive, drive.bare()), plain(drive, drive.ours(posthog_client=sink))
+    bare, ours = (
+        plain(drive, drive.bare()),
+        plain(drive, drive.ours(posthog_client=sink)),
+    )
     names = [{*vars(stream)} | {*dir(stream)} for stream in (bare, ours)]
     assert names[0] == names[1]
     assert type(ours) is type(bare)

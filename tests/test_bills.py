@@ -10,7 +10,7 @@ import pytest
 from posthog_llm import event
 from posthog_llm.exchange import Exchange, Scope
 from posthog_llm.providers.reading import read as read_exchange
-from posthog_llm.providers.usage import read, settled
+from posthog_llm.providers.usage import normalized, read
 
 GOOGLE = "https://generativelanguage.googleapis.com/v1beta/openai"
 GATEWAY = "https://llm.example.com/v1"
@@ -144,7 +144,7 @@ def test_a_helper_is_priced_by_its_own_name() -> None:
 def test_a_text_count_that_leaves_out_reasoning_is_not_told() -> None:
     details = {"reasoning_tokens": 3000, "text_tokens": 500}
     raw = {"prompt_tokens": 9, "completion_tokens": 3500, "completion_tokens_details": details}
-    usage = settled(read(raw, "openai"), "claude-sonnet-4-5", "openai")
+    usage = normalized(read(raw, "openai"), "claude-sonnet-4-5", "openai")
     assert (usage.output_tokens, usage.text_output_tokens) == (3500, None)
 
 
@@ -155,7 +155,7 @@ def test_realtime_spelling() -> None:
         "input_token_details": {"audio_tokens": 60, "text_tokens": 40},
         "output_token_details": {"audio_tokens": 45, "text_tokens": 5},
     }
-    usage = settled(read(raw, "openai"), "gpt-realtime", "openai")
+    usage = normalized(read(raw, "openai"), "gpt-realtime", "openai")
     assert (usage.audio_input_tokens, usage.text_input_tokens) == (60, 40)
     assert (usage.audio_output_tokens, usage.text_output_tokens) == (45, 5)
 

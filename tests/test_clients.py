@@ -22,7 +22,7 @@ from posthog_llm import arguments
 from posthog_llm import openai as ours
 from posthog_llm.checks import field_of
 from posthog_llm.delivery.worker import worker
-from posthog_llm.observe.arguments import NAMES
+from posthog_llm.observe.call_arguments import NAMES
 from posthog_llm.observe.client import _CLIENT_ONLY
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
@@ -444,12 +444,12 @@ def test_capture_false_is_no_event_and_no_option(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     client = drive.ours(posthog_client=sink)
-    quiet = client.with_options(posthog_capture=False)
+    is_captured_above = client.with_options(posthog_capture=False)
     drive.ask(client, posthog_capture=False)
-    drive.items(drive.ask(quiet, stream=True))
+    drive.items(drive.ask(is_captured_above, stream=True))
     sink.wait_for(0)
     assert all("stream_options" not in request.json for request in provider.requests)
-    drive.ask(quiet, posthog_capture=True)
+    drive.ask(is_captured_above, posthog_capture=True)
     sink.wait_for(1)
 
 

@@ -207,5 +207,5 @@ def test_no_shape_breaks_a_fold(name: str, events: list[Any]) -> None:
     adapter: Any = ADAPTERS[name]
     body = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
     folded = adapter.fold(sse.events(body))
-    read = "transcribed" if name == "other" else "answered"
+    read = "read_transcription" if name == "other" else "read_response"
     getattr(adapter, read)(folded.body, "openai")

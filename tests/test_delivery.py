@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,27 +25,12 @@ from posthog_llm import sampling, settings
 from posthog_llm.delivery import trimming
 from posthog_llm.delivery.worker import worker
 from posthog_llm.event import CONTENT, Event
-from posthog_llm.observe.outbox import outbox
-from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
+from posthog_llm.observe.call_queue import call_queue
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider, reset
 
 ASK: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Hi"}]}
 HAS_AI_LANE = hasattr(Posthog, "capture_ai")
 HAS_V1 = "capture_mode" in inspect.signature(Posthog.__init__).parameters
-
-
-@pytest.fixture(autouse=True)
-def fresh_delivery() -> Iterator[None]:
-    """Start every test with zero counts and default settings, whatever the last one left."""
-    start_over()
-    yield
-    settings._settings = None
-    start_over()
-
-
-def start_over() -> None:
-    worker.stop(20)
-    outbox.empty_again()
-    worker._begin()
 
 
 @pytest.fixture
@@ -351,7 +336,7 @@ def test_dead_destination_delays_no_other(
         uuids = ask(client, 10, living := project(receiver, sync_mode=sync_mode))
         living.flush()
         assert uuids_of(receiver) == uuids
-        start_over()
+        reset()
 
 
 def test_blocking_object_delays_no_other(client: Any, sink: MemorySink) -> None:
@@ -363,7 +348,7 @@ def test_blocking_object_delays_no_other(client: Any, sink: MemorySink) -> None:
 
     ask(client, 5, Blocking())
     ask(client, 1, sink)
-    worker.hand_over(sink, 10)
+    worker.deliver_for(sink, 10)
     assert len(sink._events) == 1
     Blocking.release.set()
     assert posthog_llm.flush(10)
@@ -534,7 +519,7 @@ def test_page_that_answers_the_newer_wire_format_loses_nothing(client: Any) -> N
         ask(client, 3, destination)
         assert not posthog_llm.flush(1.5)
         assert (posthog_llm.stats().delivered, posthog_llm.stats().dropped) == (0, {})
-        start_over()
+        reset()
 
 
 @pytest.mark.skipif(not HAS_AI_LANE, reason="this posthog client has no AI lane")
@@ -634,7 +619,7 @@ def test_calls_that_the_worker_has_not_read_are_bounded(
     assert busy.wait(10)
     prompt = [{"role": "user", "content": "x" * 50_000}]
     uuids = ask(client, 60, destination, messages=prompt)
-    assert outbox.bytes <= 2 << 20
+    assert call_queue.bytes <= 2 << 20
     go_on.set()
     assert posthog_llm.flush(30)
     events = {event["uuid"]: event["properties"] for event in receiver.events}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, Mock
@@ -17,15 +16,7 @@ import posthog_llm
 from posthog_llm import settings
 from posthog_llm.testing import PostHogReceiver
 
-from .test_delivery import start_over, uuids_of
-
-
-@pytest.fixture(autouse=True)
-def fresh_delivery() -> Iterator[None]:
-    start_over()
-    yield
-    settings._settings = None
-    start_over()
+from .test_delivery import uuids_of
 
 
 def capture(destination: Any, count: int = 1, **values: Any) -> list[str]:
@@ -123,7 +114,7 @@ def test_spool_stays_where_it_was_configured(tmp_path: Path, monkeypatch: Any) -
     monkeypatch.chdir(tmp_path / "other")
     assert settings.settings().spool == posthog_llm.Spool(str(tmp_path / "spool"))
     monkeypatch.setenv("POSTHOG_LLM_SPOOL", "of-environment")
-    settings._settings = None
+    settings.forget()
     place = settings.settings().spool
     assert place is not None
     assert place.path == os.path.join(os.getcwd(), "of-environment")

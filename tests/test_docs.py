@@ -23,7 +23,7 @@ from posthog import Posthog
 import posthog_llm
 from posthog_llm import openai, settings, testing
 from posthog_llm.cli import main
-from posthog_llm.observe.arguments import NAMES
+from posthog_llm.observe.call_arguments import NAMES
 from posthog_llm.observe.client import _CLIENT_ONLY
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
@@ -56,7 +56,7 @@ def example() -> str:
 def environment(
     provider: ScriptedProvider, receiver: PostHogReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "_settings", None)
+    settings.forget()
     for name, value in {
         "OPENAI_API_KEY": "test-key",
         "OPENAI_BASE_URL": provider.base_url,

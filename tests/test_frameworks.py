@@ -57,11 +57,11 @@ def setting(
     uninstrument()
 
 
-Run = Callable[[Setting], Any]
-RUNS: dict[str, Run] = {}
+RepeatedChunk = Callable[[Setting], Any]
+RUNS: dict[str, RepeatedChunk] = {}
 
 
-def framework(run: Run) -> Run:
+def framework(run: RepeatedChunk) -> RepeatedChunk:
     RUNS[run.__name__] = run
     return run
 

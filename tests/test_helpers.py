@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm.testing import CapturedEvent, MemorySink, Reply, ScriptedProvider
+from posthog_llm.testing import CapturedEvent, MemorySink, Reply, ScriptedProvider, reset
 
 from .driving import DRIVERS, Driver
 
@@ -175,15 +175,12 @@ def test_a_second_process_tells_them_under_the_same_ids(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider, identity: str
 ) -> None:
     """PostHog takes events with one uuid for one."""
-    from posthog_llm.delivery.building import Backgrounds
-    from posthog_llm.delivery.worker import worker
-
     client = drive.ours(posthog_client=sink)
     ended = Reply.json(response(identity, background=True))
     provider.script(f"/responses/{identity}", ended, ended)
     drive.call(lambda: client.responses.retrieve(identity))
     first = [event.uuid for event in sink.wait_for(2)]
-    worker._builder._backgrounds = Backgrounds()
+    reset()
     drive.call(lambda: client.responses.retrieve(identity))
     assert [event.uuid for event in sink.wait_for(4)] == first * 2
 

@@ -545,13 +545,13 @@ def test_cancelled(alite: Lite) -> None:
 
 @pytest.mark.parametrize("read", [0, 1])
 def test_stream_that_is_let_go(alite: Lite, read: int) -> None:
-    async def let_go() -> None:
+    async def abandon() -> None:
         place = {"api_base": alite.provider.base_url, "api_key": "k"}
         stream = await litellm.acompletion("openai/gpt-4o", ASK, stream=True, **place)
         for _ in range(read):
             await stream.__anext__()
 
-    asyncio.run(let_go())
+    asyncio.run(abandon())
     gc.collect()
     told = alite.properties()
     assert told["posthog_llm_outcome"] == "dropped"

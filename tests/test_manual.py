@@ -42,7 +42,7 @@ def test_whole_generation(here: MemorySink) -> None:
         output_tokens=50,
         cache_read_tokens=80,
         reasoning_tokens=20,
-        cached_apart=False,
+        cache_tokens_excluded=False,
         latency=1.5,
         time_to_first_token=0.25,
         http_status=200,

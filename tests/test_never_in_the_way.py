@@ -253,7 +253,10 @@ def same_for_both(wire: Wire, data: Any, name: str, stream: bool, body: bytes) -
     cut = data.draw(st.sampled_from([1 << 20, 4096, 97, 13]))
     wire.script(body, status, headers, cut, data.draw(st.booleans()) and stream)
     if data.draw(st.booleans()):
-        bare, found = wire.run(wire.bare, name, stream), wire.run(wire.ours, name, stream)
+        bare, found = (
+            wire.run(wire.bare, name, stream),
+            wire.run(wire.ours, name, stream),
+        )
     else:
         bare = wire.run_async(wire.bare_async, name, stream)
         found = wire.run_async(wire.ours_async, name, stream)

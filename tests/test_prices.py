@@ -48,12 +48,16 @@ def told(sink: MemorySink, **given: Any) -> list[Any]:
         (Price(input=2, output=8), {"cache_read_tokens": 400}, [1200, 800]),
         (
             Price(input=2, output=8, cache_read=0.5, cache_write=3),
-            {"cache_read_tokens": 400, "cache_write_tokens": 100, "cached_apart": True},
+            {"cache_read_tokens": 400, "cache_write_tokens": 100, "cache_tokens_excluded": True},
             [1200 + 200 + 300, 800],
         ),
         (
             Price(input=2, output=8, cache_write=3, cache_write_1h=4),
-            {"cache_write_5m_tokens": 100, "cache_write_1h_tokens": 50, "cached_apart": False},
+            {
+                "cache_write_5m_tokens": 100,
+                "cache_write_1h_tokens": 50,
+                "cache_tokens_excluded": False,
+            },
             [450 * 2 + 300 + 200, 800],
         ),
         (

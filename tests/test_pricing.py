@@ -14,7 +14,7 @@ from posthog_llm.providers.gateways import ROWS
 from posthog_llm.providers.hosts import bare_url, provider_of
 from posthog_llm.providers.model_name import priced_name
 from posthog_llm.providers.reading import read as read_exchange
-from posthog_llm.providers.usage import read, settled
+from posthog_llm.providers.usage import normalized, read
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver
@@ -149,9 +149,11 @@ DETAILS = {
 
 
 def counts(raw: Any, provider: str = "openai", model: str = "gpt-5") -> dict[str, Any]:
-    usage = settled(read(raw, provider), model, provider)
+    usage = normalized(read(raw, provider), model, provider)
     names = [
-        name for name in type(usage).__slots__ if name not in ("raw", "cached_apart", "estimated")
+        name
+        for name in type(usage).__slots__
+        if name not in ("raw", "cache_tokens_excluded", "estimated")
     ]
     return {name: value for name in names if (value := getattr(usage, name)) is not None}
 

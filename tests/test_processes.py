@@ -231,25 +231,25 @@ def test_step_of_the_end_that_fails_costs_no_other(children: Children) -> None:
     """Threads go on opening streams while the process ends, and one stream cannot be ended."""
     out = children.run(
         """
-        from posthog_llm.observe.outbox import outbox
+        from posthog_llm.observe.call_queue import call_queue
 
         class Broken:
-            def let_go(self):
+            def abandon(self):
                 print("broken")
                 raise RuntimeError
 
         class Open:
-            def let_go(self):
+            def abandon(self):
                 pass
 
         def go_on():
             kept = []
             while True:
                 kept.append(Open())
-                outbox.unended.add(kept[-1])
+                call_queue.unended.add(kept[-1])
 
         broken = Broken()
-        outbox.unended.add(broken)
+        call_queue.unended.add(broken)
         ask(3)
         threading.Thread(target=go_on, daemon=True).start()
         """
@@ -526,7 +526,7 @@ def test_full_disk_degrades_to_memory(children: Children, tmp_path: Path) -> Non
         """
     children.receiver.fault = "slow"
     out = children.run(code, POSTHOG_LLM_SPOOL=tmp_path)
-    assert "'Shelf._written:OperationalError'" in out
+    assert "'SpoolPolicy._written:OperationalError'" in out
     once(children, 200)
 
 

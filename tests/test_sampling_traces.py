@@ -14,7 +14,7 @@ import pytest
 
 import posthog_llm
 from posthog_llm import bind, configure, context, continue_trace, headers, span, trace
-from posthog_llm.observe.outbox import outbox
+from posthog_llm.observe.call_queue import call_queue
 from posthog_llm.roots import number_of
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
@@ -224,7 +224,7 @@ def test_what_a_request_tells_litellm(
             with trace("t"):
                 litellm.completion(**named)
     until = time.monotonic() + 20
-    while any(getattr(call, "is_open", False) for call in outbox.unended.now()):
+    while any(getattr(call, "is_open", False) for call in call_queue.unended.now()):
         assert time.monotonic() < until, "LiteLLM calls back in threads of its own"
         time.sleep(0.01)
     key = "$ai_trace_id" if around else "$ai_session_id"

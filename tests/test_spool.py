@@ -467,7 +467,7 @@ def test_directory_that_cannot_be_made_again_is_done_without(
         print(sorted(posthog_llm.faults.counts))
         """
     out = children.run(code, POSTHOG_LLM_SPOOL=place)
-    assert out == "5 0\n['Shelf._written:FileExistsError']\n"
+    assert out == "5 0\n['SpoolPolicy._written:FileExistsError']\n"
     once(children, 5)
 
 

@@ -25,8 +25,8 @@ import posthog_llm
 from posthog_llm import faults
 from posthog_llm.delivery.worker import worker
 from posthog_llm.imports import imported
-from posthog_llm.observe.outbox import outbox
-from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
+from posthog_llm.observe.call_queue import call_queue
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider, reset
 
 from .driving import ANTHROPIC, OPENAI, Driver, SyncDriver, every_provider
 from .test_anthropic import results, script_batch
@@ -339,13 +339,10 @@ class NoThreads:
 
 
 @pytest.fixture
-def stopped() -> Iterator[None]:
+def stopped() -> None:
     """Begin without a worker, and with counts of one's own."""
-    assert posthog_llm.shutdown(10)
-    outbox.empty_again()
+    reset()
     worker.forget()
-    yield
-    posthog_llm.configure(on_drop=None)
 
 
 def is_working() -> bool:
@@ -460,7 +457,7 @@ def test_a_time_limit_amid_a_delivery_on_the_programs_thread(
             posthog_llm.capture_generation(
                 model="m", input="hi", properties={"mine": sink}, posthog_client=sink
             )
-        outbox.lose("lost", "fault")
+        call_queue.lose("lost", "fault")
         with pytest.raises(TimeLimit):
             posthog_llm.flush(10)
         assert posthog_llm.flush(10)

@@ -338,11 +338,11 @@ def test_usage_that_is_sent_unasked_is_the_callers(
 def test_lines_that_are_no_events_pass_as_they_come() -> None:
     line = json.dumps(chunk(choices=[delta("one")], usage=None)).encode() + b"\n"
     for pieces in ([line, line], [b"\n", b"{", line[1:], line], [b"ev", b"il: 1\n"]):
-        hider = UsageFilter()
-        shown = [hider.feed(piece) for piece in pieces]
+        usage_filter = UsageFilter()
+        shown = [usage_filter.feed(piece) for piece in pieces]
         assert b"".join(shown).strip() == b"".join(pieces).strip()
         assert shown[-1] == pieces[-1] or shown[-1].endswith(pieces[-1])
-        assert hider.end() == b""
+        assert usage_filter.end() == b""
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\r\n\r\n", b": hello\n\n", b"id: 1\n"])
@@ -350,9 +350,9 @@ def test_events_in_pieces_of_any_size_are_looked_at(start: bytes) -> None:
     body = start + b"".join(Reply.stream([*CHUNKS, chunk(choices=[], usage=USAGE)]).body)
     shown = start + b"".join(Reply.stream(CHUNKS).body)
     for size in range(1, len(start) + 12):
-        hider = UsageFilter()
+        usage_filter = UsageFilter()
         pieces = [body[at : at + size] for at in range(0, len(body), size)]
-        assert b"".join(map(hider.feed, pieces)) + hider.end() == shown
+        assert b"".join(map(usage_filter.feed, pieces)) + usage_filter.end() == shown
 
 
 # -- what it costs -----------------------------------------------------------------------
@@ -402,7 +402,7 @@ def seconds_to_read(pieces: int) -> float:
     started = time.process_time()
     record = read(found)
     spent = time.process_time() - started
-    assert record.answered.output == [
+    assert record.response.output == [
         {"role": "assistant", "content": "word" * (pieces // len(event))}
     ]
     return spent
@@ -432,9 +432,9 @@ def test_no_byte_is_lost_however_the_stream_is_cut() -> None:
     chunks = [CHUNKS[0], chunk(choices=[long]), *CHUNKS[1:], chunk(choices=[long])]
     body = b"".join(Reply.stream(chunks).body)
     for size in (1000, 65_000, 66_000, 70_000, 131_072, 200_000, len(body)):
-        hider = UsageFilter()
-        shown = [hider.feed(body[at : at + size]) for at in range(0, len(body), size)]
-        assert b"".join(shown) + hider.flush() == body
+        usage_filter = UsageFilter()
+        shown = [usage_filter.feed(body[at : at + size]) for at in range(0, len(body), size)]
+        assert b"".join(shown) + usage_filter.flush() == body
 
 
 @pytest.mark.parametrize("null", [b', "usage": null}', b',"usage":null,"obfuscation":"x"}'])
@@ -443,6 +443,9 @@ def test_no_null_is_left_in_an_event_of_any_length(null: bytes) -> None:
         event = b'data: {"choices":[{"delta":{"content":"%b"}}]' % (b"x" * length)
         shown = (event + null).replace(b', "usage": null', b"").replace(b',"usage":null', b"")
         for size in (100, 1000, 65_536, 10**6):
-            hider, body = UsageFilter(), (event + null + b"\n\n") * 2
+            usage_filter, body = UsageFilter(), (event + null + b"\n\n") * 2
             pieces = [body[at : at + size] for at in range(0, len(body), size)]
-            assert b"".join(map(hider.feed, pieces)) + hider.end() == (shown + b"\n\n") * 2
+            assert (
+                b"".join(map(usage_filter.feed, pieces)) + usage_filter.end()
+                == (shown + b"\n\n") * 2
+            )

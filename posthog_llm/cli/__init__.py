@@ -107,14 +107,14 @@ def _send(directory: str, timeout: float) -> int:
         return 1
     with job(timeout=timeout) as sending:
         configure(spool=directory)
-    left, told = stats().spooled, sending.delivery or Delivery()
-    print(f"{_events(told.delivered)} delivered")
-    for reason, count in told.lost.items():
+    left, result = stats().spooled, sending.delivery or Delivery()
+    print(f"{_events(result.delivered)} delivered")
+    for reason, count in result.lost.items():
         print(f"{_events(count)} lost: {reason}", file=sys.stderr)
     shutdown(1)
     if left:
         print(f"{_events(left)} left; `posthog-llm spool show` says of whom", file=sys.stderr)
-    return 1 if left or told.lost else 0
+    return 1 if left or result.lost else 0
 
 
 def _check(timeout: float) -> int:

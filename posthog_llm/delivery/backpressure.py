@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from ..observe.outbox import outbox
+from ..observe.call_queue import call_queue
 from ..settings import settings
 from .dispatcher import Dispatcher
 from .locks import Turn
@@ -24,7 +24,7 @@ _LOOK = 0.005
 """Seconds between two looks."""
 
 
-class Room:
+class Backpressure:
     """Says whether there is room, and waits for it where it may."""
 
     def __init__(self, dispatcher: Dispatcher, turn: Turn) -> None:
@@ -55,8 +55,8 @@ class Room:
             time.sleep(_LOOK)
 
     def _is_there(self) -> bool:
-        held = outbox.bytes
-        if not self._dispatcher.shelf.is_open:  # what is in the spool is let go of, not lost
+        held = call_queue.bytes
+        if not self._dispatcher.spool.is_open:  # what is in the spool is let go of, not lost
             held += self._dispatcher.bytes
         return held <= settings().queue_bytes * _SHARE
 
@@ -68,8 +68,8 @@ class Room:
             self._delivered, self._moved_at = delivered, (moved_at := now)
         if self.is_closed or not threading.main_thread().is_alive():  # exit functions run
             return False
-        lanes = [lane for lane in self._dispatcher.lanes if lane.waiting or lane.sent]
-        fails = bool(lanes) and all(lane.failures for lane in lanes)
+        queues = [queue for queue in self._dispatcher.queues if queue.waiting or queue.sent]
+        fails = bool(queues) and all(queue.failures for queue in queues)
         return not fails and now - moved_at < most
 
     def _is_ours(self) -> bool:

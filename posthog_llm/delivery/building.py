@@ -13,12 +13,12 @@ from ..event import Event
 from ..exchange import Exchange, Scope
 from ..faults import interrupts, report
 from ..narrowing import is_mapping
+from ..observe.call_queue import call_queue
+from ..observe.dedup import is_captured_upstream
 from ..observe.event_ids import background_id
-from ..observe.outbox import outbox
-from ..observe.outer import tells_itself
 from ..privacy import Cleaner
 from ..providers.batches import records
-from ..record import Asked, Record
+from ..record import Record, RequestFacts
 from ..sampling import is_sampled
 from ..settings import settings
 from ..weighing import size_of_plain
@@ -33,7 +33,7 @@ _SHORT = 1024
 """Bytes of a parameter that is no content."""
 _WEIGHT = 4096
 """Bytes that such a response takes beside what it was asked."""
-_MOST_TOLD = 200_000
+_MOST_CAPTURED = 200_000
 """Ids of responses, and of requests of batches, that were told: one batch may have 100,000."""
 
 
@@ -44,12 +44,12 @@ class Builder:
         self,
         dispatcher: Dispatcher,
         find: Callable[[Scope], Any],
-        breathe: Callable[[], object],
+        yield_interpreter: Callable[[], object],
     ) -> None:
         self._dispatcher = dispatcher
         self._find = find
         """Returns the client that an event goes to."""
-        self._breathe = breathe
+        self._yield_interpreter = yield_interpreter
         """Called between two events of one call."""
         self._backgrounds = Backgrounds()
 
@@ -63,10 +63,10 @@ class Builder:
         try:
             for record in records(exchange):
                 self._take(record)
-                self._breathe()
+                self._yield_interpreter()
         except BaseException as error:
             if interrupts(error):
-                outbox.put(exchange)  # those of its events that were built are known by their uuids
+                call_queue.put(exchange)  # those events that were built are known by their uuids
                 raise
             self._lose(exchange.id, error)
         exchange.release()
@@ -74,7 +74,7 @@ class Builder:
     def _take(self, found: Record) -> None:
         try:
             record = self._backgrounds.due(found)
-            if record is None or tells_itself(record.base_url):
+            if record is None or is_captured_upstream(record.base_url):
                 return
             if is_sampled(record):
                 self._add(record)
@@ -91,15 +91,15 @@ class Builder:
     def _add(self, record: Record) -> None:
         client = self._find(record.exchange.scope)
         for built in event.builds(record, is_private(client)):
-            self._hand_over(built, client, record)
+            self._submit(built, client, record)
 
-    def _hand_over(self, built: event.Event, client: Any, record: Record) -> None:
+    def _submit(self, built: event.Event, client: Any, record: Record) -> None:
         try:
             built = filtered(built)
         except Refused as refusal:
             self._dispatcher.ledger.lose(built.uuid, str(refusal), wanted=refusal.wanted)
             return
-        self._dispatcher.add(built, client, bared=bool(record.exchange.bared))
+        self._dispatcher.add(built, client, content_dropped=bool(record.exchange.content_dropped))
 
 
 class Backgrounds:
@@ -112,7 +112,7 @@ class Backgrounds:
 
     def __init__(self) -> None:
         self._asked: OrderedDict[str, Record] = OrderedDict()
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._captured: OrderedDict[str, None] = OrderedDict()
         self._whole: OrderedDict[str, int] = OrderedDict()
         """Bytes of what was asked, where it is held."""
         self.bytes = 0
@@ -124,29 +124,29 @@ class Backgrounds:
             return self._once(record)
         if record.exchange.reader is not None:
             return record  # who told of it tells of it once
-        answered, poll = record.answered, record.exchange.endpoint == "response_poll"
-        identity = answered.response_id
-        background = poll or answered.pending or _asked_in_background(record.asked)
+        response, poll = record.response, record.exchange.endpoint == "response_poll"
+        identity = response.response_id
+        background = poll or response.pending or _asked_in_background(record.request)
         if not background or (identity is None and not poll):
             return record
-        if identity is None or identity in self._told:
+        if identity is None or identity in self._captured:
             return None
-        if answered.pending or not answered.complete:
+        if response.pending or not response.complete:
             if not poll:
                 self._wait(identity, record)
             return None
         first = self._take_out(identity)
-        if first is None and poll and not answered.background:
+        if first is None and poll and not response.background:
             return None
-        self._remember(self._told, identity, None, _MOST_TOLD)
+        self._remember(self._captured, identity, None, _MOST_CAPTURED)
         return _joined(record, first, identity)
 
     def _once(self, record: Record) -> Record | None:
         """Tell a request of a batch the first time that its results are read."""
         identity = record.exchange.id
-        if identity in self._told:
+        if identity in self._captured:
             return None
-        self._remember(self._told, identity, None, _MOST_TOLD)
+        self._remember(self._captured, identity, None, _MOST_CAPTURED)
         return record
 
     def _wait(self, identity: str, record: Record) -> None:
@@ -154,18 +154,18 @@ class Backgrounds:
         if len(self._asked) >= _MOST:
             self._take_out(next(iter(self._asked)))
         self._asked[identity] = record
-        self._whole[identity] = size = _size(record.asked)
+        self._whole[identity] = size = _size(record.request)
         self.bytes += _WEIGHT + size
         while self.bytes > settings().queue_bytes * _SHARE and self._whole:
             oldest, size = self._whole.popitem(last=False)
-            self._asked[oldest] = bared = _bare(self._asked[oldest], size)
-            self.bytes += _size(bared.asked) - size
+            self._asked[oldest] = stripped = _drop_content(self._asked[oldest], size)
+            self.bytes += _size(stripped.request) - size
 
     def _take_out(self, identity: str) -> Record | None:
         record = self._asked.pop(identity, None)
         size = self._whole.pop(identity, None)
         if record is not None:
-            self.bytes -= _WEIGHT + (_size(record.asked) if size is None else size)
+            self.bytes -= _WEIGHT + (_size(record.request) if size is None else size)
         return record
 
     @staticmethod
@@ -175,19 +175,19 @@ class Backgrounds:
             table.popitem(last=False)
 
 
-def _size(asked: Asked) -> int:
-    return size_of_plain([asked.input, asked.tools, *asked.parameters.values()])
+def _size(request: RequestFacts) -> int:
+    return size_of_plain([request.input, request.tools, *request.parameters.values()])
 
 
-def _bare(record: Record, size: int) -> Record:
+def _drop_content(record: Record, size: int) -> Record:
     """Return the record without the content of what was asked, `size` bytes."""
-    parameters = {k: v for k, v in record.asked.parameters.items() if size_of_plain(v) <= _SHORT}
-    asked = replace(record.asked, input=None, tools=None, parameters=parameters)
-    return replace(record, asked=asked, content_cut=record.content_cut + size - _size(asked))
+    parameters = {k: v for k, v in record.request.parameters.items() if size_of_plain(v) <= _SHORT}
+    request = replace(record.request, input=None, tools=None, parameters=parameters)
+    return replace(record, request=request, content_cut=record.content_cut + size - _size(request))
 
 
-def _asked_in_background(asked: Asked) -> bool:
-    return asked.parameters.get("background") is True
+def _asked_in_background(request: RequestFacts) -> bool:
+    return request.parameters.get("background") is True
 
 
 def _joined(last: Record, first: Record | None, identity: str) -> Record:
@@ -204,9 +204,9 @@ def _joined(last: Record, first: Record | None, identity: str) -> Record:
     return replace(
         last,
         exchange=exchange,
-        asked=base.asked,
+        request=base.request,
         content_cut=last.content_cut + (first.content_cut if first not in (None, last) else 0),
-        latency=last.answered.elapsed if last.exchange is not base.exchange else last.latency,
+        latency=last.response.elapsed if last.exchange is not base.exchange else last.latency,
         time_to_first_token=last.time_to_first_token if first in (None, last) else None,
         retries=base.retries,
     )

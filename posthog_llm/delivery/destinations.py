@@ -183,13 +183,13 @@ class Destinations:
         self._shared: dict[Project, Any] = {}
         self._known: dict[int, weakref.ref[Any]] = {}
         """Every client that was attached, by its `id`: its own `==` is its user's affair."""
-        self._stand_ins: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._replacements: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
     def find(self, client: Any) -> Any:
         """Return `client`, or the one that the environment or the `posthog` module stands for."""
         if is_mock():
             return None
-        found = self._living(client) if client is not None else self._default()
+        found = self._usable_client(client) if client is not None else self._default()
         if found is None and not self._warned:
             self._warned = True
             log.warning(
@@ -203,7 +203,7 @@ class Destinations:
         if project.api_key:
             return self._shared_client(project)
         module = imported("posthog")
-        return self._living(module) if is_configured(module) else None
+        return self._usable_client(module) if is_configured(module) else None
 
     def find_for(self, project: Project, filtered: bool) -> Any:
         """Return a client for what an earlier process left; `None`: there is none that may.
@@ -216,7 +216,7 @@ class Destinations:
         for client in (self._default(), *(ref() for ref in list(self._known.values()))):
             found, official = project_of(client), official_client(client)
             if found == project and (not filtered or getattr(official, "before_send", None)):
-                return self._living(client)
+                return self._usable_client(client)
         return None if filtered else project
 
     def _shared_client(self, project: Project) -> Any:
@@ -227,7 +227,7 @@ class Destinations:
                 self._shared[project] = project
         return self._shared[project]
 
-    def _living(self, client: Any) -> Any:
+    def _usable_client(self, client: Any) -> Any:
         """Return `client`, or one like it where its senders are gone.
 
         They are in a forked child of posthog's first 7.x, and after its own `shutdown`.
@@ -240,14 +240,14 @@ class Destinations:
         senders = getattr(official, "consumers", None)
         if not is_queued(official) or not senders or any(s.is_alive() for s in senders):
             return client
-        if official not in self._stand_ins:
-            self._stand_ins[official] = _like(official)
-        return self._stand_ins[official]
+        if official not in self._replacements:
+            self._replacements[official] = _like(official)
+        return self._replacements[official]
 
-    def _stand_in(self, client: Any) -> Any:
+    def _usable(self, client: Any) -> Any:
         official = official_client(client)
         with contextlib.suppress(TypeError):  # an object that nothing can refer to weakly
-            return self._stand_ins.get(official, client)
+            return self._replacements.get(official, client)
         return client
 
     @guarded
@@ -292,7 +292,7 @@ class Destinations:
         if not self._is_filled(client):
             return wrapped(*args, **kwargs)
         given = Timeout(wrapped, args, kwargs)
-        self._deliver(self._stand_in(client), given.seconds)
+        self._deliver(self._usable(client), given.seconds)
         args, kwargs = given.left()
         with passing():
             return wrapped(*args, **kwargs)
@@ -304,7 +304,7 @@ class Destinations:
         import asyncio
 
         given = Timeout(wrapped, args, kwargs)
-        deliver = functools.partial(self._deliver, self._stand_in(client), given.seconds)
+        deliver = functools.partial(self._deliver, self._usable(client), given.seconds)
         await asyncio.get_running_loop().run_in_executor(None, deliver)
         args, kwargs = given.left()
         with passing():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..faults import guarded
 from ..imports import imported
-from ..observe.outbox import outbox
+from ..observe.call_queue import call_queue
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -44,8 +44,8 @@ class Ending:
         """
         until = time.monotonic() + (_MOST if timeout is None else timeout)
         self._until = min(until, self._until or until)
-        self._worker.room.is_closed = True
-        outbox.abandon_open()
+        self._worker.backpressure.is_closed = True
+        call_queue.abandon_open()
         self._open_spool()
         self._deliver()
         self._worker.save(self._left())
@@ -55,13 +55,13 @@ class Ending:
         # No more than that: a turn runs code of the program's, which may never come back.
         with self._worker.turn.alone(self._left()) as is_alone:
             if is_alone:
-                self._worker.dispatcher.shelf.follow_settings()
+                self._worker.dispatcher.spool.follow_settings()
 
     @guarded
     def _deliver(self) -> None:
         dispatcher, left = self._worker.dispatcher, self._left()
-        if not self._worker.flush(min(_MOST_SPOOLED, left) if dispatcher.shelf.is_open else left):
-            self._worker.destinations.wait_no_longer(dispatcher.lanes.unanswered())
+        if not self._worker.flush(min(_MOST_SPOOLED, left) if dispatcher.spool.is_open else left):
+            self._worker.destinations.wait_no_longer(dispatcher.queues.unanswered())
 
     def _left(self) -> float:
         return max(_LEAST, (self._until or 0.0) - time.monotonic())

@@ -13,7 +13,7 @@ from ..faults import interrupts, report
 from ..settings import settings
 from . import results
 from .destinations import Project, has_own_capture, is_queued, official_client, parameters
-from .results import Receipt
+from .results import DeliveryResult
 from .trimming import fitted
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _LIMIT = 800 << 10
 """Bytes of JSON of one event on the way that every PostHog has. The official client drops beyond
 900 KiB, without telling; what it adds itself needs room."""
-_ROOMY_LIMIT = 7_500 << 10
+_AI_LANE_LIMIT = 7_500 << 10
 """The same for the AI lane (`capture_ai`), which takes 8 MiB."""
-SWEEP = 1.0
+CHECK_INTERVAL = 1.0
 """Seconds between two looks whether events were lost without a word."""
 _MOST_SENT = 1000
 _MOST_SENT_BYTES = 16 << 20
@@ -66,7 +66,7 @@ class Entry:
     """Where it lies in the spool; `None`: it does not."""
     limit: int | None = None
     """Bytes that it must come down to, because PostHog refused it as too large."""
-    bared: bool = False
+    content_dropped: bool = False
     """Whether its content was given up."""
     trimmed: bool = False
     """Whether it was sent smaller than it came."""
@@ -83,7 +83,7 @@ class Entry:
         return self.event
 
 
-class Lane:
+class DestinationQueue:
     """Hands events to one destination. Used by the worker alone, but for `capture`."""
 
     def __init__(self, client: Any) -> None:
@@ -101,7 +101,7 @@ class Lane:
         self.flushing = self.unflushed = False
         self.failures = 0
         self.retry_at = 0.0
-        self._roomy = True
+        self._has_ai_lane = True
         """Whether the server has an AI lane, as far as is known."""
 
     def may_block(self) -> bool:
@@ -125,15 +125,15 @@ class Lane:
         if len(self.sent) >= most or (self.sent and self.sent_bytes >= most_bytes):
             return False
         # Half of the client's queue is left for the events that are not ours.
-        return all(q.qsize() <= q.maxsize // 2 for q in self._queues() if q.maxsize > 0)
+        return all(q.qsize() <= q.maxsize // 2 for q in self._client_queues() if q.maxsize > 0)
 
     def is_full(self) -> bool:
         """Whether the official client has no room for another event."""
-        return any(0 < queue.maxsize <= queue.qsize() for queue in self._queues())
+        return any(0 < queue.maxsize <= queue.qsize() for queue in self._client_queues())
 
-    def _queues(self) -> list[Any]:
-        lanes = getattr(self.official, "_lanes", None)
-        return [lane.queue for lane in lanes] if lanes else [self.official.queue]
+    def _client_queues(self) -> list[Any]:
+        queues = getattr(self.official, "_lanes", None)
+        return [queue.queue for queue in queues] if queues else [self.official.queue]
 
     def next(self) -> Entry:
         """Take the first waiting event out, to be handed over."""
@@ -170,26 +170,26 @@ class Lane:
 
     def prepared(self, entry: Entry, event: Event) -> tuple[Any, Event | None]:
         """Return the function that takes an event, and the event in a size that it takes."""
-        roomy = getattr(self.client, "capture_ai", None) if self._roomy else None
+        capture_ai = getattr(self.client, "capture_ai", None) if self._has_ai_lane else None
         full = getattr(self.official, "enable_full_ai_capture", False) is True
         limit = min(entry.limit or _LIMIT, _LIMIT)
         if not full and entry.length <= limit:
             return self.client.capture, event
-        if not callable(roomy):
+        if not callable(capture_ai):
             return self.client.capture, fitted(event, limit)
-        return roomy, fitted(event, min(entry.limit or _ROOMY_LIMIT, _ROOMY_LIMIT))
+        return capture_ai, fitted(event, min(entry.limit or _AI_LANE_LIMIT, _AI_LANE_LIMIT))
 
     def is_idle(self) -> bool:
         """Whether the official client is done with all that it was given."""
-        return not any(queue.unfinished_tasks for queue in self._queues())
+        return not any(queue.unfinished_tasks for queue in self._client_queues())
 
     # -- what came of it -----------------------------------------------------------
 
-    def refused_as_large(self, receipt: Receipt) -> bool:
+    def refused_as_large(self, result: DeliveryResult) -> bool:
         """Whether the server has no AI lane, or a smaller one; it is not used again then."""
-        if not receipt.path.endswith("/ai/batch/") or receipt.status not in (404, 405, 413):
+        if not result.path.endswith("/ai/batch/") or result.status not in (404, 405, 413):
             return False
-        self._roomy = False
+        self._has_ai_lane = False
         return True
 
     def failed(self, now: float) -> None:
@@ -218,60 +218,60 @@ def shrink(refused: list[Entry]) -> list[Entry]:
     return []
 
 
-class Lanes:
+class DestinationQueues:
     """One lane a destination. Changed by the worker alone, and iterated over in any thread."""
 
     def __init__(self) -> None:
-        self._lanes: OrderedDict[Any, Lane] = OrderedDict()
+        self._queues: OrderedDict[Any, DestinationQueue] = OrderedDict()
 
-    def __iter__(self) -> Iterator[Lane]:
-        return iter(list(self._lanes.values()))  # at once: no code of Python's runs amid this
+    def __iter__(self) -> Iterator[DestinationQueue]:
+        return iter(list(self._queues.values()))  # at once: no code of Python's runs amid this
 
-    def of(self, client: Any) -> tuple[Lane, bool]:
+    def of(self, client: Any) -> tuple[DestinationQueue, bool]:
         """Return the lane of a client, and whether it is a new one."""
         key = _key(client)
-        is_new = key not in self._lanes
+        is_new = key not in self._queues
         if is_new:
-            self._lanes[key] = Lane(client)
-            if len(self._lanes) > _MOST_IDLE:
+            self._queues[key] = DestinationQueue(client)
+            if len(self._queues) > _MOST_IDLE:
                 self._forget_idle()
-        self._lanes.move_to_end(key)
-        return self._lanes[key], is_new
+        self._queues.move_to_end(key)
+        return self._queues[key], is_new
 
     def waiting(self, client: Any) -> int:
         """Return how many events wait for a client."""
-        lane = self._lanes.get(_key(client))
-        return len(lane.waiting) if lane else 0
+        queue = self._queues.get(_key(client))
+        return len(queue.waiting) if queue else 0
 
     def _forget_idle(self) -> None:
-        for key, lane in list(self._lanes.items())[:-1]:
-            if not (lane.waiting or lane.sent or lane.busy):
-                del self._lanes[key]
+        for key, queue in list(self._queues.items())[:-1]:
+            if not (queue.waiting or queue.sent or queue.busy):
+                del self._queues[key]
 
     def due(self) -> Iterator[float]:
         """Yield in how many seconds each lane is to be looked at."""
         now = time.monotonic()
-        for lane in self:
-            if lane.waiting and not lane.busy:
-                yield max(_POLL, lane.retry_at - now)
-            if lane.sent:
-                yield SWEEP
+        for queue in self:
+            if queue.waiting and not queue.busy:
+                yield max(_POLL, queue.retry_at - now)
+            if queue.sent:
+                yield CHECK_INTERVAL
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Let every destination try again now."""
-        for lane in self:
-            lane.retry_at = 0.0
+        for queue in self:
+            queue.retry_at = 0.0
 
     def unanswered(self) -> list[Any]:
         """Return the official clients whose PostHog has not answered yet."""
-        return [lane.official for lane in self if lane.is_queued and lane.sent]
+        return [queue.official for queue in self if queue.is_queued and queue.sent]
 
-    def have_handed_over(self, client: Any, number: int) -> bool:
+    def have_submitted(self, client: Any, number: int) -> bool:
         """Whether a client has everything that was captured for it up to `number`."""
         return not any(
-            lane.busy or any(entry.number <= number for entry in lane.waiting)
-            for lane in self
-            if lane.client is client or lane.official is client
+            queue.busy or any(entry.number <= number for entry in queue.waiting)
+            for queue in self
+            if queue.client is client or queue.official is client
         )
 
 
@@ -281,45 +281,45 @@ def _key(client: Any) -> Any:
     return client if isinstance(client, Project) else (id(client), id(official_client(client)))
 
 
-def hand_over(lane: Lane, entry: Entry, event: Event | None) -> Receipt | None:
+def submit(queue: DestinationQueue, entry: Entry, event: Event | None) -> DeliveryResult | None:
     """Hand one event over; returns its receipt, or `None` where that comes later.
 
     A receipt's `LookupError` names the reason why the event can never be taken.
     """
     if event is None:
-        return Receipt(LookupError("spool_damaged"))
+        return DeliveryResult(LookupError("spool_damaged"))
     results.last()
     try:
-        capture, smaller = lane.prepared(entry, event)
+        capture, smaller = queue.prepared(entry, event)
         if smaller is None:
-            return Receipt(LookupError("too_large"))
-        entry.trimmed = entry.bared or smaller is not event
+            return DeliveryResult(LookupError("too_large"))
+        entry.trimmed = entry.content_dropped or smaller is not event
         answer = capture(**_arguments(capture, smaller))
     except BaseException as error:  # `sys.exit` or a cancellation: the sink may have kept the event
         if interrupts(error):
             raise
         report("capture", error)
-        return Receipt(LookupError("capture_failed"))
-    return _queued(lane, entry, answer) if lane.is_queued else _taken(lane, entry, answer)
+        return DeliveryResult(LookupError("capture_failed"))
+    return _queued(queue, entry, answer) if queue.is_queued else _taken(queue, entry, answer)
 
 
-def _queued(lane: Lane, entry: Entry, answer: Any) -> Receipt | None:
+def _queued(queue: DestinationQueue, entry: Entry, answer: Any) -> DeliveryResult | None:
     """Read the official client's answer: the uuid it sends, or `None` when it took nothing."""
-    if answer is None and lane.declines:
-        return Receipt(BlockingIOError() if lane.is_full() else LookupError("declined"))
+    if answer is None and queue.declines:
+        return DeliveryResult(BlockingIOError() if queue.is_full() else LookupError("declined"))
     # A subclass may return anything; what it did not queue stays unconfirmed.
     entry.sent_as = answer if isinstance(answer, str) else entry.uuid
     return None
 
 
-def _taken(lane: Lane, entry: Entry, answer: Any) -> Receipt:
+def _taken(queue: DestinationQueue, entry: Entry, answer: Any) -> DeliveryResult:
     """Read the answer of an object that sends, or queues, before it returns."""
-    receipt = results.last()
-    if receipt is None and answer is None and lane.declines:
+    result = results.last()
+    if result is None and answer is None and queue.declines:
         # `AsyncPosthog` does not say whether its queue is full.
-        is_full = not hasattr(lane.official, "sync_mode") and entry.attempts < _MOST_ATTEMPTS
-        return Receipt(BlockingIOError() if is_full else LookupError("declined"))
-    return receipt or Receipt()
+        is_full = not hasattr(queue.official, "sync_mode") and entry.attempts < _MOST_ATTEMPTS
+        return DeliveryResult(BlockingIOError() if is_full else LookupError("declined"))
+    return result or DeliveryResult()
 
 
 def _arguments(capture: Any, event: Event) -> dict[str, Any]:

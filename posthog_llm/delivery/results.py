@@ -22,7 +22,7 @@ _AGAIN = frozenset({408, 429})
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class DeliveryResult:
     """What came of sending one event."""
 
     error: Exception | None = None
@@ -37,14 +37,14 @@ class Receipt:
         return status if isinstance(status, int) else None
 
     @property
-    def may_pass(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether the same event may be taken later: the rule of the official client."""
         if self.status is not None:
             return self.status >= 500 or self.status in _AGAIN
         return self.error is not None and not hasattr(self.error, "status")
 
 
-Listener = Callable[[dict[str, Receipt]], None]
+Listener = Callable[[dict[str, DeliveryResult]], None]
 _listener: list[Listener] = []
 _here = threading.local()
 _warned: set[str] = set()
@@ -63,30 +63,30 @@ def listen(listener: Listener) -> None:
     _listener[:] = [listener]
 
 
-def last() -> Receipt | None:
+def last() -> DeliveryResult | None:
     """Return, once, what came of the last event that this thread sent by itself."""
-    receipt, _here.receipt = getattr(_here, "receipt", None), None
-    return receipt
+    result, _here.result = getattr(_here, "result", None), None
+    return result
 
 
 def _request(wrapped: Any, consumer: Any, args: Any, kwargs: Any) -> Any:
     """Around a background sender's delivery of one batch, retries included."""
     batch = args[0] if args else kwargs.get("batch", ())
     path = getattr(consumer, "endpoint", "/batch/")
-    _here.stranger = None
+    _here.foreign = None
     try:
         result = wrapped(*args, **kwargs)
     except Exception as error:
-        _tell(batch, error, path)
+        _notify(batch, error, path)
         raise
-    _tell(batch, _here.stranger, path)
+    _notify(batch, _here.foreign, path)
     return result
 
 
 def _batch_post(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """Around one attempt of a background sender; what the official client makes of it stays so."""
     result = wrapped(*args, **kwargs)
-    _here.stranger = _stranger(result, args, kwargs)
+    _here.foreign = _foreign_answer(result, args, kwargs)
     return result
 
 
@@ -96,14 +96,14 @@ def _post(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     try:
         result = wrapped(*args, **kwargs)
     except Exception as error:
-        _here.receipt = Receipt(error, path)
+        _here.result = DeliveryResult(error, path)
         raise
-    _here.receipt = Receipt(_stranger(result, args, kwargs), path)
+    _here.result = DeliveryResult(_foreign_answer(result, args, kwargs), path)
     return result
 
 
 @guarded
-def _stranger(answer: Any, args: Any, kwargs: Any) -> ConnectionError | None:
+def _foreign_answer(answer: Any, args: Any, kwargs: Any) -> ConnectionError | None:
     """Return why an answer is none of PostHog's, though its status says that all is well.
 
     A redirect that made the request a GET has lost the events on its way, and where the host is
@@ -121,6 +121,10 @@ def _stranger(answer: Any, args: Any, kwargs: Any) -> ConnectionError | None:
             host,
             what,
         )
+    return _not_posthogs()
+
+
+def _not_posthogs() -> ConnectionError:
     return ConnectionError("not PostHog's answer")
 
 
@@ -129,20 +133,22 @@ def _is_page(content_type: Any) -> bool:
 
 
 @guarded
-def _tell(batch: Iterable[Any], error: Exception | None, path: str) -> None:
+def _notify(batch: Iterable[Any], error: Exception | None, path: str) -> None:
     for listener in _listener:
         listener({m["uuid"]: _one(m["uuid"], error, path) for m in batch if "uuid" in m})
 
 
-def _one(uuid: str, error: Any, path: str) -> Receipt:
+def _one(uuid: str, error: Any, path: str) -> DeliveryResult:
     """Return one event's receipt: the newer wire format answers for each event by itself."""
     drops: Iterable[tuple[str, Any]] = getattr(error, "drops", ())
     exhausted: Iterable[str] = getattr(error, "retry_exhausted", ())
     refused, unsent = {uuid for uuid, _ in drops}, set(exhausted)
     if not (refused or unsent):
         # A status of success that is an error: the answer was not one of PostHog's.
-        is_strange = getattr(error, "status", None) == 200
-        return Receipt(ConnectionError("not PostHog's answer") if is_strange else error, path)
+        is_foreign = getattr(error, "status", None) == 200
+        return DeliveryResult(
+            ConnectionError("not PostHog's answer") if is_foreign else error, path
+        )
     if uuid in unsent:
-        return Receipt(ConnectionError("not taken yet"), path)
-    return Receipt(error if uuid in refused else None, path)
+        return DeliveryResult(ConnectionError("not taken yet"), path)
+    return DeliveryResult(error if uuid in refused else None, path)

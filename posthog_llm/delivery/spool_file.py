@@ -157,12 +157,12 @@ class SpoolFile:
         except (sqlite3.DatabaseError, ValueError, TypeError, KeyError):
             return None
 
-    def remove(self, settled: Sequence[Stored]) -> None:
+    def remove(self, done: Sequence[Stored]) -> None:
         """Remove events. What was said in them is readable until `scrub`."""
         with self._transaction():
-            self._db.executemany("delete from events where seq = ?", ((s.seq,) for s in settled))
-        self.count -= len(settled)
-        self.bytes -= sum(s.size for s in settled)
+            self._db.executemany("delete from events where seq = ?", ((s.seq,) for s in done))
+        self.count -= len(done)
+        self.bytes -= sum(s.size for s in done)
         if self.dirty_since is None:
             self.dirty_since = time.monotonic()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..faults import guarded
 from ..settings import Spool, settings
 from .destinations import Project, official_client, project_of
-from .queues import Entry, Lane
+from .queues import DestinationQueue, Entry
 from .stats import Ledger
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ class _New:
     """An event that is to be written."""
 
     entry: Entry
-    lane: Lane
+    queue: DestinationQueue
     project: Project
     filtered: bool
 
 
-class Shelf:
+class SpoolPolicy:
     """Writes events to the spool before they are handed over; does nothing without a spool.
 
     A disk that is full, or fails, degrades to memory: the event goes on without its copy.
@@ -155,12 +155,12 @@ class Shelf:
 
     # -- writing -------------------------------------------------------------------
 
-    def add(self, entry: Entry, lane: Lane) -> None:
+    def add(self, entry: Entry, queue: DestinationQueue) -> None:
         """Note an event that is to be written."""
-        project = project_of(lane.client) if self._directory else None
+        project = project_of(queue.client) if self._directory else None
         if project is not None:
-            filtered = bool(getattr(official_client(lane.client), "before_send", None))
-            self._new.append(_New(entry, lane, project, filtered))
+            filtered = bool(getattr(official_client(queue.client), "before_send", None))
+            self._new.append(_New(entry, queue, project, filtered))
 
     def write(self) -> list[Entry]:
         """Write what is new, all at once, before it is handed over.
@@ -203,7 +203,7 @@ class Shelf:
 
         one.entry.stored = where
         backlogs = self._files.setdefault(where.file, {})
-        if line not in backlogs and len(one.lane.waiting) <= IN_MEMORY:
+        if line not in backlogs and len(one.queue.waiting) <= IN_MEMORY:
             self._in_memory[where.file] += 1
             return True
         backlog = backlogs.setdefault(
@@ -293,9 +293,9 @@ class Shelf:
     def clean(self) -> None:
         """Remove what is settled, all at once, and let go of files that are done."""
         gone, self._gone = self._gone, {}
-        for file, settled in gone.items():
-            if not self._removed(file, settled):
-                self._gone.setdefault(file, []).extend(settled)  # the next turn tries again
+        for file, done in gone.items():
+            if not self._removed(file, done):
+                self._gone.setdefault(file, []).extend(done)  # the next turn tries again
         now = time.monotonic()
         for file in list(self._files):
             if file.dirty_since is not None and now - file.dirty_since >= _SCRUB:
@@ -304,9 +304,9 @@ class Shelf:
                 self._release(file)
 
     @guarded
-    def _removed(self, file: SpoolFile, settled: list[Stored]) -> bool:
-        file.remove(settled)
-        self._in_memory[file] -= len(settled)
+    def _removed(self, file: SpoolFile, done: list[Stored]) -> bool:
+        file.remove(done)
+        self._in_memory[file] -= len(done)
         return True
 
     def _is_own(self, file: SpoolFile) -> bool:

@@ -42,15 +42,15 @@ class Ledger:
     def __init__(self) -> None:
         self.captured = self.delivered = self.trimmed = 0
         self.dropped: Counter[str] = Counter()
-        self._untold: Counter[str] = Counter()
-        self._told_at = -_SILENCE
+        self._unlogged: Counter[str] = Counter()
+        self._logged_at = -_SILENCE
 
     def drop(self, uuid: str, reason: str, *, wanted: bool = False) -> None:
         """Count a lost event. `wanted`: the user's own doing, which needs no warning."""
         self.dropped[reason] += 1
         if wanted:
             return
-        self._untold[reason] += 1
+        self._unlogged[reason] += 1
         if on_drop := settings().on_drop:
             try:
                 on_drop(uuid, reason)
@@ -83,15 +83,15 @@ class Ledger:
 
     def next_line(self) -> Iterator[float]:
         """Yield in how many seconds there is something to tell."""
-        if self._untold:
-            yield max(0.0, self._told_at + _SILENCE - time.monotonic())
+        if self._unlogged:
+            yield max(0.0, self._logged_at + _SILENCE - time.monotonic())
 
-    def tell(self) -> None:
+    def log_losses(self) -> None:
         """Log what was lost since the last line."""
         now = time.monotonic()
-        if self._untold and now - self._told_at >= _SILENCE:
-            self._told_at = now
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._untold.items()))
-            total = sum(self._untold.values())
-            self._untold.clear()
+        if self._unlogged and now - self._logged_at >= _SILENCE:
+            self._logged_at = now
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._unlogged.items()))
+            total = sum(self._unlogged.values())
+            self._unlogged.clear()
             log.warning("posthog_llm: %d events were lost (%s)", total, reasons)

@@ -49,7 +49,7 @@ def fitted(event: Event, limit: int) -> Event | None:
     return None
 
 
-def bare(event: Event) -> Event:
+def drop_content(event: Event) -> Event:
     """Return the event without content and long properties; tokens, cost and identity stay."""
     properties = dict(event.properties)
     _cut_content(properties, 0)

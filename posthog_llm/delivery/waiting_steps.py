@@ -14,13 +14,13 @@ from .destinations import environment, is_configured, is_mock, official_client
 from .stats import Stats
 
 
-def hand_over(client: Any = None) -> bool:
+def release(client: Any = None) -> bool:
     """Put on the call queue what waits and may go; False: some of it waits on.
 
     It goes where it would go if its trace ended now. `client`: only where that is this client.
     """
     has_default = _has_default() if client is None else official_client(_nearest()) is client
-    waiting.let_go(default_for_steps(), has_default=has_default)
+    waiting.abandon(default_for_steps(), has_default=has_default)
     return client is not None or not waiting.held()
 
 

@@ -17,10 +17,10 @@ from ..exchange import Scope
 from ..faults import guarded, interrupts, report
 from ..identity import destination
 from ..imports import imported
-from ..observe.outbox import outbox
+from ..observe.call_queue import call_queue
 from ..settings import on_change, settings
 from . import ending, waiting_steps
-from .backpressure import Room
+from .backpressure import Backpressure
 from .building import Builder
 from .destinations import Destinations, load
 from .dispatcher import Dispatcher
@@ -50,7 +50,7 @@ before_flush: list[Callable[[float], object]] = []
 
 
 class Pending:
-    """Calls that have ended; each has `let_go()`, which captures it unless that was done.
+    """Calls that have ended; each has `abandon()`, which captures it unless that was done.
 
     Any thread may add, and the worker and those who flush take out.
     """
@@ -71,23 +71,23 @@ class Pending:
             return max(0.0, self._waiting[0][0] - time.monotonic())
         return None
 
-    def let_go_due(self) -> None:
-        self._let_go(time.monotonic())
+    def abandon_due(self) -> None:
+        self._abandon(time.monotonic())
 
-    def settle(self, timeout: float | None) -> None:
+    def capture_ended(self, timeout: float | None) -> None:
         """Capture what has ended by now, whoever was to call back for it."""
         until = time.monotonic()
         for wait in before_flush:
             wait(_CALLBACK_PATIENCE if timeout is None else min(_CALLBACK_PATIENCE, timeout))
-        self._let_go(until + _CALLBACK_PATIENCE)
+        self._abandon(until + _CALLBACK_PATIENCE)
 
-    def _let_go(self, until: float) -> None:
+    def _abandon(self, until: float) -> None:
         # Not for ever: a signal's handler may flush while the thread that it interrupts takes out.
         is_taken = self._taking.acquire(timeout=_CALLBACK_PATIENCE)
         try:
             with contextlib.suppress(IndexError):
                 while self._waiting[0][0] <= until:
-                    self._waiting.popleft()[1].let_go()
+                    self._waiting.popleft()[1].abandon()
         finally:
             if is_taken:
                 self._taking.release()
@@ -129,34 +129,34 @@ class Waiters:
             if waiter.done.is_set() or not waiter.left():
                 self._waiting.remove(waiter)
             elif waiter.client is None:
-                dispatcher.hurry(waiter.left())
+                dispatcher.expedite(waiter.left())
         return bool(self)
 
 
 def _is_served(waiter: Waiter, number: int, dispatcher: Dispatcher) -> bool:
     if waiter.client is not None:
-        return dispatcher.has_handed_over(waiter.client, number)
-    return dispatcher.is_settled(number)
+        return dispatcher.has_submitted(waiter.client, number)
+    return dispatcher.is_done(number)
 
 
 class Worker:
     """Reads the outbox in a daemon thread that starts with the first call of a process."""
 
     def __init__(self) -> None:
-        self.destinations = Destinations(self.hand_over)
+        self.destinations = Destinations(self.deliver_for)
         self._begin()
 
     def _begin(self) -> None:
-        self.dispatcher = Dispatcher(outbox.ring)
-        self._builder = Builder(self.dispatcher, self._find, self._breathe)
-        self.pending = Pending(outbox.ring)
+        self.dispatcher = Dispatcher(call_queue.wake)
+        self._builder = Builder(self.dispatcher, self._find, self._yield_interpreter)
+        self.pending = Pending(call_queue.wake)
         self._waiters = Waiters()
         self._thread: threading.Thread | None = None
-        self._hurry = Flag()
+        self._urgent = Flag()
         self._lock = threading.Lock()
         self._is_prepared = False
         self.turn: Turn = Turn()
-        self.room = Room(self.dispatcher, self.turn)
+        self.backpressure = Backpressure(self.dispatcher, self.turn)
         self._ending = Ending(self)
 
     def forget(self) -> None:
@@ -199,7 +199,7 @@ class Worker:
         """Take note of a destination when a client is made for it."""
         if self.destinations.attach(client):
             self._last_at_exit()
-            self.dispatcher.shelf.look_soon()
+            self.dispatcher.spool.look_soon()
         self.look_for_spooled()
 
     def follow_settings(self) -> None:
@@ -212,8 +212,8 @@ class Worker:
     def look_for_spooled(self) -> None:
         """Deliver what earlier processes left, also where no call is made."""
         if settings().spool is not None:
-            outbox.start()
-            outbox.ring()
+            call_queue.start()
+            call_queue.wake()
 
     def _last_at_exit(self) -> None:
         """Exit functions run last in, first out: ours must come before the posthog client's."""
@@ -238,11 +238,18 @@ class Worker:
         """
         until = time.monotonic() + timeout
         thread, self._thread = self._thread, None
-        outbox.stop()
-        self._hurry.set()
+        call_queue.stop()
+        self._urgent.set()
         if thread not in (None, threading.current_thread()) and thread.is_alive():
             thread.join(timeout)
         self.save(until - time.monotonic())
+
+    def reset(self, timeout: float) -> None:
+        """Begin anew, with counts of zero; what is not delivered in `timeout` seconds is lost."""
+        self.flush(timeout)
+        self.stop(timeout)
+        call_queue.reset()
+        self._begin()
 
     @guarded
     def save(self, patience: float) -> None:
@@ -256,21 +263,21 @@ class Worker:
 
     def wait_for_room(self) -> None:
         """Wait, for a bounded time, until more may be captured by hand."""
-        self.room.wait()
+        self.backpressure.wait()
 
-    def come_at_once(self) -> None:
-        self._hurry.set()
+    def read_now(self) -> None:
+        self._urgent.set()
 
     # -- work --------------------------------------------------------------------
 
     def _run(self) -> None:
         # Ready before the first call ends: it is written as fast as any other.
         with self.turn.alone():
-            guarded(self.dispatcher.shelf.follow_settings)()
+            guarded(self.dispatcher.spool.follow_settings)()
         while self._thread is threading.current_thread():
-            outbox.rest(self._due())
-            self._hurry.wait(_GATHER if settings().spool is None else _GATHER_SPOOLED)
-            self._hurry.clear()
+            call_queue.wait(self._due())
+            self._urgent.wait(_GATHER if settings().spool is None else _GATHER_SPOOLED)
+            self._urgent.clear()
             self.take_turn()
 
     def _due(self) -> float | None:
@@ -287,14 +294,14 @@ class Worker:
             if not is_alone:
                 return
             try:
-                outbox.look()
-                self.dispatcher.shelf.follow_settings()
-                self.pending.let_go_due()
+                call_queue.clear_wake_ups()
+                self.dispatcher.spool.follow_settings()
+                self.pending.abandon_due()
                 self._read_all()
-                self.dispatcher.turn(outbox.bytes + self._builder.bytes)
-                self.dispatcher.adopt(self.destinations.find_for)
+                self.dispatcher.turn(call_queue.bytes + self._builder.bytes)
+                self.dispatcher.claim(self.destinations.find_for)
                 if self._waiters.serve(self.dispatcher):
-                    self._hurry.set()
+                    self._urgent.set()
             except BaseException as error:  # whatever it is, the thread must live on
                 if interrupts(error):
                     raise
@@ -304,22 +311,22 @@ class Worker:
         self._busy_since = time.monotonic()
         with contextlib.suppress(IndexError):
             while time.monotonic() < until:
-                self.dispatcher.ledger.lost(outbox.lost)
-                self._handle(outbox.take())
-                self._breathe()
-        outbox.weigh()
+                self.dispatcher.ledger.lost(call_queue.lost)
+                self._handle(call_queue.take())
+                self._yield_interpreter()
+        call_queue.reweigh()
 
     @guarded
-    def _breathe(self) -> None:
+    def _yield_interpreter(self) -> None:
         if time.monotonic() - self._busy_since > _BUSY:
-            self.dispatcher.turn(outbox.bytes + self._builder.bytes)
+            self.dispatcher.turn(call_queue.bytes + self._builder.bytes)
             time.sleep(0)  # give up the interpreter: a caller may want it
             self._busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
         if isinstance(item, Waiter):
             item.number = self.dispatcher.last_number
-            self.dispatcher.lanes.hurry()
+            self.dispatcher.queues.retry_now()
             return
         self._builder.build(item)
 
@@ -327,12 +334,12 @@ class Worker:
         client = self.destinations.find(destination(scope))
         if self.destinations.attach(client):
             self._last_at_exit()
-            self.dispatcher.shelf.look_soon()
+            self.dispatcher.spool.look_soon()
         return client
 
     # -- those who wait ------------------------------------------------------------
 
-    def hand_over(self, client: Any, timeout: float | None) -> bool:
+    def deliver_for(self, client: Any, timeout: float | None) -> bool:
         """Hand over what was captured for `client` before; False: not within `timeout` seconds."""
         return self._wait(Waiter(client), timeout)
 
@@ -345,14 +352,14 @@ class Worker:
         is_ours = thread is threading.current_thread() or self.dispatcher.senders.is_here()
         if is_ours or self.turn.is_here():
             return False  # a callback of the user's cannot wait for the work that it is part of
-        is_whole = waiting_steps.hand_over(waiter.client)
+        is_whole = waiting_steps.release(waiter.client)
         waiter.until = None if timeout is None else time.monotonic() + timeout
-        self.pending.settle(timeout)
+        self.pending.capture_ended(timeout)
         self._waiters.add(waiter)
-        outbox.put(waiter)
+        call_queue.put(waiter)
         if not self.reads_itself():
             return self._wait_here(waiter) and is_whole
-        self._hurry.set()
+        self._urgent.set()
         return waiter.done.wait(None if timeout is None else waiter.left()) and is_whole
 
     def _wait_here(self, waiter: Waiter) -> bool:
@@ -361,34 +368,34 @@ class Worker:
             self.take_turn(waiter.left())
             if waiter.done.is_set() or not waiter.left():
                 return waiter.done.is_set()
-            outbox.rest(min(0.02, waiter.left()))
+            call_queue.wait(min(0.02, waiter.left()))
 
-    def unsettled(self) -> tuple[int, int]:
+    def undelivered(self) -> tuple[int, int]:
         """Return how many events of this process are in the spool, and how many in memory alone."""
-        spooled, waiting = self.dispatcher.unsettled()
-        return spooled, waiting + outbox.count() + len(waiting_steps.held())
+        spooled, waiting = self.dispatcher.undelivered()
+        return spooled, waiting + call_queue.count() + len(waiting_steps.held())
 
     def stats(self) -> Stats:
         """Return what the counts are now."""
-        return waiting_steps.counted(self.dispatcher.stats(outbox.bytes + self._builder.bytes))
+        return waiting_steps.counted(self.dispatcher.stats(call_queue.bytes + self._builder.bytes))
 
 
 worker = Worker()
 
 
-outbox.on_prepare = worker.prepare
+call_queue.on_prepare = worker.prepare
 
 
-outbox.on_first = worker.start
+call_queue.on_first = worker.start
 
 
-outbox.on_large = worker.come_at_once
+call_queue.on_large = worker.read_now
 
 
-outbox.on_client = worker.attach
+call_queue.on_client = worker.attach
 
 
-outbox.on_capture = worker.wait_for_room
+call_queue.on_capture = worker.wait_for_room
 
 
 on_change.append(worker.follow_settings)

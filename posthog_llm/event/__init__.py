@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..exchange import Ambient, Arguments
-from ..identity import is_private, settled
+from ..identity import is_private, merge_identity
 from ..narrowing import first_given, is_mapping
 from ..privacy import Cleaner, credentials_of
 from ..record import Record
@@ -94,16 +94,16 @@ def build(record: Record, private: bool) -> Event:
     secrets = credentials_of(exchange)
     redact = first_given(scope.redact, settings().redact)
     cleaner = Cleaner(secrets, redact, longest, keep_media=exchange.keep_media)
-    who = _cleaned(settled(scope, _user(record), record.asked.named), cleaner)
+    who = _cleaned(merge_identity(scope, _user(record), record.request.router_arguments), cleaner)
     # Apart, so that a conversation without end leaves the caller's properties alone.
     for_custom = Cleaner(secrets, keep_media=exchange.keep_media)
     # Every process that reads the end of a background response, or of a batch, tells the same.
-    is_read_again = record.answered.background or exchange.batch is not None
+    is_read_again = record.response.background or exchange.batch is not None
     trace_id = who.trace_id or (exchange.id if is_read_again else str(uuid.uuid4()))
     tell = step.properties if record.kind in step.NAMES else call.properties
     properties = {
         **_identity(who, exchange.id, trace_id, scope.ambient),
-        "$ai_user": record.asked.named.distinct_id if record.asked.named else None,
+        "$ai_user": _router_user(record),
         **tell(record, who, private, cleaner),
     }
     properties = {name: value for name, value in properties.items() if value is not None}
@@ -130,8 +130,8 @@ def build(record: Record, private: bool) -> Event:
 
 def _started_at(record: Record) -> float:
     """Return when a call began: of a background response, what its provider says, if credible."""
-    seen, told = record.exchange.started_at, record.answered.created_at
-    return told if told is not None and seen - _LONGEST_AGO < told < seen + _DAY else seen
+    seen, created = record.exchange.started_at, record.response.created_at
+    return created if created is not None and seen - _LONGEST_AGO < created < seen + _DAY else seen
 
 
 # -- who -----------------------------------------------------------------------------
@@ -146,7 +146,13 @@ def _cleaned(who: Arguments, cleaner: Cleaner) -> Arguments:
 def _user(record: Record) -> str | None:
     """Return the user that the request names, where its client takes that for who asks."""
     by_user = getattr(record.exchange.client, "_posthog_request_user", False)
-    return record.asked.user if by_user else None
+    return record.request.user if by_user else None
+
+
+def _router_user(record: Record) -> str | None:
+    """Return the user that the request names to a router; `None`: it names none."""
+    router = record.request.router_arguments
+    return None if router is None else router.distinct_id
 
 
 def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..providers.hosts import provider_named
 from ..providers.model_name import batch_name, priced_name
 from ..record import Record, Usage
 from ..settings import settings
-from .cost import Cost, cost_of, spoken
+from .cost import Cost, billed_characters, cost_of
 from .output import choices
 from .private import summarized
 
@@ -51,56 +51,56 @@ COSTS = (
 
 def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     """Return what is told of a call to a model."""
-    asked, answered, exchange = record.asked, record.answered, record.exchange
+    request, response, exchange = record.request, record.response, record.exchange
     named = who.provider_override
     provider = provider_named(named) if named else record.provider
     model = _model(record, provider)
-    counted = usage.settled(answered.usage, model, provider)
+    counted = usage.normalized(response.usage, model, provider)
     return {
         "$ai_provider": provider or None,
         "$ai_model": model,
-        "posthog_llm_requested_model": asked.model,
-        "posthog_llm_served_model": answered.model,
-        "$ai_model_parameters": _parameters(asked.parameters, private, cleaner),
+        "posthog_llm_requested_model": request.model,
+        "posthog_llm_served_model": response.model,
+        "$ai_model_parameters": _parameters(request.parameters, private, cleaner),
         "$ai_base_url": cleaner.address(record.base_url) if record.base_url else None,
         "$ai_http_status": _status(record),
         "$ai_stream": exchange.streamed,
         "$ai_latency": rounded(record.latency),
         "$ai_time_to_first_token": rounded(record.time_to_first_token),
-        "$ai_service_tier": answered.service_tier,
-        "$ai_stop_reason": answered.stop_reason,
+        "$ai_service_tier": response.service_tier,
+        "$ai_stop_reason": response.stop_reason,
         "posthog_llm_sample_rate": exchange.sample_rate,
         "posthog_llm_outcome": record.outcome.value,
         "posthog_llm_endpoint": exchange.endpoint,
         "posthog_llm_request_id": record.request_id,
-        "posthog_llm_response_id": answered.response_id,
-        "posthog_llm_upstream_provider": answered.upstream,
+        "posthog_llm_response_id": response.response_id,
+        "posthog_llm_upstream_provider": response.upstream,
         "posthog_llm_retries": record.retries,
         "posthog_llm_last_attempt_latency": _last_attempt(record),
         **error(record, private, cleaner),
         **_content(record, private, cleaner),
-        "posthog_llm_inference_geo": answered.inference_geo,
-        "posthog_llm_characters": spoken(record),
-        **_counts(answered.usage, counted, cleaner),
-        **_costs(answered.usage, cost_of(record, counted, model, settings().prices)),
+        "posthog_llm_inference_geo": response.inference_geo,
+        "posthog_llm_characters": billed_characters(record),
+        **_counts(response.usage, counted, cleaner),
+        **_costs(response.usage, cost_of(record, counted, model, settings().prices)),
         **record.extra,
     }
 
 
 def _model(record: Record, provider: str) -> str | None:
     """Return the name that PostHog prices."""
-    asked, answered = record.asked, record.answered
-    requested = None if answered.fell_back else record.model or asked.model
-    aliases, fast = record.aliases, answered.fast
+    request, response = record.request, record.response
+    requested = None if response.fell_back else record.model or request.model
+    aliases, fast = record.aliases, response.fast
     # What only repeats the request tells nothing, where the gateway knows the model's own name.
-    served = None if record.model and answered.model == asked.model else answered.model
+    served = None if record.model and response.model == request.model else response.model
     name = priced_name(requested, served, provider, aliases=aliases, fast=fast)
     return batch_name(name) if record.exchange.batch is not None else name
 
 
-def _parameters(asked: Mapping[str, Any], private: bool, cleaner: Cleaner) -> dict[str, Any]:
+def _parameters(request: Mapping[str, Any], private: bool, cleaner: Cleaner) -> dict[str, Any]:
     """Return the model's parameters; the redactor sees what is no known word."""
-    shown = parameters(asked, private)
+    shown = parameters(request, private)
     try:
         return {
             name: cleaner.provider(value)
@@ -109,14 +109,14 @@ def _parameters(asked: Mapping[str, Any], private: bool, cleaner: Cleaner) -> di
             for name, value in shown.items()
         }
     except Withheld:
-        return parameters(asked, private=True)
+        return parameters(request, private=True)
 
 
 def _status(record: Record) -> int | None:
     """Return the HTTP status; 0 where it was seen that no answer came, as PostHog has it."""
-    told = record.exchange.status or (record.failure.status if record.failure else None)
+    found = record.exchange.status or (record.failure.status if record.failure else None)
     is_seen = record.exchange.reader is None
-    return 0 if told is None and is_seen else told
+    return 0 if found is None and is_seen else found
 
 
 def rounded(seconds: float | None) -> float | None:
@@ -141,15 +141,15 @@ def error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     kind = cleaner.label(failure.type)[:_LONGEST_LABEL]
     code = cleaner.label(failure.code)[:_LONGEST_LABEL] if failure.code else None
     summary = {"type": kind, "status": failure.status, "code": code}
-    told = {k: v for k, v in summary.items() if v is not None}
+    found = {k: v for k, v in summary.items() if v is not None}
     texts: dict[str, str | None] = {}
     if not private:
         texts = {n: _error_text(getattr(failure, n), cleaner) for n in ("message", "stack")}
     return {
         "$ai_is_error": True,
-        "$ai_error": texts.get("message") or summarized(told),
+        "$ai_error": texts.get("message") or summarized(found),
         "$ai_error_type": kind,
-        "posthog_llm_error": told,
+        "posthog_llm_error": found,
         "posthog_llm_error_stack": texts.get("stack"),
     }
 
@@ -166,10 +166,10 @@ def _content(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
         return {}
     try:
         return {
-            "$ai_input": cleaner.content(record.asked.input),
+            "$ai_input": cleaner.content(record.request.input),
             "$ai_output_choices": _output(record, cleaner),
-            "$ai_instructions": cleaner.content(record.asked.instructions),
-            "$ai_tools": cleaner.content(record.asked.tools),
+            "$ai_instructions": cleaner.content(record.request.instructions),
+            "$ai_tools": cleaner.content(record.request.tools),
         }
     except Withheld as reason:
         return {"posthog_llm_content_withheld": str(reason)}
@@ -180,9 +180,9 @@ def _output(record: Record, cleaner: Cleaner) -> Any:
         return None
     if _is_sound(record.exchange.endpoint) and record.outcome is not Outcome.ERROR:
         return _sound(record)
-    said = choices(cleaner.content(record.answered.output))
+    said = choices(cleaner.content(record.response.output))
     # Of a model that worked for another's answer, neither is known.
-    return said if said or record.asked.input is None else []
+    return said if said or record.request.input is None else []
 
 
 def _is_sound(endpoint: str) -> bool:
@@ -199,24 +199,24 @@ def _sound(record: Record) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": [block]}]
 
 
-def _counts(reported: Usage, told_as: Usage, cleaner: Cleaner) -> dict[str, Any]:
-    """Return what is told of a usage; `told_as` has the counts in PostHog's meaning."""
-    told: dict[str, Any] = {name: getattr(told_as, field) for name, field in TOKENS.items()}
+def _counts(reported: Usage, priced_as: Usage, cleaner: Cleaner) -> dict[str, Any]:
+    """Return what is told of a usage; `priced_as` has the counts in PostHog's meaning."""
+    found: dict[str, Any] = {name: getattr(priced_as, field) for name, field in TOKENS.items()}
     if reported.raw is not None or reported.input_tokens is not None:
         # PostHog would go by the model's name: a Claude behind an OpenAI-style API has its
         # cached tokens inside the input nevertheless.
-        told["$ai_cache_reporting_exclusive"] = told_as.cached_apart
+        found["$ai_cache_reporting_exclusive"] = priced_as.cache_tokens_excluded
     if reported.raw is not None:
-        told["$ai_tokens_source"] = "sdk"
-        told["posthog_llm_tokens_estimated"] = reported.estimated or None
-        told["$ai_usage"] = cleaner.provider(reported.raw)
-    if told_as.reasoning_tokens is None:
-        told["posthog_llm_reasoning_tokens"] = reported.reasoning_tokens
-    told["$ai_web_search_count"] = reported.web_searches
-    told["posthog_llm_file_searches"] = reported.file_searches
-    told["posthog_llm_containers"] = reported.containers
-    told["posthog_llm_audio_seconds"] = reported.audio_seconds
-    return told
+        found["$ai_tokens_source"] = "sdk"
+        found["posthog_llm_tokens_estimated"] = reported.estimated or None
+        found["$ai_usage"] = cleaner.provider(reported.raw)
+    if priced_as.reasoning_tokens is None:
+        found["posthog_llm_reasoning_tokens"] = reported.reasoning_tokens
+    found["$ai_web_search_count"] = reported.web_searches
+    found["posthog_llm_file_searches"] = reported.file_searches
+    found["posthog_llm_containers"] = reported.containers
+    found["posthog_llm_audio_seconds"] = reported.audio_seconds
+    return found
 
 
 def _costs(reported: Usage, own: Cost | None) -> dict[str, Any]:

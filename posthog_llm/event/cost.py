@@ -35,11 +35,11 @@ def cost_of(
     `usage` has the counts as PostHog takes them under the name `model`.
     """
     price = _price_of(record, model, prices) if prices else None
-    if price is None or _is_told(record):
+    if price is None or _is_reported(record):
         return None
     other = _beside_tokens(record, usage, price)
     into, out = _input(usage, price, model or ""), _output(usage, price, model or "")
-    by_length = usage.audio_seconds or spoken(record)
+    by_length = usage.audio_seconds or billed_characters(record)
     if into is None and (not other or (not by_length and (price.input or price.output))):
         return None
     # Of an answer that broke off, the input alone is known; PostHog counts no more of it, either.
@@ -48,19 +48,19 @@ def cost_of(
 
 def _price_of(record: Record, model: str | None, prices: Mapping[str, Price]) -> Price | None:
     """Return the price of the model; that of a batch has a name of its own."""
-    requested, served = record.asked.model, record.answered.model
+    requested, served = record.request.model, record.response.model
     names = [requested, record.model, model, served]
-    if record.answered.fell_back:
+    if record.response.fell_back:
         names = [served, model]
     if record.exchange.batch is not None:
         names = [f"{requested}:batch", model, f"{served}:batch"]
     return next((prices[name] for name in names if name and name in prices), None)
 
 
-def _is_told(record: Record) -> bool:
+def _is_reported(record: Record) -> bool:
     """Whether the cost was given with a capture by hand, or nothing ran."""
-    usage = record.answered.usage
-    return usage.raw is None and usage.cost_usd is not None and not record.answered.is_local
+    usage = record.response.usage
+    return usage.raw is None and usage.cost_usd is not None and not record.response.is_local
 
 
 def _input(usage: Usage, price: Price, model: str) -> float | None:
@@ -88,9 +88,9 @@ def _input(usage: Usage, price: Price, model: str) -> float | None:
 
 def _is_apart(usage: Usage, model: str) -> bool:
     """Whether cached tokens are beside the input; PostHog goes by the name where nobody says."""
-    if usage.cached_apart is None:
+    if usage.cache_tokens_excluded is None:
         return "anthropic" in model.lower() or model.lower().startswith("claude")
-    return usage.cached_apart
+    return usage.cache_tokens_excluded
 
 
 def _output(usage: Usage, price: Price, model: str) -> float | None:
@@ -106,10 +106,10 @@ def _output(usage: Usage, price: Price, model: str) -> float | None:
     ) / _MILLION
 
 
-def spoken(record: Record) -> int | None:
+def billed_characters(record: Record) -> int | None:
     """Return the characters that were spoken, and are charged, where no tokens were reported."""
-    nothing_ran = record.outcome is Outcome.ERROR or record.answered.usage.cost_usd == 0
-    return None if record.answered.usage.raw or nothing_ran else record.asked.characters
+    nothing_ran = record.outcome is Outcome.ERROR or record.response.usage.cost_usd == 0
+    return None if record.response.usage.raw or nothing_ran else record.request.characters
 
 
 def _beside_tokens(record: Record, usage: Usage, price: Price) -> float:
@@ -120,7 +120,7 @@ def _beside_tokens(record: Record, usage: Usage, price: Price) -> float:
         price.request
         + (usage.web_searches or 0) * price.web_search
         + (usage.audio_seconds or 0) / 60 * price.audio_minute
-        + (spoken(record) or 0) * price.characters / _MILLION
+        + (billed_characters(record) or 0) * price.characters / _MILLION
         + (usage.request_cost_usd or 0)
     )
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..exchange import Arguments, Exchange, Outcome, Scope
-from ..record import Answered, Helper, Record
+from ..record import Helper, Record, ResponseFacts
 
 _NAMESPACE = uuid.UUID("0b0f5a52-6a0e-5d0c-8f0a-5f5a7f3f9a11")
 _SHARED = frozenset({"$ai_trace_id", "$ai_session_id"})
@@ -20,9 +20,9 @@ def records(record: Record, first: Mapping[str, Any]) -> Iterator[Record]:
 
     A cost that a gateway reported has all of it inside.
     """
-    if record.answered.usage.cost_usd is not None:
+    if record.response.usage.cost_usd is not None:
         return
-    for number, helper in enumerate(record.answered.helpers):
+    for number, helper in enumerate(record.response.helpers):
         yield _record(record, helper, number, first)
 
 
@@ -40,16 +40,16 @@ def _record(record: Record, helper: Helper, number: int, first: Mapping[str, Any
         kind="generation",
         model=helper.model,
         exchange=_without_content(exchange, identity, _scope(exchange.scope, place)),
-        asked=replace(
-            record.asked,
+        request=replace(
+            record.request,
             model=helper.model,
             input=None,
             instructions=None,
             tools=None,
             parameters={},
         ),
-        answered=Answered(
-            model=helper.model, usage=helper.usage, response_id=record.answered.response_id
+        response=ResponseFacts(
+            model=helper.model, usage=helper.usage, response_id=record.response.response_id
         ),
         latency=None,
         time_to_first_token=None,
@@ -74,7 +74,7 @@ def _without_content(exchange: Exchange, identity: str, scope: Scope) -> Exchang
         times=(),
         received=0,
         cut=0,
-        bared=0,
+        content_dropped=0,
     )
 
 

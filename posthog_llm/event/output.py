@@ -16,7 +16,7 @@ _SAID = ("content", "refusal", "tool_calls", "function_call", "audio", "images")
 _THOUGHTS = ("reasoning_content", "reasoning")
 """Fields in which providers of OpenAI's format put what their models think."""
 _TEXTS = frozenset({"text", "output_text"})
-_UNTOLD = frozenset({"type", "text", "logprobs", "parsed"})
+_NOT_SHOWN = frozenset({"type", "text", "logprobs", "parsed"})
 """Fields of a text that are no part of its block, or repeat it."""
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
@@ -28,19 +28,19 @@ def choices(output: Any) -> Any:
     """
     if not is_list(output):
         return output
-    told: list[Any] = []
+    kept: list[Any] = []
     of_items: dict[str, Any] | None = None
     for value in output:
         if not _is_item(value):
-            told.append(_message(value))
+            kept.append(_message(value))
             continue
         if of_items is None:
             of_items = {"role": "assistant", "content": []}
-            told.append(of_items)
+            kept.append(of_items)
         if value.get("type") == "message":
             of_items["role"] = value.get("role") or "assistant"
         of_items["content"] += _of_item(value)
-    return [message for message in told if not _is_empty(message)]
+    return [message for message in kept if not _is_empty(message)]
 
 
 def _is_empty(message: Any) -> bool:
@@ -79,12 +79,12 @@ def _message(value: Any) -> Any:
 
 def _thoughts(rest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Take the thoughts out of a message's further fields; some tell them under both names."""
-    told: list[str] = []
+    kept: list[str] = []
     for name in _THOUGHTS:
         if isinstance(text := rest.get(name), str):
             del rest[name]
-            if text and text not in told:
-                told.append(text)
+            if text and text not in kept:
+                kept.append(text)
                 yield {"type": "thinking", "thinking": text}
 
 
@@ -135,6 +135,6 @@ def _block(part: Any) -> Any:
         return part
     kind = part.get("type")
     if isinstance(kind, str) and kind in _TEXTS:
-        more = {k: v for k, v in part.items() if k not in _UNTOLD and v not in _EMPTY}
+        more = {k: v for k, v in part.items() if k not in _NOT_SHOWN and v not in _EMPTY}
         return {"type": "text", "text": part.get("text"), **more}
     return _function(part, part.get("input")) if kind == "tool_use" else part

@@ -23,7 +23,7 @@ NAMES = {
 def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     """Return what is told of a step. Never a cost: PostHog adds up those of all events."""
     if record.kind == "feedback":
-        return {"$ai_feedback_text": cleaner.content(record.asked.input)}
+        return {"$ai_feedback_text": cleaner.content(record.request.input)}
     if record.kind == "metric":
         return {
             "$ai_metric_name": record.details["name"],
@@ -44,8 +44,8 @@ def _state(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
         return {}
     try:
         return {
-            "$ai_input_state": cleaner.free(record.asked.input),
-            "$ai_output_state": cleaner.free(record.answered.output),
+            "$ai_input_state": cleaner.free(record.request.input),
+            "$ai_output_state": cleaner.free(record.response.output),
         }
     except Withheld as reason:
         return {"posthog_llm_content_withheld": str(reason)}

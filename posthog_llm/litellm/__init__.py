@@ -28,8 +28,8 @@ from ..delivery.worker import worker
 from ..exchange import Outcome
 from ..faults import guarded
 from ..narrowing import first_given, is_list
-from ..observe.arguments import peel
-from ..observe.outer import is_told_above
+from ..observe.call_arguments import extract
+from ..observe.dedup import is_captured_above
 from ..roots import note_redactor
 from ..settings import settings
 from . import attempt as attempts
@@ -65,11 +65,11 @@ class PostHogLogger(_CustomLogger):
         kwargs: dict[str, Any] = {**given}
         if unknown := kwargs.keys() - LoggerArguments.__annotations__.keys():
             raise TypeError(f"PostHogLogger() got an unexpected argument {min(unknown)!r}")
-        self._defaults = peel(kwargs) or NOTHING
+        self._defaults = extract(kwargs) or NOTHING
         self._redact = redactor(kwargs.pop("posthog_redact", None))
         note_redactor(self._redact)
         of_keys = kwargs.pop("groups", {}), kwargs.pop("properties", ())
-        self._of_keys = metadata.OfKeys.checked(*of_keys)
+        self._of_keys = metadata.OfKeys.validated(*of_keys)
         super().__init__(**kwargs)
         if self.turn_off_message_logging or not self.message_logging:
             self._defaults = replace(self._defaults, privacy_mode=True)
@@ -106,7 +106,7 @@ class PostHogLogger(_CustomLogger):
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
     ) -> None:
-        attempts.answered(request_data.get("litellm_logging_obj"), response)
+        attempts.note_response(request_data.get("litellm_logging_obj"), response)
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Any = None, call_type: Any = None, **kwargs: Any
@@ -146,7 +146,7 @@ class PostHogLogger(_CustomLogger):
         if found is None:
             return
         if outcome is Outcome.ERROR and found.response is not None:
-            found.let_go()  # the model has answered; what came after, such as a guardrail, failed
+            found.abandon()  # the model has answered; what came after, such as a guardrail, failed
         elif outcome is not Outcome.ERROR or not attempts.is_refused(kwargs):
             found.end(outcome, response, end)
 
@@ -169,7 +169,7 @@ class PostHogLogger(_CustomLogger):
             input=noted,
             fields=frozenset(metadata.metadata_of(kwargs)),
             number=metadata.number(kwargs),
-            quiet=_is_internal() or is_told_above(within_litellm=False),
+            is_captured_above=_is_internal() or is_captured_above(within_litellm=False),
         )
 
 

@@ -24,14 +24,14 @@ from ..exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, en
 from ..faults import guarded
 from ..narrowing import first_given, mapping
 from ..observe.call import wants_media
+from ..observe.call_queue import call_queue, counted
 from ..observe.event_ids import new_id
-from ..observe.outbox import counted, outbox
 from ..roots import Root
 from ..settings import settings
 from ..weighing import size_of
 from . import logged, metadata, reading, remembered
 from .credentials import Credentials
-from .told import Told, callbacks, endpoint_of, is_told_outside, payload_of
+from .litellm_call import LiteLLMCall, callbacks, endpoint_of, is_captured_outside, payload_of
 
 log = logging.getLogger("posthog_llm")
 _KEY = "posthog_llm_attempt"
@@ -62,7 +62,7 @@ class Attempt:
     """Names in the call's metadata when it was sent; LiteLLM adds its own later."""
     number: tuple[int, ...] = ()
     """Which retry and which fallback of its request this is."""
-    quiet: bool = False
+    is_captured_above: bool = False
     """Whether a layer above tells this call."""
     response: Any = None
     """The answer, where it was seen before LiteLLM calls back."""
@@ -81,9 +81,9 @@ class Attempt:
     def __post_init__(self) -> None:
         self.credentials = Credentials.of(self.kwargs)
         self._sent = {name: self.kwargs[name] for name in _SENT if name in self.kwargs}
-        if self.root is not None and not self.quiet:
-            named = self.context.client, self.defaults.client
-            self.root.found(first_given(*named, settings().posthog_client), self.redact)
+        if self.root is not None and not self.is_captured_above:
+            clients = self.context.client, self.defaults.client
+            self.root.found(first_given(*clients, settings().posthog_client), self.redact)
 
     @property
     def is_open(self) -> bool:
@@ -98,9 +98,9 @@ class Attempt:
 
     def __del__(self) -> None:
         if getattr(self, "_open", None):
-            self.let_go()
+            self.abandon()
 
-    def answered(self, response: Any, call: Any = None) -> None:
+    def note_response(self, response: Any, call: Any = None) -> None:
         """Note an answer inline: LiteLLM's own callback may come late, or never."""
         if not self._open:
             return
@@ -108,11 +108,11 @@ class Attempt:
         self.response, self.call, self.ended_at = response, call, time.time()
         if is_first:
             self.is_partial = metadata.is_left(self.kwargs)
-            outbox.start()
+            call_queue.start()
             worker.pending.add(self)
 
     @guarded
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Tell an attempt that LiteLLM will say no more of."""
         if not self._open or self._process != os.getpid():
             return  # what the parent of a fork has not told, the parent tells
@@ -139,16 +139,16 @@ class Attempt:
         except IndexError:
             return
         kwargs, self.kwargs = self._as_sent(self.kwargs), {}
-        answered = self.response is not None
+        has_answer = self.response is not None
         answer = self.response if response is None else response
-        if outcome is Outcome.OK and (self.is_partial if answered else metadata.is_left(kwargs)):
+        if outcome is Outcome.OK and (self.is_partial if has_answer else metadata.is_left(kwargs)):
             outcome = Outcome.CLOSED_EARLY
         self.response = self.call = None
         error = error or kwargs.get("exception")
         if outcome is Outcome.ERROR and isinstance(error, BaseException):
             outcome = ended_by(error)
         remembered.add(kwargs)
-        if self.quiet or _is_off(kwargs):
+        if self.is_captured_above or _is_off(kwargs):
             return
         exchange = self._exchange(kwargs, answer, outcome)
         if exchange is None:
@@ -156,8 +156,8 @@ class Attempt:
         ended_at = self.ended_at or _timestamp(end_time) or time.time()
         exchange.ended = max(0.0, ended_at - self.started_at)
         exchange.failure = _failure(error, kwargs) if outcome is Outcome.ERROR else None
-        outbox.start()
-        outbox.put(exchange)
+        call_queue.start()
+        call_queue.put(exchange)
 
     def _as_sent(self, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**kwargs, **self._sent} if is_refused(kwargs) else kwargs
@@ -174,21 +174,23 @@ class Attempt:
             given = merged(given, self.of_keys.read(kwargs))
         except ValueError as refusal:
             _warn(str(refusal))
-            outbox.lose(new_id(), "refused_url")
+            call_queue.lose(new_id(), "refused_url")
             return None
-        told = Told.of(kwargs, self.input, answer)
-        sample = sampling.draw(self.root, given, self.context, self.defaults, told.names)
+        gathered = LiteLLMCall.of(kwargs, self.input, answer)
+        sample = sampling.draw(self.root, given, self.context, self.defaults, gathered.names)
         if sample is None:
             return None
         scope = Scope(given, self.context, self.ambient, self.defaults, self.redact)
         scope.default = settings().posthog_client
         exchange = Exchange(endpoint, new_id(), scope, self.started_at)
-        exchange.content, exchange.reader = told, reading.record
+        exchange.content, exchange.reader = gathered, reading.record
         exchange.client = self.credentials
-        exchange.sent, exchange.url = self.credentials.headers, told.base_url
+        exchange.sent, exchange.url = self.credentials.headers, gathered.base_url
         exchange.keep_media = wants_media(scope)
-        exchange.outcome, exchange.streamed = outcome, told.streamed
-        exchange.received = size_of((told.input, told.payload.get("response"), told.parameters))
+        exchange.outcome, exchange.streamed = outcome, gathered.streamed
+        exchange.received = size_of(
+            (gathered.input, gathered.payload.get("response"), gathered.parameters)
+        )
         exchange.attempts = 1
         sample.note(exchange)
         return exchange
@@ -223,7 +225,7 @@ def begin(kwargs: dict[str, Any], attempt: Attempt) -> None:
     if before is not None and before.is_open:
         before.end(Outcome.ERROR if before.response is None else Outcome.OK)
     kwargs[_KEY] = attempt
-    outbox.unended.add(attempt)
+    call_queue.unended.add(attempt)
 
 
 def of(kwargs: Mapping[str, Any]) -> Attempt | None:
@@ -233,7 +235,7 @@ def of(kwargs: Mapping[str, Any]) -> Attempt | None:
 
 
 @guarded
-def answered(call: Any, response: Any, *, is_cache_hit: bool = False) -> None:
+def note_response(call: Any, response: Any, *, is_cache_hit: bool = False) -> None:
     """Note the answer to the attempt in the record of `call`, LiteLLM's object."""
     details = getattr(call, "model_call_details", {})
     if not _is_whole(response):
@@ -243,7 +245,7 @@ def answered(call: Any, response: Any, *, is_cache_hit: bool = False) -> None:
         found = logger.posthog_llm_unsent(details, getattr(call, "start_time", None))
     if found is not None:
         found.is_cache_hit = is_cache_hit
-        found.answered(response, call)
+        found.note_response(response, call)
 
 
 def _logger(call: Any) -> Any:
@@ -276,7 +278,7 @@ def _is_off(kwargs: Mapping[str, Any]) -> bool:
 
     if metadata.is_withheld(kwargs) and not litellm.global_disable_no_log_param:
         return True
-    return metadata.disables(kwargs, NAMES) or is_told_outside(kwargs)
+    return metadata.disables(kwargs, NAMES) or is_captured_outside(kwargs)
 
 
 NAMES = frozenset({"posthog", "posthog_llm", "posthoglogger", "posthog_llm.litellm.logger"})

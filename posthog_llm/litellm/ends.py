@@ -84,7 +84,7 @@ def _note(call: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if name in _SUCCESS:
         result = args[0] if args else kwargs.get("result")
         hit = args[_CACHE_HIT] if len(args) > _CACHE_HIT else kwargs.get("cache_hit")
-        attempts.answered(call, result, is_cache_hit=hit is True)
+        attempts.note_response(call, result, is_cache_hit=hit is True)
     elif name in _FAILURE:
         attempts.failed(call, args[0] if args else kwargs.get("exception"))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..delivery.worker import worker
 from ..faults import guarded
-from ..observe.outbox import outbox
+from ..observe.call_queue import call_queue
 
 _MODULE = "litellm.proxy.proxy_server"
 _NAME = "proxy_shutdown_event"
@@ -42,5 +42,5 @@ def _delivering(event: Any) -> Any:
 
 @guarded
 def _deliver() -> None:
-    outbox.abandon_open()
+    call_queue.abandon_open()
     worker.flush(_LONGEST)

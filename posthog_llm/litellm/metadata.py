@@ -82,7 +82,7 @@ class OfKeys:
     properties: Sequence[str] = ()
 
     @classmethod
-    def checked(cls, groups: Any, properties: Any) -> OfKeys:
+    def validated(cls, groups: Any, properties: Any) -> OfKeys:
         """Raises `TypeError` or `ValueError` for what the gateway does not know."""
         if not is_mapping(groups):
             raise TypeError(f"groups must be a mapping, not {type(groups).__name__}")

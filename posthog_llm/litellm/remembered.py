@@ -9,22 +9,22 @@ from datetime import datetime
 from typing import Any
 
 _MOST = 10_000
-_told: OrderedDict[tuple[str, datetime | None], None] = OrderedDict()
+_captured: OrderedDict[tuple[str, datetime | None], None] = OrderedDict()
 """By id and begin: a caller may give several calls one id."""
 
 
 def add(kwargs: Mapping[str, Any]) -> None:
     """Remember the call of LiteLLM's record `kwargs`."""
     if (key := _key(kwargs)) is not None:
-        _told[key] = None
-    while len(_told) > _MOST:
+        _captured[key] = None
+    while len(_captured) > _MOST:
         with contextlib.suppress(KeyError):  # another thread was first
-            _told.popitem(last=False)
+            _captured.popitem(last=False)
 
 
 def has(kwargs: Mapping[str, Any]) -> bool:
     """Whether that call was told."""
-    return _key(kwargs) in _told
+    return _key(kwargs) in _captured
 
 
 def _key(kwargs: Mapping[str, Any]) -> tuple[str, datetime | None] | None:

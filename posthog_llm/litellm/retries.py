@@ -32,8 +32,8 @@ class _Try:
     def __enter__(self) -> _Try:
         return self
 
-    def gave(self, response: Any) -> None:
-        attempts.answered(self._call, response)
+    def note_response(self, response: Any) -> None:
+        attempts.note_response(self._call, response)
 
     def __exit__(
         self,

@@ -50,7 +50,7 @@ def _closed(stream: Any, *, by_itself: bool) -> None:
     """Note that a stream was closed; one that closes itself says next how it ended."""
     call = getattr(stream, "logging_obj", None)
     if parked := getattr(call, "_deferred_stream_complete_args", None):
-        attempts.answered(call, parked[0])  # to be told after the gateway's guardrails
+        attempts.note_response(call, parked[0])  # to be told after the gateway's guardrails
         return
     found = attempts.of(getattr(call, "model_call_details", {}))
     if not by_itself and found is not None and found.response is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..encoding import undone
 from ..exchange import KEPT_BYTES, Outcome
 from ..faults import guarded
-from .outbox import outbox
+from .call_queue import call_queue
 
 if TYPE_CHECKING:
     from .call import Call
@@ -31,9 +31,9 @@ def wrap(response: Any, call: Call) -> None:
     """Put our byte stream around the one of `response`, of the same kind and package."""
     keep = call.keeps(response.headers)
     encoding = call.exchange.encoding = undone(response)
-    hider = call.injector.hider(response, encoding) if call.injector else None
+    usage_filter = call.injector.usage_filter(response, encoding) if call.injector else None
     kind: Any = type(response.stream)  # pyright: ignore[reportUnknownVariableType]
-    response.stream = _body_class(kind)(response.stream, call, _Keeper(call, keep), hider)
+    response.stream = _body_class(kind)(response.stream, call, _Keeper(call, keep), usage_filter)
 
 
 @cache
@@ -73,7 +73,7 @@ class _Keeper:
             part = replace(self._exchange, chunks=list(self.chunks), received=self._part_size)
             self.chunks.clear()
             self._part_size = 0
-            outbox.put(part)
+            call_queue.put(part)
 
     def overflow(self, chunk: bytes) -> None:
         """Take a piece for which the head has no room: into a window over the end."""
@@ -94,11 +94,11 @@ class _Keeper:
 
 
 class _Body:
-    def __init__(self, inner: Any, call: Call, keeper: _Keeper, hider: Any) -> None:
+    def __init__(self, inner: Any, call: Call, keeper: _Keeper, usage_filter: Any) -> None:
         self._inner = inner
         self._call = call
         self._keeper = keeper
-        self._hider = hider
+        self._usage_filter = usage_filter
         self._is_read = self._is_read_again = False
 
     def __getattr__(self, name: str) -> Any:
@@ -121,7 +121,7 @@ class _Body:
         keeper = self._keeper
         keep, stamp, room = keeper.chunks.append, keeper.times.append, keeper.room
         clock, size, cost = perf_counter, len, _PIECE_COST
-        show = self._hider and self._hider.feed
+        show = self._usage_filter and self._usage_filter.feed
         chunk = b""
         while True:
             chunk = yield chunk
@@ -152,8 +152,8 @@ class _Body:
         """Return what was held back when the body ended; raises where its encoding did not."""
         if self._is_read_again:
             return b""
-        rest: bytes = self._hider.end() if self._hider else b""
-        self._hider = None
+        rest: bytes = self._usage_filter.end() if self._usage_filter else b""
+        self._usage_filter = None
         return rest
 
     def _broke(self, error: BaseException) -> bytes | None:
@@ -163,7 +163,7 @@ class _Body:
         if not isinstance(error, Exception):
             self._call.broke(error)
             return None
-        if self._hider and self._hider.error is error:
+        if self._usage_filter and self._usage_filter.error is error:
             self._call.undecodable(error)
         else:
             self._call.broke(error)
@@ -172,8 +172,8 @@ class _Body:
     @guarded
     def _rest(self) -> bytes:
         """Return what was held back when the body broke."""
-        hider, self._hider = self._hider, None
-        return hider.flush() if hider else b""
+        usage_filter, self._usage_filter = self._usage_filter, None
+        return usage_filter.flush() if usage_filter else b""
 
 
 class _SyncBody(_Body):

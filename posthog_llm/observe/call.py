@@ -14,8 +14,8 @@ from ..media import without_blobs
 from ..narrowing import first_given, is_mapping
 from ..providers.endpoints import ENDPOINTS
 from . import stream_usage
+from .call_queue import call_queue
 from .event_ids import new_id
-from .outbox import outbox
 
 _LARGE = 64 << 10
 """Bytes of a request that may be worth a search for pictures."""
@@ -84,7 +84,7 @@ class Call:
     # -- the answer ----------------------------------------------------------------
 
     @guarded
-    def answered(self, response: Any) -> bool:
+    def note_response(self, response: Any) -> bool:
         """Note the answer's head. True when its body is still to be read."""
         exchange = self.exchange
         exchange.status = response.status_code
@@ -93,7 +93,7 @@ class Call:
             self.injector.accepted()
         if not response.is_closed:
             self.streaming = True
-            outbox.unended.add(self)
+            call_queue.unended.add(self)
             return True
         exchange.times = (perf_counter(),)
         exchange.received = len(response.content)
@@ -137,13 +137,13 @@ class Call:
         exchange.outcome = outcome
         exchange.failure = failure
         try:
-            outbox.put(exchange)
+            call_queue.put(exchange)
         except Exception as error:
             if is_the_programs(error):
                 raise
-            outbox.failed("end", error, exchange.id)
+            call_queue.failed("end", error, exchange.id)
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """End the call because the process ends."""
         self.end(Outcome.DROPPED)
 
@@ -176,8 +176,8 @@ class Call:
         elif not self.streaming:
             self.end(Outcome.OK)
             request = self.exchange.request
-            if request is not None and len(request) > _LARGE and outbox.on_large is not None:
-                outbox.on_large()
+            if request is not None and len(request) > _LARGE and call_queue.on_large is not None:
+                call_queue.on_large()
 
 
 @guarded
@@ -230,8 +230,8 @@ def wants_media(scope: Scope) -> bool:
 
     https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
     """
-    named = scope.call.client, scope.context.client, scope.client.client
-    client = first_given(*named, scope.default)
+    clients = scope.call.client, scope.context.client, scope.client.client
+    client = first_given(*clients, scope.default)
     client = getattr(client, "default_client", client)
     return getattr(client, "enable_full_ai_capture", False) is True
 

@@ -14,8 +14,8 @@ from ..checks import redactor
 from ..context import NOTHING, merged
 from ..roots import note_redactor
 from . import resources, seam
-from .arguments import NAMES, peel
-from .outbox import outbox
+from .call_arguments import NAMES, extract
+from .call_queue import call_queue
 
 _CLIENT_ONLY = {
     "posthog_stream_usage": True,
@@ -54,33 +54,33 @@ class ObservedClient(_SdkClient):
         foreign = (base for base in bases if not issubclass(base, ObservedClient))
         sdk = next((base for base in foreign if hasattr(base, "_build_request")), None)
         if sdk is not None:
-            _adopt(cls, sdk)
+            _mirror(cls, sdk)
         elif "__init__" in vars(cls) or "__new__" in vars(cls):
             own: Any = cls
             own.__signature__ = None  # not the SDK's: that of the constructor of its own
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        outbox.prepare()  # before the SDK looks whether `httpx` is there
-        defaults = peel(kwargs) or NOTHING
-        own = {**_CLIENT_ONLY, **_peel_own(kwargs)}
+        call_queue.prepare()  # before the SDK looks whether `httpx` is there
+        defaults = extract(kwargs) or NOTHING
+        own = {**_CLIENT_ONLY, **_extract_own(kwargs)}
         super().__init__(*args, **kwargs)
         resources.observe_attributes(self)
         self._posthog = defaults
         self._set_own(own)
-        outbox.attach(defaults.client)
+        call_queue.attach(defaults.client)
 
     def _set_own(self, own: dict[str, Any]) -> None:
         for name, value in own.items():
             setattr(self, f"_{name}", value)
 
     def copy(self, **kwargs: Any) -> Any:
-        changed = peel(kwargs)
-        own = _peel_own(kwargs)
+        changed = extract(kwargs)
+        own = _extract_own(kwargs)
         new = super().copy(**kwargs)
         # Set afterwards, so that a subclass's own constructor need not know our arguments.
         new._posthog = merged(self._posthog, changed) if changed else self._posthog
         if changed is not None and changed.client is not None:
-            outbox.attach(changed.client)
+            call_queue.attach(changed.client)
         new._set_own({name: own.get(name, getattr(self, f"_{name}")) for name in _CLIENT_ONLY})
         return new
 
@@ -126,7 +126,7 @@ class AsyncClient(ObservedClient):
         return await seam.arequest(self, options, lambda: send(cast_to, options, **kwargs))
 
 
-def _peel_own(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _extract_own(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments that only a client has out of `kwargs`.
 
     Raises `TypeError` for a value of the wrong type.
@@ -139,7 +139,7 @@ def _peel_own(kwargs: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _adopt(cls: Any, sdk: Any) -> None:
+def _mirror(cls: Any, sdk: Any) -> None:
     """Give a client class the SDK's face: resources, signatures and docstrings."""
     namespace: dict[str, Any] = {}
     resources.override_properties(sdk, namespace)

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from ..context import NOTHING, current
 from ..exchange import Arguments
-from .arguments import carry, detach, peel
+from .call_arguments import attach, detach, extract
 from .passing import Given, is_given
 
 T = TypeVar("T")
@@ -83,8 +83,8 @@ def _observed_class(cls: Any) -> Any:
     made.__reduce_ex__ = _reducing(made)
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
-        if not name.startswith("_") and inspect.isfunction(found) and _carries(found):
-            setattr(made, name, _peeling(made, name, found))
+        if not name.startswith("_") and inspect.isfunction(found) and _takes_arguments(found):
+            setattr(made, name, _extracting(made, name, found))
     return made
 
 
@@ -109,7 +109,7 @@ def _unmade(cls: Any) -> Any:
     return made.__new__(made)
 
 
-def _carries(method: Callable[..., Any]) -> bool:
+def _takes_arguments(method: Callable[..., Any]) -> bool:
     """Tell whether a method can hand our arguments on.
 
     One without query options sends nothing itself, and `connect` puts its query into the
@@ -120,7 +120,7 @@ def _carries(method: Callable[..., Any]) -> bool:
     return "extra_query" in named and method.__name__ != "connect"
 
 
-def _peeling(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def _extracting(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap an SDK method so that it takes our arguments.
 
     The method is looked up at each call, and bound: other libraries put wrappers of theirs into
@@ -128,26 +128,26 @@ def _peeling(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., 
     """
 
     def taken(resource: Any, kwargs: dict[str, Any]) -> Any:
-        arguments = peel(kwargs)
+        arguments = extract(kwargs)
         if name == "tool_runner":
             arguments = _in_one_trace(resource, arguments or NOTHING)
         if arguments is not None:
-            carry(kwargs, arguments)
+            attach(kwargs, arguments)
         return getattr(_above(made, resource), name)
 
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
-        async def peeled_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+        async def wrapped_async(self: Any, *args: Any, **kwargs: Any) -> Any:
             return await taken(self, kwargs)(*args, **kwargs)
 
-        return peeled_async
+        return wrapped_async
 
     @functools.wraps(method)
-    def peeled(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         return taken(self, kwargs)(*args, **kwargs)
 
-    return peeled
+    return wrapped
 
 
 def _in_one_trace(resource: Any, arguments: Arguments) -> Arguments:

@@ -22,11 +22,11 @@ from ..providers.openrouter import PROVIDER as OPENROUTER
 from ..settings import settings
 from . import body, stream_usage
 from .abandoned import loosen_response, loosening
-from .arguments import unload
 from .call import Call
+from .call_arguments import detach_from_options
+from .call_queue import call_queue, counted
+from .dedup import HEADER, is_captured_above, is_named_gateway
 from .event_ids import remember, remember_request
-from .outbox import counted, outbox
-from .outer import HEADER, is_named_gateway, is_told_above
 from .passing import Underway, arguments_of, underway
 
 
@@ -80,12 +80,12 @@ def _layer(client: Any, options: Any, late: bool) -> Underway | None:
     layer = Underway(client, options)
     if not late:
         # Outside the guard: whatever happens to us, they must not become a URL parameter.
-        carried = unload(options)
-        layer.begin(_started(client, options, carried))
+        attached = detach_from_options(options)
+        layer.begin(_started(client, options, attached))
     return layer
 
 
-class Asked(NamedTuple):
+class EarlyRequest(NamedTuple):
     """What is known of a request before the SDK makes options of it."""
 
     path: str
@@ -93,9 +93,9 @@ class Asked(NamedTuple):
 
 
 @guarded
-def _asked(known: Any, built: Any) -> Any:
+def _as_options(known: Any, built: Any) -> Any:
     """Return options that say what was asked for; some clients change them on the way."""
-    if not isinstance(known, Asked):
+    if not isinstance(known, EarlyRequest):
         return known
     options = copy.copy(built)
     options.url, options.json_data = known
@@ -106,7 +106,7 @@ def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
     """Build one HTTP request of the observed call by the SDK."""
     layer = underway(client)
     if layer is not None and not layer.begun:
-        layer.begin(_started(client, _asked(layer.options, options), None))
+        layer.begin(_started(client, _as_options(layer.options, options), None))
     call = None if layer is None else layer.call
     if call is None:
         return build()
@@ -130,12 +130,12 @@ def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, 
 
 
 @counted
-def _started(client: Any, options: Any, carried: Arguments | None) -> Call | None:
+def _started(client: Any, options: Any, attached: Arguments | None) -> Call | None:
     """Start observing a request, or return `None` where there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
-    if endpoint is None or is_told_above():
+    if endpoint is None or is_captured_above():
         return None
-    given = carried or arguments_of(client, options.url) or NOTHING
+    given = attached or arguments_of(client, options.url) or NOTHING
     around = here(chain)
     outer, defaults = around.values, client._posthog
     later = sampling.is_partial() and (
@@ -146,10 +146,10 @@ def _started(client: Any, options: Any, carried: Arguments | None) -> Call | Non
         if around.root is not None and client._posthog_redact is not None:
             around.root.redacts(client._posthog_redact)
         return None
-    outbox.start()
+    call_queue.start()
     named = first_given(given.client, outer.client)
     if named is not None:
-        outbox.attach(named)
+        call_queue.attach(named)
     default = settings().posthog_client
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
     if around.root is not None:
@@ -225,7 +225,7 @@ def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
 def _observe(call: Call, response: Any, more: dict[str, Any]) -> dict[str, Any] | None:
     remember_request(response.request, call)  # a hook may have sent another one than was built
     call.really_sent(response.request, response.history)
-    if not call.answered(response):
+    if not call.note_response(response):
         if call.injector:
             call.injector.hide_in_memory(response)
         return None

@@ -33,6 +33,11 @@ _VAGUE = frozenset(
 In small letters alone, for each API writes them in its own way."""
 
 
+def forget() -> None:
+    """Forget who refused the option."""
+    _refused.clear()
+
+
 class Injector:
     """Adds the option to one call's requests, unless who answers is known to refuse it."""
 
@@ -49,16 +54,16 @@ class Injector:
         if self._left_out or not is_mapping(body):
             return
         sent = {**body, **extra} if is_mapping(extra) else body
-        asked = sent.get("stream_options")
-        if sent.get("stream") is not True or not (asked is None or is_mapping(asked)):
+        request = sent.get("stream_options")
+        if sent.get("stream") is not True or not (request is None or is_mapping(request)):
             return
-        if asked and "include_usage" in asked:
+        if request and "include_usage" in request:
             return
         model = sent.get("model")
         self._key = (self._base_url, options.url, model if isinstance(model, str) else None)
         if _is_known_to_refuse(self._key):
             return
-        wanted = {**(asked or {}), "include_usage": True}
+        wanted = {**(request or {}), "include_usage": True}
         if is_mapping(extra) and "stream_options" in extra:
             options.extra_json = {**extra, "stream_options": wanted}
         else:
@@ -79,7 +84,7 @@ class Injector:
                 _refused.clear()
             _refused[self._key] = monotonic()
 
-    def hider(self, response: Any, encoding: str) -> UsageFilter | Transcoder | None:
+    def usage_filter(self, response: Any, encoding: str) -> UsageFilter | Transcoder | None:
         """Return what takes the traces out of an answer; `None` where there are none.
 
         The content type does not matter: the SDK reads every answer to such a request as
@@ -95,8 +100,8 @@ class Injector:
         content = held.get("_content")
         if not self.added or not isinstance(content, bytes):
             return
-        hider = UsageFilter()
-        shown = hider.feed(content) + hider.flush()
+        usage_filter = UsageFilter()
+        shown = usage_filter.feed(content) + usage_filter.flush()
         if shown != content:
             held["_content"] = shown
             held.pop("_text", None)

@@ -17,7 +17,7 @@ except ImportError as error:
 
 from ..observe.client import AsyncClient as _AsyncClient
 from ..observe.client import SyncClient as _SyncClient
-from ..observe.stand_in import stand_in_for as _stand_in_for
+from ..observe.drop_in import drop_in_for as _drop_in_for
 
 
 class OpenAI(_SyncClient, _sdk.OpenAI):
@@ -50,4 +50,4 @@ AsyncClient = AsyncOpenAI
 
 
 __all__ = _sdk.__all__  # pyright: ignore
-__getattr__, __dir__ = _stand_in_for(_sdk, globals())
+__getattr__, __dir__ = _drop_in_for(_sdk, globals())

@@ -5,8 +5,8 @@ Every value of an event passes here before it is sent, wherever it came from.
 
 from __future__ import annotations
 
-from .carried import credentials_of
 from .cleaning import Cleaner, Withheld
+from .known_credentials import credentials_of
 from .parameters import CLOSED, parameters
 from .restriction import WITHHELD, restricted
 from .vocabulary import is_known

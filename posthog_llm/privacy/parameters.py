@@ -39,10 +39,10 @@ CLOSED = frozenset(
 )
 
 
-def parameters(asked: Mapping[str, Any], private: bool) -> dict[str, Any]:
+def parameters(request: Mapping[str, Any], private: bool) -> dict[str, Any]:
     """Return the request fields that may leave as model parameters, by allow-list."""
     kept: dict[str, Any] = {}
-    for name, value in asked.items():
+    for name, value in request.items():
         if value is None:
             continue
         if not private and (name in _OPEN or name in CLOSED):

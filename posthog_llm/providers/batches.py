@@ -13,7 +13,7 @@ from typing import Any
 
 from ..encoding import Decoding, decoders
 from ..exchange import Exchange, Outcome
-from ..record import Asked, Record
+from ..record import Record, RequestFacts
 from . import messages
 from .reading import provider_behind, read
 
@@ -65,14 +65,14 @@ def _lines(exchange: Exchange) -> Iterator[bytes]:
 
 def _record(exchange: Exchange, name: str, answer: Mapping[str, Any]) -> Record:
     provider, base_url = provider_behind(exchange)
-    answered = messages.answered(answer, provider)
-    told = replace(
+    response = messages.read_response(answer, provider)
+    own = replace(
         exchange,
         id=str(uuid.uuid5(_NAMESPACE, f"{exchange.batch.id}/{name}")),
         started_at=time.time(),
         streamed=False,
         attempts=1,
-        outcome=Outcome.ERROR if answered.failure else Outcome.OK,
+        outcome=Outcome.ERROR if response.failure else Outcome.OK,
         request=None,
         body=None,
         headers=None,
@@ -81,15 +81,15 @@ def _record(exchange: Exchange, name: str, answer: Mapping[str, Any]) -> Record:
     )
     return Record(
         kind="generation",
-        exchange=told,
-        asked=Asked(parameters={"custom_id": name}),
-        answered=answered,
+        exchange=own,
+        request=RequestFacts(parameters={"custom_id": name}),
+        response=response,
         provider=provider,
         base_url=base_url,
         latency=None,
         time_to_first_token=None,
-        outcome=told.outcome,
-        failure=answered.failure,
+        outcome=own.outcome,
+        failure=response.failure,
         request_id=None,
         retries=0,
         content_cut=0,

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping, mapping
-from ..record import Answered, Asked
+from ..record import RequestFacts, ResponseFacts
 from . import usage
 from .pieces import Latest, append, gather, held, joined, put, say
-from .sse import Event, Folded, Run, parse
+from .sse import Event, Folded, RepeatedChunk, parse
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 _PARTS = (*_TEXTS, "reasoning_details")
@@ -28,11 +28,11 @@ _OF_CHOICE: dict[str, type] = {"finish_reason": str, "usage": dict}
 _NOT_PARAMETERS = frozenset({"messages", "model", "tools", "functions", "prompt"})
 
 
-def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+def read_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     prompt = body.get("messages")
     if prompt is None:
         prompt = as_prompt(body.get("prompt"))
-    return Asked(
+    return RequestFacts(
         model=text_or_none(body.get("model")),
         input=prompt,
         tools=body.get("tools") or body.get("functions"),
@@ -49,14 +49,14 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def answered(body: Mapping[str, Any], provider: str) -> Answered:
+def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     choices = [c for c in _list(body.get("choices")) if is_mapping(c)]
     output = [message for choice in choices if (message := _message(choice))]
     model = text_or_none(body.get("model"))
     counted = usage.read(_usage(body, choices), provider)
     if counted.web_searches is None and any(_searched(message) for message in output):
         counted.web_searches = 1
-    return Answered(
+    return ResponseFacts(
         model=model,
         output=output or None,
         usage=counted,
@@ -146,7 +146,7 @@ class _Folding:
         """Of each choice, what may go on: the last tool call of each index, and the like."""
         self.first: int | None = None
         self.ended = False
-        self.run = Run("content")
+        self.run = RepeatedChunk("content")
         self._target: dict[str, Any] = {}
 
     def add(self, offset: int, data: bytes) -> None:

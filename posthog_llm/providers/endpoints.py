@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exchange import Exchange
-from ..record import Answered, Asked, Kind
+from ..record import Kind, RequestFacts, ResponseFacts
 from . import chat, messages, others, responses, sse
 
 
@@ -20,9 +20,9 @@ class Endpoint:
     """One kind of request that runs a model, or fetches what one said."""
 
     name: str
-    asked: Callable[[Mapping[str, Any], Exchange], Asked]
+    read_request: Callable[[Mapping[str, Any], Exchange], RequestFacts]
     """Reads a request's body."""
-    answered: Callable[[Mapping[str, Any], str], Answered]
+    read_response: Callable[[Mapping[str, Any], str], ResponseFacts]
     """Reads the body of an answer; the text names the provider, whose usage it has."""
     fold: Callable[[Iterable[sse.Event]], sse.Folded] = others.fold
     """Makes of a stream's events the body that a plain answer would have had."""
@@ -50,7 +50,7 @@ class Endpoint:
 _ROWS = (
     Endpoint(
         "chat",
-        *(chat.asked, chat.answered, chat.fold),
+        *(chat.read_request, chat.read_response, chat.fold),
         paths=("/chat/completions",),
         streams_usage=True,
         litellm=(
@@ -61,7 +61,7 @@ _ROWS = (
     ),
     Endpoint(
         "completion",
-        *(chat.asked, chat.answered, chat.fold),
+        *(chat.read_request, chat.read_response, chat.fold),
         paths=("/completions",),
         streams_usage=True,
         litellm=("text_completion",),
@@ -69,7 +69,7 @@ _ROWS = (
     ),
     Endpoint(
         "response",
-        *(responses.asked, responses.answered, responses.fold),
+        *(responses.read_request, responses.read_response, responses.fold),
         paths=("/responses", "/responses/compact"),
         litellm=("responses",),
     ),
@@ -77,50 +77,56 @@ _ROWS = (
     # fetched.
     Endpoint(
         "response_poll",
-        *(responses.asked, responses.answered, responses.fold),
+        *(responses.read_request, responses.read_response, responses.fold),
         fetches={"get": r"/responses/[^/]+", "post": r"/responses/[^/]+/cancel"},
     ),
-    Endpoint("decision", others.asked, others.decided, paths=("/decisions",)),
+    Endpoint("decision", others.read_request, others.read_decision, paths=("/decisions",)),
     Endpoint(
         "embedding",
-        *(others.embedding_asked, others.embedded),
+        *(others.read_embedding_request, others.read_embedding),
         paths=("/embeddings",),
         kind="embedding",
         litellm=("embedding",),
     ),
     Endpoint(
         "image",
-        *(others.asked, others.drawn),
+        *(others.read_request, others.read_image),
         paths=("/images/generations", "/images/edits", "/images/variations"),
         litellm=("image_generation", "image_edit", "image_variation"),
         input_field="prompt",
     ),
     Endpoint(
         "speech",
-        *(others.speech_asked, others.spoken),
+        *(others.read_speech_request, others.read_speech),
         paths=("/audio/speech",),
         answers_in_sound=True,
         litellm=("speech",),
     ),
     Endpoint(
         "transcription",
-        *(others.asked, others.transcribed),
+        *(others.read_request, others.read_transcription),
         paths=("/audio/transcriptions", "/audio/translations"),
         answers_in_text=True,
         litellm=("transcription",),
         input_field="prompt",
     ),
-    Endpoint("rerank", others.rank_asked, others.ranked, litellm=("rerank",), input_field="query"),
+    Endpoint(
+        "rerank",
+        others.read_rerank_request,
+        others.read_rerank,
+        litellm=("rerank",),
+        input_field="query",
+    ),
     Endpoint(
         "message",
-        *(messages.asked, messages.answered, messages.fold),
+        *(messages.read_request, messages.read_response, messages.fold),
         paths=("/v1/messages", "/v1/complete"),
         provider="anthropic",
         names_events=True,
     ),
     Endpoint(
         "message_batch",
-        *(messages.asked, messages.answered, messages.fold),
+        *(messages.read_request, messages.read_response, messages.fold),
         fetches={"get": r"/v1/messages/batches/([^/]+)/results"},
         provider="anthropic",
         names_events=True,

@@ -153,7 +153,7 @@ def _run(row: Row, seen: Seen) -> str | None:
     return (rest if slash and _spelled(prefix) else name) or None
 
 
-def provider_told(gateway: Row, upstream: str | None, served: str | None) -> str | None:
+def reported_provider(gateway: Row, upstream: str | None, served: str | None) -> str | None:
     """Return the provider that a gateway's answer names: in a field, or in the model's name."""
     places = [place for place in gateway.places if place.where == "model"]
     found = [_spelled(upstream or ""), *(_named(place, served or "")[0] for place in places)]

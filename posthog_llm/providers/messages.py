@@ -10,11 +10,11 @@ from typing import Any
 
 from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping, mapping
-from ..record import Answered, Asked, Helper, Usage
+from ..record import Helper, RequestFacts, ResponseFacts, Usage
 from . import usage
 from .chat import as_prompt, text_or_none
 from .pieces import append, held, joined
-from .sse import Event, Folded, Run, parse
+from .sse import Event, Folded, RepeatedChunk, parse
 
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
 _UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})
@@ -32,12 +32,12 @@ _LIVES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 _STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
 
 
-def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+def read_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     prompt = body.get("messages", as_prompt(body.get("prompt")))
     if (system := body.get("system")) and is_list(prompt):
         prompt = [{"role": "system", "content": system}, *prompt]
     user = body.get("metadata")
-    return Asked(
+    return RequestFacts(
         model=text_or_none(body.get("model")) or exchange.model,
         input=_said(prompt),
         tools=body.get("tools"),
@@ -46,12 +46,12 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     )
 
 
-def answered(body: Mapping[str, Any], provider: str) -> Answered:
+def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     details = mapping(body.get("usage"))
     steps = _steps(details)
     fallback = next((text_or_none(s.get("model")) for s in steps["fallback_message"]), None)
     blocks = body.get("content", body.get("completion"))
-    return Answered(
+    return ResponseFacts(
         model=fallback or text_or_none(body.get("model")),
         output=[{"role": "assistant", "content": _said(blocks)}] if blocks else None,
         usage=read_usage(_with(details, steps["compaction"])),
@@ -124,7 +124,7 @@ def read_usage(raw: Any) -> Usage:
         ),
         web_searches=usage.count(usage.details(raw, "server_tool_use"), "web_search_requests"),
         raw=raw,
-        cached_apart=True,
+        cache_tokens_excluded=True,
     )
 
 
@@ -183,7 +183,7 @@ class _Folding:
         """Pieces of each tool call's input."""
         self.first: int | None = None
         self.ended = self._counted = False
-        self.run = Run("text")
+        self.run = RepeatedChunk("text")
         self._target: dict[str, Any] = {}
 
     def begin_run(self, event: dict[str, Any], data: bytes) -> None:

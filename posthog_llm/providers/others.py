@@ -7,7 +7,7 @@ from typing import Any
 
 from ..exchange import Exchange
 from ..narrowing import is_list, is_mapping
-from ..record import Answered, Asked, Usage
+from ..record import RequestFacts, ResponseFacts, Usage
 from . import usage
 from .chat import as_prompt, failure, text_or_none
 from .pieces import append, joined
@@ -35,7 +35,7 @@ def _uploads(exchange: Exchange) -> list[dict[str, Any]]:
     ]
 
 
-def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+def read_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     """Read a request of any of these endpoints: a text, files, or both."""
     prompt = body.get("input", body.get("prompt"))
     files = _uploads(exchange)
@@ -48,32 +48,32 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
         prompt = [*(prompt or []), {"role": "user", "content": body["questions"]}]
     if body.get("instructions"):
         prompt = [{"role": "system", "content": body["instructions"]}, *(prompt or [])]
-    return Asked(text_or_none(body.get("model")), prompt, parameters=_parameters(body))
+    return RequestFacts(text_or_none(body.get("model")), prompt, parameters=_parameters(body))
 
 
-def embedding_asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+def read_embedding_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     parameters = _parameters(body)
     if parameters.get("encoding_format") == "base64":
         del parameters["encoding_format"]  # the SDK's own default; what it returns are numbers
-    return Asked(text_or_none(body.get("model")), body.get("input"), parameters=parameters)
+    return RequestFacts(text_or_none(body.get("model")), body.get("input"), parameters=parameters)
 
 
-def speech_asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+def read_speech_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     """Read a request to speak a text, of which the characters are billed."""
-    found, said = asked(body, exchange), body.get("input")
+    found, said = read_request(body, exchange), body.get("input")
     found.characters = len(said) if isinstance(said, str) else None
     return found
 
 
-def embedded(body: Mapping[str, Any], provider: str) -> Answered:
+def read_embedding(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     """Read an embedding's answer. Vectors are no output that anybody reads; they stay."""
-    answer = _answered(body, provider, None)
+    answer = _read(body, provider, None)
     if answer.usage.input_tokens is None:
         answer.usage.input_tokens = answer.usage.total_tokens  # all of it is input
     return answer
 
 
-def rank_asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+def read_rerank_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     """Read a request to rank documents by how well they answer a query."""
     documents = body.get("documents")
     blocks = [{"type": "text", "text": text} for text in (documents or ()) if isinstance(text, str)]
@@ -83,22 +83,22 @@ def rank_asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     ]
     taken = {"query", "documents", "input"}
     parameters = {k: v for k, v in _parameters(body).items() if k not in taken}
-    return Asked(text_or_none(body.get("model")), prompt, parameters=parameters)
+    return RequestFacts(text_or_none(body.get("model")), prompt, parameters=parameters)
 
 
-def ranked(body: Mapping[str, Any], provider: str) -> Answered:
+def read_rerank(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     results = body.get("results")
     said = [{"role": "assistant", "content": results}] if is_list(results) else None
-    return _answered(body, provider, said)
+    return _read(body, provider, said)
 
 
-def decided(body: Mapping[str, Any], provider: str) -> Answered:
+def read_decision(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     answers = body.get("answers")
     said = [{"role": "assistant", "content": answers}] if is_list(answers) else None
-    return _answered(body, provider, said)
+    return _read(body, provider, said)
 
 
-def drawn(body: Mapping[str, Any], provider: str) -> Answered:
+def read_image(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     data = body.get("data")
     images = [i for i in data if is_mapping(i)] if is_list(data) else []
     kind = f"image/{text_or_none(body.get('output_format')) or 'png'}"
@@ -106,7 +106,7 @@ def drawn(body: Mapping[str, Any], provider: str) -> Answered:
         {"role": "assistant", "content": [{**_picture(image, kind), **_revised(image)}]}
         for image in images
     ]
-    answer = _answered(body, provider, output or None)
+    answer = _read(body, provider, output or None)
     counted = answer.usage
     if counted.image_output_tokens is None and counted.text_output_tokens is None:
         counted.image_output_tokens = counted.output_tokens
@@ -124,18 +124,18 @@ def _revised(image: Mapping[str, Any]) -> dict[str, Any]:
     return {"revised_prompt": revised} if revised else {}
 
 
-def spoken(body: Mapping[str, Any], provider: str) -> Answered:
+def read_speech(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     """Read the answer of speech synthesis: sound, told by its size."""
-    answer = _answered(body, provider, None)
+    answer = _read(body, provider, None)
     if answer.usage.audio_output_tokens is None:
         answer.usage.audio_output_tokens = answer.usage.output_tokens
     return answer
 
 
-def transcribed(body: Mapping[str, Any], provider: str) -> Answered:
+def read_transcription(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     text = body.get("text")
     said = [{"role": "assistant", "content": text}] if isinstance(text, str) else None
-    answer = _answered(body, provider, said)
+    answer = _read(body, provider, said)
     counted = answer.usage
     # What is billed by tokens tells its length, too.
     if counted.audio_seconds is None and counted.input_tokens is None:
@@ -143,12 +143,12 @@ def transcribed(body: Mapping[str, Any], provider: str) -> Answered:
     return answer
 
 
-def _answered(
+def _read(
     body: Mapping[str, Any], provider: str, output: list[dict[str, Any]] | None
-) -> Answered:
+) -> ResponseFacts:
     model = text_or_none(body.get("model"))
     counted = usage.read(body.get("usage"), provider)
-    return Answered(
+    return ResponseFacts(
         model=model,
         output=output,
         usage=counted if is_mapping(body.get("usage")) else Usage(),

@@ -16,7 +16,7 @@ from ..exchange import KEPT_BYTES, Exchange, Failure, Outcome, Scope
 from ..faults import guarded
 from ..media import without_blobs
 from ..narrowing import is_mapping
-from ..record import Answered, Asked, Record, Usage
+from ..record import Record, RequestFacts, ResponseFacts, Usage
 from . import (
     aws_event_stream,
     charset,
@@ -32,8 +32,8 @@ from .hosts import (
     bare_url,
     provider_named,
     provider_of_class,
-    provider_told,
     regional,
+    reported_provider,
     route_of,
 )
 
@@ -53,22 +53,22 @@ def read(exchange: Exchange) -> Record:
     provider, dialect = route.provider, route.dialect or route.provider
     if override := _override(exchange.scope):
         provider = dialect = override
-    asked = _asked(endpoint, exchange, provider) or Asked()
-    answered, first = _answered(endpoint, exchange, dialect) or (Answered(), None)
+    request = _read_request(endpoint, exchange, provider) or RequestFacts()
+    response, first = _read_response(endpoint, exchange, dialect) or (ResponseFacts(), None)
     if route.gateway and not override:
-        provider = provider_told(route.gateway, answered.upstream, answered.model) or provider
-    costs.doubt_zero(answered.usage, provider)
+        provider = reported_provider(route.gateway, response.upstream, response.model) or provider
+    costs.doubt_zero(response.usage, provider)
     if cached := costs.is_cached(exchange.headers):
         # Nothing ran: tokens would be priced by versions of PostHog that take no zero for a cost.
-        answered.usage, answered.helpers = Usage(cost_usd=0.0), ()
-    if route.is_local and provider == route.provider and answered.usage.cost_usd is None:
-        answered.usage.cost_usd, answered.is_local = 0.0, True
-    outcome, failure = _outcome(exchange, answered)
+        response.usage, response.helpers = Usage(cost_usd=0.0), ()
+    if route.is_local and provider == route.provider and response.usage.cost_usd is None:
+        response.usage.cost_usd, response.is_local = 0.0, True
+    outcome, failure = _outcome(exchange, response)
     return Record(
         kind=endpoint.kind,
         exchange=exchange,
-        asked=asked,
-        answered=answered,
+        request=request,
+        response=response,
         provider=provider,
         base_url=bare_url(str(exchange.base_url or "")),
         model=route.model,
@@ -79,7 +79,7 @@ def read(exchange: Exchange) -> Record:
         failure=failure,
         request_id=_request_id(exchange),
         retries=max(0, exchange.attempts - 1),
-        content_cut=exchange.cut + exchange.bared,
+        content_cut=exchange.cut + exchange.content_dropped,
         extra={"posthog_llm_cache_hit": True} if cached else {},
     )
 
@@ -125,17 +125,17 @@ def _latency(exchange: Exchange, outcome: Outcome) -> float:
     return exchange.ended
 
 
-def _outcome(exchange: Exchange, answered: Answered) -> tuple[Outcome, Failure | None]:
+def _outcome(exchange: Exchange, response: ResponseFacts) -> tuple[Outcome, Failure | None]:
     """Weigh how the call ended against what the answer says of itself."""
     if exchange.outcome is Outcome.ERROR:
         return Outcome.ERROR, exchange.failure
-    if answered.failure is not None:
-        return Outcome.ERROR, replace(answered.failure, status=exchange.status)
-    if answered.cancelled:
+    if response.failure is not None:
+        return Outcome.ERROR, replace(response.failure, status=exchange.status)
+    if response.cancelled:
         return Outcome.CANCELLED, None
-    if exchange.outcome in _LEFT and answered.complete and (answered.output or answered.usage.raw):
+    if exchange.outcome in _LEFT and response.complete and (response.output or response.usage.raw):
         return Outcome.OK, None
-    if exchange.outcome is Outcome.OK and not answered.complete:
+    if exchange.outcome is Outcome.OK and not response.complete:
         return Outcome.ERROR, Failure("IncompleteStream", "the stream ended before the answer did")
     return exchange.outcome, None
 
@@ -144,17 +144,17 @@ def _outcome(exchange: Exchange, answered: Answered) -> tuple[Outcome, Failure |
 
 
 @guarded
-def _asked(endpoint: Endpoint, exchange: Exchange, provider: str) -> Asked:
+def _read_request(endpoint: Endpoint, exchange: Exchange, provider: str) -> RequestFacts:
     body: Any = exchange.form
     if exchange.request is not None:
         body = sse.parse(_lean(exchange, exchange.request))
     body = body if is_mapping(body) else {}
-    asked = endpoint.asked(body, exchange)
-    asked.user = asked.user or _user(body)
+    request = endpoint.read_request(body, exchange)
+    request.user = request.user or _user(body)
     if provider == openrouter.PROVIDER:
         session = exchange.sent.get(openrouter.SESSION_HEADER) if exchange.sent else None
-        asked.named = openrouter.names(body, session)
-    return asked
+        request.router_arguments = openrouter.names(body, session)
+    return request
 
 
 def _user(body: Mapping[str, Any]) -> str | None:
@@ -170,30 +170,30 @@ def _lean(exchange: Exchange, body: bytes) -> bytes:
 
 
 @guarded
-def _answered(
+def _read_response(
     endpoint: Endpoint, exchange: Exchange, provider: str
-) -> tuple[Answered, float | None]:
+) -> tuple[ResponseFacts, float | None]:
     """Read the answer, and the seconds to its first token where it was streamed."""
     pieces, corrupt = _decoded(exchange)
     body = b"".join(pieces)
     kind = (_header(exchange, "content-type") or "").lower()
     if not _is_stream(exchange, kind, body):
         plain = _body(endpoint, exchange, kind, body)
-        answered = endpoint.answered(plain, provider)
-        costs.note(answered.usage, plain, exchange.headers)
-        answered.failure = answered.failure or corrupt
-        return answered, None
+        response = endpoint.read_response(plain, provider)
+        costs.note(response.usage, plain, exchange.headers)
+        response.failure = response.failure or corrupt
+        return response, None
     if b"\r" in body and aws_event_stream.CONTENT_TYPE not in kind:
         pieces = list(sse.lines_unified(pieces))
         body = b"".join(pieces)
     folded, corrupt = _folded(endpoint, exchange, kind, body, corrupt)
     _find_usage(folded.body, exchange, body)
-    answered = endpoint.answered(folded.body, provider)
-    costs.note(answered.usage, folded.body, exchange.headers)
-    answered.complete = folded.complete
-    answered.failure = answered.failure or corrupt
+    response = endpoint.read_response(folded.body, provider)
+    costs.note(response.usage, folded.body, exchange.headers)
+    response.complete = folded.complete
+    response.failure = response.failure or corrupt
     arrived = _time_of(folded.first, pieces, exchange.times)
-    return answered, None if arrived is None else arrived - exchange.clock
+    return response, None if arrived is None else arrived - exchange.clock
 
 
 def _folded(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..exchange import Exchange, Failure
 from ..narrowing import is_dict, is_list, is_mapping
-from ..record import Answered, Asked, Helper, Usage
+from ..record import Helper, RequestFacts, ResponseFacts, Usage
 from . import usage
 from .chat import as_prompt, failure, text_or_none
 from .pieces import append, held, joined
@@ -29,13 +29,13 @@ _SAYING = re.compile(
 )
 
 
-def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
+def read_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     prompt = as_prompt(body.get("input"))
     instructions = body.get("instructions")
     if instructions:
         items = prompt if is_list(prompt) else []
         prompt = [{"role": "system", "content": instructions}, *items]
-    return Asked(
+    return RequestFacts(
         model=text_or_none(body.get("model")),
         input=prompt,
         instructions=instructions or None,
@@ -44,14 +44,14 @@ def asked(body: Mapping[str, Any], exchange: Exchange) -> Asked:
     )
 
 
-def answered(body: Mapping[str, Any], provider: str) -> Answered:
+def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     status = body.get("status")
     raw = body.get("output")
     output = [item for item in raw if is_mapping(item)] if is_list(raw) else []
     model = text_or_none(body.get("model"))
     counted = usage.read(body.get("usage"), provider)
     _count_tools(counted, body, output, provider)
-    return Answered(
+    return ResponseFacts(
         model=model,
         output=[_shown(item) for item in output] or None,
         usage=counted,
@@ -95,11 +95,11 @@ def _helpers(
 ) -> list[Helper]:
     """Return the models that drew pictures; their tokens are not in the response's own."""
     found: list[tuple[str | None, Any]] = []
-    drawn = _tool_usage(body, "image_gen")
-    if usage.count(drawn, "total_tokens"):
+    image_usage = _tool_usage(body, "image_gen")
+    if usage.count(image_usage, "total_tokens"):
         tools = body.get("tools")
-        named = (tool.get("model") for tool in tools if _draws(tool)) if is_list(tools) else ()
-        found.append((next(filter(None, map(text_or_none, named)), None), drawn))
+        models = (tool.get("model") for tool in tools if _draws(tool)) if is_list(tools) else ()
+        found.append((next(filter(None, map(text_or_none, models)), None), image_usage))
     written = (i.get("svg_usage") for i in output if i.get("type") == "image_generation_call")
     found += [(text_or_none(raw.get("model")), raw) for raw in written if is_mapping(raw)]
     return [Helper("image_generation", name, usage.read(raw, provider)) for name, raw in found]

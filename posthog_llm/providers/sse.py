@@ -114,7 +114,7 @@ def parse(data: bytes) -> Any:
         return None
 
 
-class Run:
+class RepeatedChunk:
     """Events that differ from the last parsed one in the text of one string alone.
 
     Most events of a stream do. Such a one needs no parser: what stands before and behind the

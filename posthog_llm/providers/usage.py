@@ -31,7 +31,7 @@ _LEAVE_OUT = ("xai", *_GOOGLE)
 
 
 def read(raw: Any, provider: str) -> Usage:
-    """Read a usage object as it is; `settled` weighs it. What it does not say stays `None`."""
+    """Read a usage object as it is; `normalized` weighs it. What it does not say stays `None`."""
     if not is_mapping(raw):
         return Usage()
     into = details(raw, "prompt_tokens_details", "input_tokens_details", "input_token_details")
@@ -74,29 +74,31 @@ def read(raw: Any, provider: str) -> Usage:
     )
 
 
-def settled(usage: Usage, model: str | None, provider: str) -> Usage:
+def normalized(usage: Usage, model: str | None, provider: str) -> Usage:
     """Return what to tell of a usage under the name `model`, by which PostHog counts.
 
     `output_tokens` and what PostHog adds to it are together what was charged.
     """
     if usage.raw is None:
         return usage  # told by hand, by somebody who knows
-    usage = replace(usage, cached_apart=_is_apart(usage, provider))
-    told = _with_lifetimes(_with_reasoning(usage, model or "", provider))
-    by_kind = (told.audio_input_tokens, told.image_input_tokens, told.text_input_tokens)
-    audio, image, text = _shares(told.input_tokens, *by_kind)
-    told = replace(told, audio_input_tokens=audio, image_input_tokens=image, text_input_tokens=text)
-    by_kind = (told.audio_output_tokens, told.image_output_tokens, told.text_output_tokens)
-    audio, image, text = _shares(told.output_tokens, *by_kind)
+    usage = replace(usage, cache_tokens_excluded=_are_cache_tokens_excluded(usage, provider))
+    counted = _with_lifetimes(_with_reasoning(usage, model or "", provider))
+    by_kind = (counted.audio_input_tokens, counted.image_input_tokens, counted.text_input_tokens)
+    audio, image, text = _shares(counted.input_tokens, *by_kind)
+    counted = replace(
+        counted, audio_input_tokens=audio, image_input_tokens=image, text_input_tokens=text
+    )
+    by_kind = (counted.audio_output_tokens, counted.image_output_tokens, counted.text_output_tokens)
+    audio, image, text = _shares(counted.output_tokens, *by_kind)
     return replace(
-        told,
+        counted,
         audio_output_tokens=audio,
         image_output_tokens=image,
         text_output_tokens=text,
     )
 
 
-def _is_apart(usage: Usage, provider: str) -> bool | None:
+def _are_cache_tokens_excluded(usage: Usage, provider: str) -> bool | None:
     """Whether cached tokens are counted beside the input: the total has them, or they exceed it.
 
     Some gateways to Claude have its own counts in an answer of OpenAI's style. Where a provider
@@ -106,7 +108,7 @@ def _is_apart(usage: Usage, provider: str) -> bool | None:
     in_total = usage.total_tokens == given + (usage.output_tokens or 0) + cached
     if provider.startswith(_LEAVE_OUT) and usage.reasoning_tokens == cached:
         in_total = False
-    return True if cached and (in_total or cached > given) else usage.cached_apart
+    return True if cached and (in_total or cached > given) else usage.cache_tokens_excluded
 
 
 def cached_tokens(usage: Usage) -> int:
@@ -158,7 +160,7 @@ def _outside(usage: Usage, model: str, provider: str) -> int | None:
     Some have reasoning in the total alone. Others than those count other things there.
     """
     given, total, reasoning = usage.output_tokens, usage.total_tokens, usage.reasoning_tokens
-    if usage.input_tokens is None or given is None or total is None or usage.cached_apart:
+    if usage.input_tokens is None or given is None or total is None or usage.cache_tokens_excluded:
         return None
     rest = max(0, total - usage.input_tokens - given)
     if reasoning:

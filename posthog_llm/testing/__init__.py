@@ -2,7 +2,7 @@
 
 `ScriptedProvider` answers like an OpenAI-compatible API, `PostHogReceiver` takes events like
 PostHog, both over real HTTP on 127.0.0.1. `MemorySink` takes the place of a `posthog` client
-where HTTP does not matter.
+where HTTP does not matter. `reset` ends a test: the next one begins as a new process does.
 
     with ScriptedProvider() as provider:
         sink = MemorySink()
@@ -14,6 +14,7 @@ where HTTP does not matter.
 
 from .provider import Received, Reply, ScriptedProvider
 from .receiver import PostHogReceiver
+from .resetting import reset
 from .sink import CapturedEvent, MemorySink
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "Received",
     "Reply",
     "ScriptedProvider",
+    "reset",
 ]

@@ -24,41 +24,41 @@ def speaks(path: str) -> bool:
     return path == "/messages" or bool(_VERTEX.fullmatch(path) or _BEDROCK.fullmatch(path))
 
 
-def answer(path: str, asked: Mapping[str, Any], scripted: Said | None) -> tuple[Kind, Any] | None:
+def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tuple[Kind, Any] | None:
     """Return how a request is answered, and with what; `None` for other paths."""
     if (
         path in ("/messages", "/complete")
-        and asked.get("model") == "no-such-model"
+        and request.get("model") == "no-such-model"
         and not scripted
     ):
         error = {"type": "not_found_error", "message": "model: no-such-model"}
         return "missing", {"type": "error", "error": error, "request_id": "req_test"}
     if path == "/messages/count_tokens":
-        return "json", {"input_tokens": len(words(asked.get("messages")).split())}
+        return "json", {"input_tokens": len(words(request.get("messages")).split())}
     if path == "/complete":
-        return _completed(asked)
+        return _completed(request)
     on_vertex, on_bedrock = _VERTEX.fullmatch(path), _BEDROCK.fullmatch(path)
     named = on_vertex or on_bedrock
     if path != "/messages" and not named:
         return None
     model = {"model": named.group(1)} if named else {}
-    message = _message({**model, **asked}, scripted or _said(asked))
+    message = _message({**model, **request}, scripted or _said(request))
     if on_bedrock and on_bedrock.group(2):
         return "aws", [aws_frame(event) for event in events(message)]
-    if asked.get("stream"):
+    if request.get("stream"):
         return "stream", [_sse(event) for event in events(message)]
     return "json", message
 
 
-def _said(asked: Mapping[str, Any]) -> Said:
+def _said(request: Mapping[str, Any]) -> Said:
     """Return what a model says; the result of a tool it repeats as text."""
-    given = asked.get("messages")
-    offered = [tool for tool in asked.get("tools") or () if "input_schema" in tool]
+    given = request.get("messages")
+    offered = [tool for tool in request.get("tools") or () if "input_schema" in tool]
     tools = [Tool(tool["name"], tool["input_schema"]) for tool in offered]
     if "tool_result" in json.dumps((given or [None])[-1]):
         tools = []
-    schema = mapping(mapping(asked.get("output_config")).get("format")).get("schema")
-    return echoed(words(given), chosen(tools, asked.get("tool_choice")), schema)
+    schema = mapping(mapping(request.get("output_config")).get("format")).get("schema")
+    return echoed(words(given), chosen(tools, request.get("tool_choice")), schema)
 
 
 def _block(said: Said) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _block(said: Said) -> dict[str, Any]:
     return {"type": "tool_use", "id": "toolu_1", "name": said.tool, "input": said.arguments}
 
 
-def _message(asked: Mapping[str, Any], said: Said) -> dict[str, Any]:
-    heard, block = words(asked.get("messages")), _block(said)
+def _message(request: Mapping[str, Any], said: Said) -> dict[str, Any]:
+    heard, block = words(request.get("messages")), _block(said)
     usage = {
         "input_tokens": 8 + len(heard.split()),
         "cache_creation_input_tokens": 0,
@@ -80,7 +80,7 @@ def _message(asked: Mapping[str, Any], said: Said) -> dict[str, Any]:
         "id": f"msg_{next(_numbers)}",
         "type": "message",
         "role": "assistant",
-        "model": asked.get("model"),
+        "model": request.get("model"),
         "content": [block],
         "stop_reason": "tool_use" if block["type"] == "tool_use" else "end_turn",
         "stop_sequence": None,
@@ -116,11 +116,11 @@ def _block_events(index: int, block: Mapping[str, Any]) -> Iterator[dict[str, An
         yield {"type": "content_block_delta", "index": index, "delta": delta}
 
 
-def _completed(asked: Mapping[str, Any]) -> tuple[Kind, Any]:
+def _completed(request: Mapping[str, Any]) -> tuple[Kind, Any]:
     """Answer a legacy text completion."""
-    head = {"type": "completion", "id": f"compl_{next(_numbers)}", "model": asked.get("model")}
-    said = f" You said: {words(asked.get('prompt'))}"
-    if not asked.get("stream"):
+    head = {"type": "completion", "id": f"compl_{next(_numbers)}", "model": request.get("model")}
+    said = f" You said: {words(request.get('prompt'))}"
+    if not request.get("stream"):
         return "json", {**head, "completion": said, "stop_reason": "stop_sequence"}
     parts = [{**head, "completion": piece, "stop_reason": None} for piece in pieces(said)]
     parts.append({**head, "completion": "", "stop_reason": "stop_sequence"})

@@ -24,7 +24,7 @@ _PLACEHOLDERS = frozenset(
     | {"bearer", "token", "secret", "string", "EMPTY", "empty"}
 )
 """Keys that servers without any are given: they are words, and stand in texts as such."""
-_CARRIES = re.compile(
+_SECRET_NAMES = re.compile(
     r"auth(?!or\b)|key|token|secret|cookie|credential|passw|signature|jwt|hmac|assertion"
     r"|(?<![a-z])(?:sig|sid|pwd|pass)(?![a-z])",
     re.IGNORECASE,
@@ -40,8 +40,8 @@ def credentials_of(exchange: Exchange) -> list[str]:
 
     One may be a part of another.
     """
-    carried = (*_of_client(exchange.client), *_of_request(exchange))
-    found = {s for s in carried if len(s) >= _LEAST and s not in _PLACEHOLDERS}
+    known = (*_of_client(exchange.client), *_of_request(exchange))
+    found = {s for s in known if len(s) >= _LEAST and s not in _PLACEHOLDERS}
     found |= {secret.replace(" ", "+") for secret in found}  # as forms write it
     return sorted(found, key=lambda secret: (-len(secret), secret))
 
@@ -64,7 +64,7 @@ def _of_request(exchange: Exchange) -> Iterator[str]:
 
 
 def _of_header(name: str, value: str) -> Iterator[str]:
-    if name in _NO_SECRETS or not _CARRIES.search(name):
+    if name in _NO_SECRETS or not _SECRET_NAMES.search(name):
         return
     scheme, _, rest = value.partition(" ")
     if name in _CERTAIN:
@@ -103,7 +103,7 @@ def _of_url(url: str) -> Iterator[str]:
     if parts.password:
         yield base64.b64encode(user.encode("utf-8", "replace")).decode().rstrip("=")
     for name, value in parse_qsl(parts.query):
-        if _CARRIES.search(name) or name.lower() in ("sig", "code"):
+        if _SECRET_NAMES.search(name) or name.lower() in ("sig", "code"):
             yield value
 
 

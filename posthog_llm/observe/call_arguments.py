@@ -11,7 +11,7 @@ from ..exchange import Arguments
 PREFIX = "posthog_"
 NAMES = {PREFIX + f.name: f.name for f in fields(Arguments)}
 _NAMES = frozenset(NAMES)
-CARRIER = "posthog_llm.call"
+ATTACHED = "posthog_llm.call"
 """Key under which arguments ride in the query options of the SDK's own resource methods.
 
 The query options are the one thing that every helper of every SDK version (stream managers,
@@ -20,7 +20,7 @@ client: from there on a user's own code may look at them.
 """
 
 
-def peel(kwargs: dict[str, Any]) -> Arguments | None:
+def extract(kwargs: dict[str, Any]) -> Arguments | None:
     """Take the `posthog_*` arguments out of `kwargs`; `None` when there are none.
 
     An unknown name is left in, so that the SDK's own method names it in a `TypeError`.
@@ -32,17 +32,17 @@ def peel(kwargs: dict[str, Any]) -> Arguments | None:
     return Arguments(**{NAMES[n]: checked(n, NAMES[n], value) for n, value in found.items()})
 
 
-class _Carried(str):
+class _Attached(str):
     """Arguments that are text to whoever looks: other libraries wrap the SDK's methods."""
 
     arguments: Arguments
 
 
-def carry(kwargs: dict[str, Any], arguments: Arguments) -> None:
+def attach(kwargs: dict[str, Any], arguments: Arguments) -> None:
     """Put `arguments` into the query options of an SDK method's `kwargs`."""
-    carried = _Carried()
-    carried.arguments = arguments
-    kwargs["extra_query"] = {**(kwargs.get("extra_query") or {}), CARRIER: carried}
+    attached = _Attached()
+    attached.arguments = arguments
+    kwargs["extra_query"] = {**(kwargs.get("extra_query") or {}), ATTACHED: attached}
 
 
 def detach(kwargs: dict[str, Any]) -> Arguments | None:
@@ -53,28 +53,28 @@ def detach(kwargs: dict[str, Any]) -> Arguments | None:
     """
     options: dict[str, Any] = kwargs.get("options") or {}
     params = options.get("params")
-    if not params or CARRIER not in params:
+    if not params or ATTACHED not in params:
         return None
     kwargs["options"] = rest = dict(options)
     rest["params"] = _without(params)
     if not rest["params"]:
         del rest["params"]
-    carried: _Carried = params[CARRIER]
-    return carried.arguments
+    attached: _Attached = params[ATTACHED]
+    return attached.arguments
 
 
-def unload(options: Any) -> Arguments | None:
+def detach_from_options(options: Any) -> Arguments | None:
     """Take the carried arguments out of a request's options, should they have come that far.
 
     That is when the SDK made a resource of its own, which is none of ours, on the way.
     """
     params = options.params
-    if not params or CARRIER not in params:
+    if not params or ATTACHED not in params:
         return None
     options.params = _without(params)
-    carried: _Carried = params[CARRIER]
-    return carried.arguments
+    attached: _Attached = params[ATTACHED]
+    return attached.arguments
 
 
 def _without(params: Any) -> dict[str, Any]:
-    return {key: value for key, value in params.items() if key != CARRIER}
+    return {key: value for key, value in params.items() if key != ATTACHED}

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 
-def stand_in_for(
+def drop_in_for(
     sdk: ModuleType, own: dict[str, Any]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of the module whose names are `own`."""

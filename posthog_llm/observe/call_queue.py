@@ -28,7 +28,7 @@ _ROOM = 0.7
 
 
 class OpenCalls:
-    """Calls that may be told only when they are let go of; each has `let_go()`.
+    """Calls that may be told only when they are let go of; each has `abandon()`.
 
     None is kept alive. Not a `WeakSet`: that cannot be listed while a thread adds to it.
     """
@@ -47,7 +47,7 @@ class OpenCalls:
         return [call for ref in refs if (call := ref()) is not None]
 
 
-class Outbox:
+class CallQueue:
     """A queue that wakes its reader late and is born again, empty, after a fork.
 
     A finaliser may put something here whatever lock its thread holds: nothing here waits.
@@ -64,19 +64,19 @@ class Outbox:
         """Told of every new client's destination."""
         self.on_capture: Callable[[], None] | None = None
         """Called after each capture by hand; may wait until there is room for more."""
-        self.empty_again()
+        self.reset()
 
-    def empty_again(self) -> None:
+    def reset(self) -> None:
         self._items: deque[Any] = deque()
-        self._bared: deque[Any] = deque()
+        self._stripped: deque[Any] = deque()
         """What came before `_items`, less the requests that were too much to keep."""
-        self._room = threading.Lock()
+        self._making_room = threading.Lock()
         self.bytes = 0
         """About what the waiting calls weigh. Threads change it without a lock, so an addition
         may get lost: the reader weighs anew what it leaves."""
         self.lost: deque[tuple[str, str]] = deque()
         """Uuids of events that there will not be, and why: the reasons of `Stats.dropped`."""
-        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.unended = OpenCalls()
         self._woken = False
 
@@ -101,7 +101,7 @@ class Outbox:
     def abandon_open(self) -> None:
         """End the calls that nobody can end any more, because the process ends."""
         for call in self.unended.now():
-            guarded(call.let_go)()
+            guarded(call.abandon)()
 
     def attach(self, client: Any) -> None:
         """Tell the reader of a destination: its own `flush` is to wait for what comes here."""
@@ -115,7 +115,7 @@ class Outbox:
             weight = _weight(item)  # no call stands between reading and writing the sum
             self.bytes += weight
         finally:  # also where a signal handler raises amid this
-            self.ring()
+            self.wake()
         if self.bytes > settings().queue_bytes * _SHARE:
             self._make_room(settings().queue_bytes * _ROOM)
 
@@ -127,34 +127,34 @@ class Outbox:
     def lose(self, uuid: str, reason: str) -> None:
         """Let the reader count an event that there will not be."""
         self.lost.append((uuid, reason))
-        self.ring()
+        self.wake()
 
     def wait_for_room(self) -> None:
         """Wait for a bounded time while too much waits; for who captures by hand."""
         if self.on_capture is not None:
             self.on_capture()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the reader, unless somebody did since it last looked."""
-        if self.bell.empty():
-            self.bell.put(None)
+        if self.wake_ups.empty():
+            self.wake_ups.put(None)
 
     def stop(self) -> None:
         """Let the next call start a reader."""
         self._woken = False
-        self.ring()
+        self.wake()
 
     # -- the reader ----------------------------------------------------------------
 
-    def rest(self, timeout: float | None) -> None:
+    def wait(self, timeout: float | None) -> None:
         """Sleep until somebody rings, `timeout` seconds at most."""
         with contextlib.suppress(queue.Empty):
-            self.bell.get(timeout=timeout)
+            self.wake_ups.get(timeout=timeout)
 
     def take(self) -> Any:
         """Return the oldest item. Raises `IndexError` when there is none."""
         try:
-            item = self._bared.popleft()
+            item = self._stripped.popleft()
         except IndexError:
             item = self._items.popleft()
         weight = _weight(item)
@@ -163,19 +163,19 @@ class Outbox:
 
     def count(self) -> int:
         """Return how many calls wait to be read."""
-        items = [*list(self._bared), *list(self._items)]  # at once, whatever thread asks
+        items = [*list(self._stripped), *list(self._items)]  # at once, whatever thread asks
         return sum(isinstance(item, Exchange) for item in items)
 
-    def look(self) -> None:
+    def clear_wake_ups(self) -> None:
         """Say that the reader now looks: what comes from now on rings again."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self.bell.get_nowait()
+                self.wake_ups.get_nowait()
 
-    def weigh(self) -> None:
+    def reweigh(self) -> None:
         """Weigh what came while the reader read; whoever puts more rings, and it reads again."""
         with contextlib.suppress(RuntimeError):  # more has come meanwhile
-            self.bytes = sum(map(_weight, [*self._bared, *self._items]))
+            self.bytes = sum(map(_weight, [*self._stripped, *self._items]))
 
     # -- the bound -----------------------------------------------------------------
 
@@ -185,24 +185,24 @@ class Outbox:
 
         The answers hold the numbers; they are kept as long as can be.
         """
-        if not self._room.acquire(blocking=False):
+        if not self._making_room.acquire(blocking=False):
             return
         try:
             with contextlib.suppress(IndexError):
                 while self.bytes > wanted:
-                    self._bare(self._items.popleft())
+                    self._drop_content(self._items.popleft())
             with contextlib.suppress(IndexError):
                 while self.bytes > wanted:
-                    self._give_up(self._bared.popleft())
+                    self._give_up(self._stripped.popleft())
         finally:
-            self._room.release()
+            self._making_room.release()
 
-    def _bare(self, item: Any) -> None:
+    def _drop_content(self, item: Any) -> None:
         try:
-            gone = item.bare() if isinstance(item, Exchange) else 0
+            gone = item.drop_content() if isinstance(item, Exchange) else 0
             self.bytes -= gone
         finally:  # also where a signal handler raises amid this
-            self._bared.append(item)
+            self._stripped.append(item)
 
     def _give_up(self, item: Any) -> None:
         if isinstance(item, Exchange):
@@ -217,14 +217,14 @@ def _weight(item: Any) -> int:
     return item.weight() if isinstance(item, Exchange) else 0
 
 
-outbox = waiting.calls = Outbox()
+call_queue = waiting.calls = CallQueue()
 
 
 def counted(function: Callable[P, R]) -> Callable[P, R | None]:
     """Guard a function that makes an event: one that a fault of ours costs counts as dropped."""
-    return contained(function, lambda where, error: outbox.failed(where, error, new_id()))
+    return contained(function, lambda where, error: call_queue.failed(where, error, new_id()))
 
 
 if hasattr(os, "register_at_fork"):
     # What the parent has not told yet, the parent tells.
-    os.register_at_fork(after_in_child=outbox.empty_again)
+    os.register_at_fork(after_in_child=call_queue.reset)

@@ -8,28 +8,19 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from posthog import Posthog
 
 import posthog_llm
-from posthog_llm import capture_generation, settings
+from posthog_llm import capture_generation
 from posthog_llm.delivery import backpressure
 from posthog_llm.delivery.worker import worker
 from posthog_llm.exchange import Exchange, Scope
-from posthog_llm.observe.outbox import Outbox, outbox
+from posthog_llm.observe.call_queue import CallQueue
 from posthog_llm.testing import MemorySink, PostHogReceiver
-
-
-@pytest.fixture(autouse=True)
-def fresh_delivery() -> Iterator[None]:
-    yield
-    settings._settings = None
-    worker.stop(20)
-    outbox.empty_again()
-    worker._begin()
 
 
 class Interrupt(BaseException):
@@ -40,26 +31,26 @@ def exchange(size: int) -> Exchange:
     return Exchange("chat", "id", Scope(), 0.0, request=b"x" * size)
 
 
-def drained(box: Outbox) -> int:
+def drained(box: CallQueue) -> int:
     """Read all that waits, as the worker does; returns how much it was."""
     count = 0
-    box.look()
+    box.clear_wake_ups()
     try:
         while True:
             box.take()
             count += 1
     except IndexError:
-        box.weigh()
+        box.reweigh()
     return count
 
 
 def test_weight_is_right_again_whatever_came_amid_its_change(monkeypatch: Any) -> None:
     """Threads put at once, content is given up meanwhile, signal handlers put and raise."""
-    monkeypatch.setattr(settings, "_settings", settings.Settings(queue_bytes=1 << 20))
-    box, ended = Outbox(), threading.Event()
+    posthog_llm.configure(queue_bytes=1 << 20)
+    box, ended = CallQueue(), threading.Event()
 
     def interrupt(number: int, frame: Any) -> None:
-        if frame.f_code.co_filename == inspect.getfile(Outbox):
+        if frame.f_code.co_filename == inspect.getfile(CallQueue):
             box.put(exchange(10))
             raise Interrupt
 
@@ -69,7 +60,7 @@ def test_weight_is_right_again_whatever_came_amid_its_change(monkeypatch: Any) -
 
     def read() -> None:
         while not ended.is_set():
-            box.rest(0.01)
+            box.wait(0.01)
             drained(box)
 
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -105,15 +96,15 @@ def test_interrupt_amid_a_wake_up_leaves_the_reader_awake() -> None:
         def empty(self) -> bool:
             return True
 
-    box = Outbox()
-    real, box.bell = box.bell, Bell()  # type: ignore[assignment]
+    box = CallQueue()
+    real, box.wake_ups = box.wake_ups, Bell()  # type: ignore[assignment]
     with pytest.raises(Interrupt):
         box.put(exchange(1))
-    box.bell = real
+    box.wake_ups = real
     box.put(exchange(1))
-    assert not box.bell.empty()
+    assert not box.wake_ups.empty()
     assert drained(box) == 2
-    assert box.bell.empty()
+    assert box.wake_ups.empty()
 
 
 # -- who captures by hand waits --------------------------------------------------------------
@@ -157,7 +148,7 @@ def fill(destination: Any) -> None:
     """Capture until more is held than those who capture by hand go on at."""
     for _ in range(400):
         capture_generation(model="m", input="x" * 2000, posthog_client=destination)
-        if not worker.room._is_there():
+        if not worker.backpressure._is_there():
             return
 
 

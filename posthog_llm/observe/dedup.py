@@ -25,16 +25,16 @@ a hook of the user's in LiteLLM, the call is not that layer's."""
 _POSTHOG_CALLBACK = "litellm.integrations.posthog"
 # https://posthog.com/docs/ai-observability: the gateway tells each call itself, and PostHog
 # drops what a client tells of it.
-_TELLING_HOSTS = frozenset(
+_CAPTURING_HOSTS = frozenset(
     {"gateway.posthog.com", "gateway.us.posthog.com", "gateway.eu.posthog.com"}
     | {"ai-gateway.us.posthog.com", "ai-gateway.eu.posthog.com"}
 )
 
 
-def tells_itself(base_url: str | None) -> bool:
+def is_captured_upstream(base_url: str | None) -> bool:
     """Whether the service at a URL tells PostHog of each call itself."""
     try:
-        return base_url is not None and urlsplit(base_url).hostname in _TELLING_HOSTS
+        return base_url is not None and urlsplit(base_url).hostname in _CAPTURING_HOSTS
     except ValueError:  # it is no URL
         return False
 
@@ -44,7 +44,7 @@ def is_named_gateway(host: str | None) -> bool:
     return host in settings().gateways
 
 
-def is_told_above(*, within_litellm: bool = True) -> bool:
+def is_captured_above(*, within_litellm: bool = True) -> bool:
     """Whether LiteLLM with a PostHog callback, or LangChain with one, makes this call."""
     litellm = imported("litellm") if within_litellm else None
     by_litellm = litellm is not None and _has_callback(litellm)

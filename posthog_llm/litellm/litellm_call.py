@@ -16,7 +16,7 @@ from ..exchange import Arguments, Upload
 from ..faults import is_the_programs
 from ..narrowing import is_mapping, mapping
 from ..observe.call import uploads
-from ..observe.outer import HEADER
+from ..observe.dedup import HEADER
 from ..providers.endpoints import litellm_endpoint
 from ..providers.hosts import provider_named, regional
 from .metadata import metadata_of, request_headers, request_names
@@ -28,7 +28,7 @@ _COUNTS = {
 
 
 @dataclass(slots=True)
-class Told:
+class LiteLLMCall:
     """References to what LiteLLM holds of one attempt; read by the worker."""
 
     model: str | None
@@ -55,7 +55,7 @@ class Told:
     uploads: Sequence[Upload] = ()
 
     @classmethod
-    def of(cls, kwargs: Mapping[str, Any], noted: Any, response: Any) -> Told:
+    def of(cls, kwargs: Mapping[str, Any], noted: Any, response: Any) -> LiteLLMCall:
         """Gather from LiteLLM's record of a call (`model_call_details`)."""
         params, payload = mapping(kwargs.get("litellm_params")), payload_of(kwargs)
         found = metadata_of(kwargs)
@@ -79,7 +79,7 @@ class Told:
             uploads=_uploads(kwargs),
         )
 
-    def bare(self) -> None:
+    def drop_content(self) -> None:
         """Let go of the content, and keep the numbers."""
         self.input, self.parameters = None, {}
         self.response = numbers(self.response)
@@ -100,7 +100,7 @@ def endpoint_of(kwargs: Mapping[str, Any]) -> str | None:
     return None if endpoint is None else endpoint.name
 
 
-def is_told_outside(kwargs: Mapping[str, Any]) -> bool:
+def is_captured_outside(kwargs: Mapping[str, Any]) -> bool:
     """Whether a client of ours, outside the gateway, tells this call itself."""
     return HEADER in request_headers(kwargs)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm.observe import outer
+from posthog_llm.observe import dedup
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
 from .driving import Driver
@@ -30,8 +30,8 @@ def test_gateway_header_goes_to_named_hosts_only(
     finally:
         posthog_llm.configure(gateways=[])
     first, second = (request.headers for request in provider.requests)
-    assert first[outer.HEADER] == sink.wait_for(2)[0].properties["$ai_span_id"]
-    assert outer.HEADER not in second
+    assert first[dedup.HEADER] == sink.wait_for(2)[0].properties["$ai_span_id"]
+    assert dedup.HEADER not in second
 
 
 def test_misuse_of_gateways() -> None:
