@@ -9,21 +9,21 @@ what holds for the whole process, and `stats` for what became of the events.
 
 from __future__ import annotations
 
-from .context import bind, context
-from .delivery.destinations import Project
-from .delivery.lifecycle import aflush, flush, install_signal_flush, shutdown, stats
-from .delivery.stats import Stats
-from .event import VERSION as __version__
-from .feedback import capture_feedback, capture_metric
-from .instrumentation import instrument, uninstrument
-from .jobs import Delivery, job
-from .manual import capture_embedding, capture_generation, generation
-from .observe.event_ids import event_id
-from .prices import Price
-from .propagation import continue_trace, headers
-from .settings import Spool, configure
-from .tracing import span, trace
-from .web import ASGIMiddleware, WSGIMiddleware
+from ._context import context, propagate_context
+from ._delivery.destinations import Project
+from ._delivery.lifecycle import aflush, flush, install_signal_flush, shutdown, stats
+from ._delivery.stats import Stats
+from ._event import VERSION as __version__
+from ._feedback import capture_feedback, capture_metric
+from ._instrumentation import instrument, uninstrument
+from ._jobs import Delivery, job
+from ._manual import capture_embedding, capture_generation, generation
+from ._observe.event_ids import event_id
+from ._prices import Price
+from ._propagation import continue_trace, trace_headers
+from ._settings import Spool, configure
+from ._tracing import span, trace
+from ._web import ASGIMiddleware, WSGIMiddleware
 
 __all__ = [
     "ASGIMiddleware",
@@ -35,7 +35,6 @@ __all__ = [
     "WSGIMiddleware",
     "__version__",
     "aflush",
-    "bind",
     "capture_embedding",
     "capture_feedback",
     "capture_generation",
@@ -46,13 +45,14 @@ __all__ = [
     "event_id",
     "flush",
     "generation",
-    "headers",
     "install_signal_flush",
     "instrument",
     "job",
+    "propagate_context",
     "shutdown",
     "span",
     "stats",
     "trace",
+    "trace_headers",
     "uninstrument",
 ]

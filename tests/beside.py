@@ -34,7 +34,7 @@ import openai
 import posthog_llm
 import posthog_llm.anthropic
 import posthog_llm.openai
-from posthog_llm import faults
+from posthog_llm import _faults as faults
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
 Undo = Callable[[], object]

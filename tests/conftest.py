@@ -10,7 +10,7 @@ import certifi
 import pytest
 
 import posthog_llm
-from posthog_llm import faults
+from posthog_llm import _faults as faults
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider, reset
 
 from .driving import DRIVERS, Driver

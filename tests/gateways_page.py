@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from posthog_llm.providers.gateways import ROWS
-from posthog_llm.providers.row import Row
+from posthog_llm._providers.gateways import ROWS
+from posthog_llm._providers.row import Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "gateways.md"
 _BEGIN, _END = "<!-- table: python -m tests.gateways_page -->\n", "<!-- end of the table -->\n"

@@ -19,15 +19,15 @@ _WIDEST = 88
 """Characters of a signature that stands on one line."""
 _CLIENTS = """\
 The clients themselves are in `posthog_llm.openai` and `posthog_llm.anthropic`: each is the SDK's
-class with the [arguments](arguments.md) of ours. `posthog_llm.__version__` is the installed
+class with the [arguments](types.md) of ours. `posthog_llm.__version__` is the installed
 version.
 """
 _PLAIN = ("object", "Protocol", "TypedDict")
-_INTERNAL = ("gave", "stopping")
+_INTERNAL = ("note_result", "stopping")
 """What has a public name for other modules of ours alone."""
 TESTING = (
     *("ScriptedProvider", "Reply", "Received"),
-    *("PostHogReceiver", "MemorySink", "CapturedEvent"),
+    *("PostHogReceiver", "MemorySink", "CapturedEvent", "reset"),
 )
 
 
@@ -37,12 +37,12 @@ def written() -> dict[Path, str]:
     public = {*posthog_llm.__all__} - {"__version__"}
     names = sorted(public, key=lambda name: (name.lower(), name))
     found = [_found(package, name) for name in names]
-    logger, arguments = package["litellm.PostHogLogger"], package["arguments"]
+    logger, arguments = package["litellm.PostHogLogger"], package["types"]
     testing = [package["testing"][name].final_target for name in TESTING]
     classes = [c for c in arguments.members.values() if not c.is_alias and c.is_class]
     return {
         REFERENCE / "posthog_llm.md": _page("posthog_llm", _CLIENTS, [*found, logger]),
-        REFERENCE / "arguments.md": _page("Arguments", _docstring(arguments), classes),
+        REFERENCE / "types.md": _page("posthog_llm.types", _docstring(arguments), classes),
         REFERENCE / "testing.md": _page(
             "posthog_llm.testing", _docstring(package["testing"]), testing
         ),
@@ -50,10 +50,9 @@ def written() -> dict[Path, str]:
 
 
 def _found(package: griffe.Object, name: str) -> griffe.Object:
-    """Return what a public name stands for; `context` is also the name of its module."""
+    """Return what a public name stands for."""
     member = package[name]
-    member = member.final_target if member.is_alias else member
-    return member[name] if member.is_module else member
+    return member.final_target if member.is_alias else member
 
 
 def _page(title: str, intro: str, members: list[griffe.Object]) -> str:

@@ -15,11 +15,11 @@ import pytest
 
 import posthog_llm
 from posthog_llm import anthropic as ours
-from posthog_llm.providers import aws_event_stream
-from posthog_llm.providers.hosts import provider_of, regional
-from posthog_llm.providers.model_name import priced_name
+from posthog_llm._providers import aws_event_stream
+from posthog_llm._providers.hosts import provider_of, regional
+from posthog_llm._providers.model_name import priced_name
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
-from posthog_llm.testing.echo_messages import aws_frame
+from posthog_llm.testing._echo_messages import aws_frame
 
 from .driving import ANTHROPIC, OPENAI, AsyncDriver, Driver, SyncDriver, Vendor, failure_of, outcome
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from posthog_llm import event
-from posthog_llm.exchange import Exchange, Scope
-from posthog_llm.providers.reading import read as read_exchange
-from posthog_llm.providers.usage import normalized, read
+from posthog_llm import _event as event
+from posthog_llm._exchange import Exchange, Scope
+from posthog_llm._providers.reading import read as read_exchange
+from posthog_llm._providers.usage import normalized, read
 
 GOOGLE = "https://generativelanguage.googleapis.com/v1beta/openai"
 GATEWAY = "https://llm.example.com/v1"

@@ -16,10 +16,10 @@ from posthog import Posthog
 
 import posthog_llm
 from posthog_llm import capture_generation
-from posthog_llm.delivery import backpressure
-from posthog_llm.delivery.worker import worker
-from posthog_llm.exchange import Exchange, Scope
-from posthog_llm.observe.call_queue import CallQueue
+from posthog_llm._delivery import backpressure
+from posthog_llm._delivery.worker import worker
+from posthog_llm._exchange import Exchange, Scope
+from posthog_llm._observe.call_queue import CallQueue
 from posthog_llm.testing import MemorySink, PostHogReceiver
 
 

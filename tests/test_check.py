@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from posthog_llm.cli import main
+from posthog_llm._cli import main
 from posthog_llm.testing import PostHogReceiver, Reply, ScriptedProvider
 
 
@@ -157,7 +157,7 @@ def test_a_redirect_that_keeps_the_event(
 def command(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own, with nothing else in its environment."""
     return subprocess.run(
-        [sys.executable, "-c", "from posthog_llm.cli import main; raise SystemExit(main())", name],
+        [sys.executable, "-c", "from posthog_llm._cli import main; raise SystemExit(main())", name],
         capture_output=True,
         text=True,
         timeout=60,

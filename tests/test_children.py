@@ -18,7 +18,7 @@ from posthog_llm.testing import PostHogReceiver
 TASKS = """
 import concurrent.futures, multiprocessing, os, signal, sys, threading, time
 import posthog_llm
-from posthog_llm.delivery import ending
+from posthog_llm._delivery import ending
 
 if "POSTHOG_LLM_SPOOL" not in os.environ:  # a loaded machine may need longer than users wait
     ending._MOST = 30.0

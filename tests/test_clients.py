@@ -18,12 +18,12 @@ import posthog
 import pytest
 
 import posthog_llm
-from posthog_llm import arguments
 from posthog_llm import openai as ours
-from posthog_llm.checks import field_of
-from posthog_llm.delivery.worker import worker
-from posthog_llm.observe.call_arguments import NAMES
-from posthog_llm.observe.client import _CLIENT_ONLY
+from posthog_llm import types as arguments
+from posthog_llm._checks import field_of
+from posthog_llm._delivery.worker import worker
+from posthog_llm._observe.call_arguments import NAMES
+from posthog_llm._observe.client import _CLIENT_ONLY
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import ANTHROPIC, OPENAI, Driver, Vendor, every_provider

@@ -23,7 +23,7 @@ import pytest
 
 import posthog_llm.anthropic
 import posthog_llm.openai
-from posthog_llm import faults
+from posthog_llm import _faults as faults
 from posthog_llm.testing import PostHogReceiver, Reply, ScriptedProvider
 
 from .driving import use_callbacks

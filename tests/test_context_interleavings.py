@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import posthog_llm
-from posthog_llm import WSGIMiddleware, bind, context, continue_trace, span, trace
-from posthog_llm.chain import Link, here
-from posthog_llm.context import chain, current
+from posthog_llm import WSGIMiddleware, context, continue_trace, propagate_context, span, trace
+from posthog_llm._chain import Link, here
+from posthog_llm._context import chain, current
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
 from .driving import SyncDriver
@@ -79,7 +79,7 @@ def test_a_generator_that_ends_in_another_context(block: Any, finalised: str) ->
 
 
 def headers_of() -> dict[str, str]:
-    return posthog_llm.headers()
+    return posthog_llm.trace_headers()
 
 
 def test_a_generator_that_ends_below_an_open_block() -> None:
@@ -243,7 +243,7 @@ def test_a_task_that_starts_its_successor_inside_its_block() -> None:
 
 # -- interrupts ------------------------------------------------------------------------------
 
-AT = ("llm/chain.py", "llm/context.py", "llm/tracing.py", "llm/running.py")
+AT = ("llm/_chain.py", "llm/_context.py", "llm/_tracing.py", "llm/_running.py")
 
 
 @every_block
@@ -268,7 +268,7 @@ def test_an_interrupt_leaves_nothing_behind(block: Any, how: str) -> None:
         list(block()(items)())
 
     def bound() -> None:
-        list(bind(items)())
+        list(propagate_context(items)())
 
     uses = {"with": plain, "async with": awaited, "generator": generated, "bound generator": bound}
     before = chain.get()
@@ -306,7 +306,7 @@ def test_an_interrupted_end_keeps_the_identity_of_whom_it_began_with(block: Any)
 
     def inside() -> None:
         with kept:
-            held.extend((copy_context(), bind(headers_of), headers_of()))
+            held.extend((copy_context(), propagate_context(headers_of), headers_of()))
 
     interrupted_exit(inside)
     assert headers_of() == before
@@ -485,7 +485,7 @@ class Program:
                 self.call(inside)
                 yield
 
-        made = place.real.run(bind, stream)()
+        made = place.real.run(propagate_context, stream)()
         place.real.run(next, made)
         self._opened(lambda where: where.real.run(made.close), 0, lambda w: w.real.run(next, made))
 

@@ -16,9 +16,9 @@ import openai as sdk
 import pytest
 import zstandard
 
-from posthog_llm.providers.aws_event_stream import CONTENT_TYPE
+from posthog_llm._providers.aws_event_stream import CONTENT_TYPE
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
-from posthog_llm.testing.echo_messages import aws_frame
+from posthog_llm.testing._echo_messages import aws_frame
 
 from .driving import (
     ANTHROPIC,

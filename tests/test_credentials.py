@@ -14,7 +14,7 @@ from urllib.parse import quote
 import openai
 import pytest
 
-from posthog_llm.privacy.credentials import address_without_credentials, without_credentials
+from posthog_llm._privacy.credentials import address_without_credentials, without_credentials
 from posthog_llm.testing import CapturedEvent, MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver, every_provider, saying
@@ -227,7 +227,7 @@ SLOW = [
 @pytest.mark.parametrize("piece", SLOW)
 def test_no_text_is_slow_to_search(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen times the text takes far less than its square."""
-    monkeypatch.setattr("posthog_llm.privacy.credentials._MOST", 10**9)
+    monkeypatch.setattr("posthog_llm._privacy.credentials._MOST", 10**9)
     small, large = (cpu_of(partial(without_credentials, piece * (n // len(piece)))) for n in SIZES)
     assert large < 4 * (SIZES[1] / SIZES[0]) * small + 0.02
 

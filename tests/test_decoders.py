@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from posthog_llm import faults
-from posthog_llm.providers import chat, messages, others, responses, sse
+from posthog_llm import _faults as faults
+from posthog_llm._providers import chat, messages, others, responses, sse
 
 from .test_never_in_the_way import CALLS, HTTP, JUNK, Body, Wire, wire
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm.observe import dedup
+from posthog_llm._observe import dedup
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
 from .driving import Driver

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from posthog import Posthog
 
 import posthog_llm
+from posthog_llm import _sampling as sampling
+from posthog_llm import _settings as settings
 from posthog_llm import openai as ours
-from posthog_llm import sampling, settings
-from posthog_llm.delivery import trimming
-from posthog_llm.delivery.worker import worker
-from posthog_llm.event import CONTENT, Event
-from posthog_llm.observe.call_queue import call_queue
+from posthog_llm._delivery import trimming
+from posthog_llm._delivery.worker import worker
+from posthog_llm._event import CONTENT, Event
+from posthog_llm._observe.call_queue import call_queue
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider, reset
 
 ASK: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Hi"}]}

@@ -13,7 +13,7 @@ import pytest
 from posthog import Posthog
 
 import posthog_llm
-from posthog_llm import settings
+from posthog_llm import _settings as settings
 from posthog_llm.testing import PostHogReceiver
 
 from .test_delivery import uuids_of

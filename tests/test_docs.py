@@ -21,10 +21,11 @@ import pytest
 from posthog import Posthog
 
 import posthog_llm
-from posthog_llm import openai, settings, testing
-from posthog_llm.cli import main
-from posthog_llm.observe.call_arguments import NAMES
-from posthog_llm.observe.client import _CLIENT_ONLY
+from posthog_llm import _settings as settings
+from posthog_llm import openai, testing
+from posthog_llm._cli import main
+from posthog_llm._observe.call_arguments import NAMES
+from posthog_llm._observe.client import _CLIENT_ONLY
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
 from .picture import details, events_of, title
@@ -150,8 +151,8 @@ def test_the_picture_shows_the_example() -> None:
 
 def test_every_property_is_described() -> None:
     source = ""
-    for room in ("event", "litellm"):
-        for path in (ROOT / "posthog_llm" / room).glob("*.py"):
+    for layer in ("_event", "_litellm"):
+        for path in (ROOT / "posthog_llm" / layer).glob("*.py"):
             source += path.read_text()
     sent = set(re.findall(r'"(\$ai_\w+|posthog_llm_\w+|\$process_\w+|\$session_id)"', source))
     sent -= {"$ai_output", "$ai_instructions"}  # withheld from callers' properties only
@@ -179,7 +180,7 @@ def test_every_setting_and_command_is_described() -> None:
     for command in ("demo", "check", "spool show DIRECTORY", "spool send DIRECTORY"):
         assert f"| `posthog-llm {command}` |" in text
     usage = subprocess.run(
-        [sys.executable, "-c", "from posthog_llm.cli import main; main(['--help'])"],
+        [sys.executable, "-c", "from posthog_llm._cli import main; main(['--help'])"],
         capture_output=True,
         text=True,
     )
@@ -228,7 +229,7 @@ def test_the_site_needs_no_network() -> None:
 
 
 def test_demo_prints_a_table_and_json() -> None:
-    command = [sys.executable, "-c", "from posthog_llm.cli import main; raise SystemExit(main())"]
+    command = [sys.executable, "-c", "from posthog_llm._cli import main; raise SystemExit(main())"]
     environment = {"PATH": os.environ["PATH"]}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

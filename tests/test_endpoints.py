@@ -19,11 +19,11 @@ import openai as sdk
 import pytest
 from pydantic import BaseModel
 
-from posthog_llm import event as events_of
+from posthog_llm import _event as events_of
 from posthog_llm import event_id
-from posthog_llm.exchange import Exchange, Scope
-from posthog_llm.providers.endpoints import endpoint_of
-from posthog_llm.providers.reading import read as read_exchange
+from posthog_llm._exchange import Exchange, Scope
+from posthog_llm._providers.endpoints import endpoint_of
+from posthog_llm._providers.reading import read as read_exchange
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver, saying

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posthog_llm.privacy.cleaning import Cleaner
-from posthog_llm.privacy.credentials import _searched, without_credentials
-from posthog_llm.privacy.escapes import (
+from posthog_llm._privacy.cleaning import Cleaner
+from posthog_llm._privacy.credentials import _searched, without_credentials
+from posthog_llm._privacy.escapes import (
     _CUT,
     _PART,
     _parts,

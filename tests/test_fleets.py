@@ -29,7 +29,7 @@ def label(row, sent):
 
 @posthog_llm.trace("decorated")
 def decorated(row):
-    return label(row, posthog_llm.headers())
+    return label(row, posthog_llm.trace_headers())
 
 def deliver(row):
     with posthog_llm.job() as task:
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     START
     who = {"distinct_id": "ann", "session_id": "run", "groups": {"team": "a"}}
     with posthog_llm.trace("run", privacy_mode=True, properties={"run": 7}, **who):
-        sent = posthog_llm.headers()
+        sent = posthog_llm.trace_headers()
         assert all(MAP(label, [(row, sent) for row in range(ROWS)]))
     assert all(MAP(deliver, [(0,)]))
     assert posthog_llm.flush(20)

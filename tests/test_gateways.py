@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from posthog_llm import event
-from posthog_llm.exchange import Exchange, Scope
-from posthog_llm.providers.gateways import GATEWAYS
-from posthog_llm.providers.reading import read
+from posthog_llm import _event as event
+from posthog_llm._exchange import Exchange, Scope
+from posthog_llm._providers.gateways import GATEWAYS
+from posthog_llm._providers.reading import read
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from . import gateways_page

@@ -16,10 +16,10 @@ import posthog
 import pytest
 
 import posthog_llm
-from posthog_llm.observe import passing
-from posthog_llm.observe.usage_chunk import without_usage
+from posthog_llm._observe import passing
+from posthog_llm._observe.usage_chunk import without_usage
+from posthog_llm._providers.sse import lines_unified
 from posthog_llm.openai import OpenAI
-from posthog_llm.providers.sse import lines_unified
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
 from .driving import Driver, failure_of

@@ -12,7 +12,8 @@ import pytest
 from posthog import Posthog
 
 import posthog_llm
-from posthog_llm import Delivery, cli
+from posthog_llm import Delivery
+from posthog_llm import _cli as cli
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .test_processes import DELIVER, Children
@@ -184,7 +185,7 @@ def test_show_and_send(
         assert "The oldest is of 20" in told
     receiver.start()
     code = f"""
-        from posthog_llm import cli
+        from posthog_llm import _cli as cli
         assert cli.main(["spool", "send", {str(tmp_path)!r}]) == 1  # one waits for its client
         """
     told = children.run(code)

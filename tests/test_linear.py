@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from posthog_llm.media import without_blobs
-from posthog_llm.providers import chat, messages, others, responses, sse
-from posthog_llm.providers.sse import Folded
-from posthog_llm.weighing import size_of, size_of_plain
+from posthog_llm._media import without_blobs
+from posthog_llm._providers import chat, messages, others, responses, sse
+from posthog_llm._providers.sse import Folded
+from posthog_llm._weighing import size_of, size_of_plain
 
 SIZES = 500, 4_000
 PIECE = "a piece of text that says little, and that many follow " * 5

@@ -17,7 +17,7 @@ import pytest
 import posthog_llm
 from posthog_llm import context
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
-from posthog_llm.testing.sink import CapturedEvent
+from posthog_llm.testing._sink import CapturedEvent
 
 from .driving import saying, use_callbacks
 

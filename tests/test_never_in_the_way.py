@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from posthog_llm import _faults as faults
 from posthog_llm import anthropic as ours_too
-from posthog_llm import faults
 from posthog_llm import openai as ours
-from posthog_llm.observe import event_ids
+from posthog_llm._observe import event_ids
 from posthog_llm.testing import MemorySink
 
 HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import posthog_llm
-from posthog_llm.privacy import parameters
-from posthog_llm.privacy.parameters import _OPEN, _PARTLY_OPEN
-from posthog_llm.providers.hosts import Seen as SeenUrl
-from posthog_llm.providers.hosts import bare_url, route_of
+from posthog_llm._privacy import parameters
+from posthog_llm._privacy.parameters import _OPEN, _PARTLY_OPEN
+from posthog_llm._providers.hosts import Seen as SeenUrl
+from posthog_llm._providers.hosts import bare_url, route_of
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from posthog_llm import event
-from posthog_llm.exchange import Exchange, Scope
-from posthog_llm.providers.gateways import ROWS
-from posthog_llm.providers.hosts import bare_url, provider_of
-from posthog_llm.providers.model_name import priced_name
-from posthog_llm.providers.reading import read as read_exchange
-from posthog_llm.providers.usage import normalized, read
+from posthog_llm import _event as event
+from posthog_llm._exchange import Exchange, Scope
+from posthog_llm._providers.gateways import ROWS
+from posthog_llm._providers.hosts import bare_url, provider_of
+from posthog_llm._providers.model_name import priced_name
+from posthog_llm._providers.reading import read as read_exchange
+from posthog_llm._providers.usage import normalized, read
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import posthog_llm
-from posthog_llm.media import without_blobs
-from posthog_llm.privacy import Cleaner, parameters
+from posthog_llm._media import without_blobs
+from posthog_llm._privacy import Cleaner, parameters
 from posthog_llm.testing import CapturedEvent, MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
 from .driving import Driver, every_provider, failure_of, saying

@@ -231,7 +231,7 @@ def test_step_of_the_end_that_fails_costs_no_other(children: Children) -> None:
     """Threads go on opening streams while the process ends, and one stream cannot be ended."""
     out = children.run(
         """
-        from posthog_llm.observe.call_queue import call_queue
+        from posthog_llm._observe.call_queue import call_queue
 
         class Broken:
             def abandon(self):
@@ -310,7 +310,7 @@ def test_parent_and_forked_children_are_told_once_each(
     code = textwrap.dedent(FORKS[way])
     if settings == "environment":
         environment |= {"POSTHOG_API_KEY": "phc_env", "POSTHOG_HOST": children.receiver.url}
-        code = "client._posthog = posthog_llm.record.Arguments()\n" + code
+        code = "client._posthog = posthog_llm._record.Arguments()\n" + code
     if settings == "spool":
         environment["POSTHOG_LLM_SPOOL"] = tmp_path
     children.run(code, **environment)
@@ -522,7 +522,7 @@ def test_full_disk_degrades_to_memory(children: Children, tmp_path: Path) -> Non
         assert posthog_llm.flush(20)
         stats = posthog_llm.stats()
         assert (stats.delivered, stats.dropped) == (200, {}), stats
-        print("faults:", sorted(posthog_llm.faults.counts))
+        print("faults:", sorted(posthog_llm._faults.counts))
         """
     children.receiver.fault = "slow"
     out = children.run(code, POSTHOG_LLM_SPOOL=tmp_path)
@@ -604,7 +604,7 @@ def test_signal_flush_where_no_thread_can_start(children: Children, where: str) 
         threading.Thread.start = start
         if WHERE == "outside":
             os.kill(os.getpid(), signal.SIGTERM)
-        from posthog_llm.delivery.worker import worker
+        from posthog_llm._delivery.worker import worker
         with worker.turn.alone():
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(20)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from posthog_llm import (
     context,
     continue_trace,
-    headers,
     span,
     trace,
+    trace_headers,
 )
-from posthog_llm.context import NOTHING, current
+from posthog_llm._context import NOTHING, current
 from posthog_llm.testing import MemorySink
 
 IDS = {
@@ -38,7 +38,7 @@ def test_there_and_back(sink: MemorySink) -> None:
         trace("t", distinct_id="user-7", session_id="chat-1"),
         span("call") as s,
     ):
-        sent = headers()
+        sent = trace_headers()
     assert sent["x-posthog-llm-trace-id"] == s.trace_id
     assert sent["X-POSTHOG-DISTINCT-ID"] == "user-7"
     assert re.fullmatch(r"00-[\da-f]{32}-[\da-f]{16}-01", sent["traceparent"])
@@ -48,16 +48,16 @@ def test_there_and_back(sink: MemorySink) -> None:
             here = current()
             assert (here.trace_id, here.parent_id) == (s.trace_id, s.id)
             assert (here.session_id, here.distinct_id) == ("chat-1", "user-7")
-            assert headers() == sent
+            assert trace_headers() == sent
 
 
 def test_groups_properties_and_privacy_there_and_back(sink: MemorySink) -> None:
     given = {"plan": "gold", "n": [1, {"é": None}], "$session_id": "replay", "odd": object()}
     with context(groups={"company": "acme"}, properties=given, privacy_mode=True), trace("t"):
-        sent = headers()
+        sent = trace_headers()
     assert all(re.fullmatch(r"[ -~]+", value) for value in sent.values())
     with context(posthog_client=sink), continue_trace(sent), span("s", input="secret"):
-        assert headers()["x-posthog-llm-privacy"] == "1"
+        assert trace_headers()["x-posthog-llm-privacy"] == "1"
     (event,) = sink.wait_for(1)
     assert event.groups == {"company": "acme"}
     assert event.properties["plan"] == "gold"
@@ -70,7 +70,7 @@ def test_groups_properties_and_privacy_there_and_back(sink: MemorySink) -> None:
 
 def test_a_private_parent_makes_private_children() -> None:
     with context(privacy_mode=True):
-        sent = headers()
+        sent = trace_headers()
     with continue_trace(sent), context(privacy_mode=False):
         assert current().privacy_mode is True
 
@@ -78,12 +78,12 @@ def test_a_private_parent_makes_private_children() -> None:
 def test_what_is_too_long_for_a_header_is_left_out() -> None:
     given = {"long": "x" * 5000, "short": 1, "wide": list(range(10**5)), "mid": "y" * 3000}
     with context(properties=given, groups={"a": "b" * 2000, "c": "d"}):
-        sent = headers()
+        sent = trace_headers()
     assert json.loads(sent["x-posthog-llm-properties"]).keys() == {"short", "mid"}
     assert json.loads(sent["x-posthog-llm-groups"]) == {"c": "d"}
     many = {f"{number}": number for number in range(10**4)}
     with context(properties=many):
-        assert len(headers()["x-posthog-llm-properties"]) <= 4096
+        assert len(trace_headers()["x-posthog-llm-properties"]) <= 4096
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_hostile_properties(text: str) -> None:
 
 
 def test_nothing_to_say() -> None:
-    assert headers() == {}
+    assert trace_headers() == {}
     with continue_trace({}):
-        assert headers() == {}
+        assert trace_headers() == {}
 
 
 def test_posthogs_own_headers(sink: MemorySink) -> None:
@@ -111,7 +111,7 @@ def test_posthogs_own_headers(sink: MemorySink) -> None:
         continue_trace({"X-POSTHOG-SESSION-ID": "replay", "X-PostHog-Distinct-Id": "user-7"}),
         span("s"),
     ):
-        assert headers()["X-POSTHOG-SESSION-ID"] == "replay"
+        assert trace_headers()["X-POSTHOG-SESSION-ID"] == "replay"
     (event,) = sink.wait_for(1)
     assert event.distinct_id == "user-7"
     assert event.properties["$session_id"] == "replay"
@@ -128,7 +128,7 @@ def test_traceparent_alone() -> None:
 
 def test_what_fits_no_header_stays() -> None:
     with context(distinct_id="böse\r\nSet-Cookie: x", trace_id="a b"):
-        sent = headers()
+        sent = trace_headers()
     assert set(sent) == {"traceparent", "x-posthog-llm-sampling"}
 
 
@@ -136,7 +136,7 @@ def test_what_fits_no_header_stays() -> None:
 @given(st.dictionaries(st.text(), st.text() | st.binary() | st.none() | st.integers()))
 def test_any_headers(found: dict[str, Any]) -> None:
     with continue_trace(found):
-        for name, value in headers().items():
+        for name, value in trace_headers().items():
             assert f"{name}{value}".isascii()
             assert value.isprintable()
 
@@ -149,13 +149,13 @@ def test_ids_that_are_numbers() -> None:
         trace("t", trace_id=12),
     ):
         posthog.identify_context(7)  # type: ignore[arg-type]
-        sent = headers()
+        sent = trace_headers()
         assert sent["X-POSTHOG-DISTINCT-ID"] == "7"
         assert sent["X-POSTHOG-SESSION-ID"] == "9"
         assert sent["x-posthog-llm-session-id"] == "3"
         for odd in (True, 1.5, ["a"], object(), 10**5000, "x" * 201, uuid.UUID(int=1)):
             with context(properties={"$session_id": odd}):
-                found = headers().get("X-POSTHOG-SESSION-ID")
+                found = trace_headers().get("X-POSTHOG-SESSION-ID")
                 assert found == (str(odd) if isinstance(odd, uuid.UUID) else None)
 
 
@@ -164,14 +164,14 @@ def test_ids_that_are_numbers() -> None:
 def test_what_is_no_id_is_absent(name: str, odd: str) -> None:
     with continue_trace({name: odd}):
         assert current() == NOTHING
-        assert headers() == {}
+        assert trace_headers() == {}
 
 
 @pytest.mark.parametrize("name", IDS)
 def test_ids_of_any_script(name: str) -> None:
     with continue_trace([(name, "Zo\xeb Müller")]):
         assert getattr(current(), IDS[name]) == "Zo\xeb Müller"
-        assert not headers().keys() - {"traceparent", "x-posthog-llm-sampling"}
+        assert not trace_headers().keys() - {"traceparent", "x-posthog-llm-sampling"}
 
 
 ONE, TWO = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -201,7 +201,7 @@ def test_traceparent_as_w3c_has_it(value: str, is_one: bool) -> None:
 def test_no_traceparent_of_zeros() -> None:
     for odd in (str(uuid.UUID(int=0)), "12345678-0000-0000-0000-000000000000"):
         with context(trace_id=odd):
-            sent = headers()
+            sent = trace_headers()
         with continue_trace({"traceparent": sent["traceparent"]}):
             assert current().trace_id is not None
 
@@ -222,12 +222,12 @@ def test_hostile_headers(data: st.DataObject) -> None:
     pairs = st.lists(st.tuples(named, value) | odd)
     given_ = data.draw(pairs | st.dictionaries(named, value) | odd)
     with continue_trace(given_):
-        sent = headers()
+        sent = trace_headers()
         here = current()
     for name, told in sent.items():
         assert re.fullmatch(r"[!-~]{1,200}|\{[ -~]{1,4096}", told), name
     with continue_trace(sent):
-        assert headers().get(SAMPLING) == sent.get(SAMPLING)
+        assert trace_headers().get(SAMPLING) == sent.get(SAMPLING)
         for name, field in IDS.items():
             if name in {sent_name.lower() for sent_name in sent}:
                 assert getattr(current(), field) == getattr(here, field)

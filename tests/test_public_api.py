@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import posthog_llm
-from posthog_llm import arguments, testing
+from posthog_llm import testing, types
 
 ROOT = Path(__file__).parent.parent
 HELD = Path(__file__).parent / "public_api.txt"
@@ -25,7 +25,7 @@ CHANGELOG = ROOT / "CHANGELOG.md"
 
 def public() -> str:
     """Return a line for each public name, with its signature or its type."""
-    lines = [*_of(posthog_llm), *_of(testing), *_argument_classes(), *_statements()]
+    lines = [*_of(posthog_llm), *_of(testing), *_types(), *_statements()]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -47,20 +47,20 @@ def _described(name: str, value: Any) -> Iterator[str]:
             yield f"{name}.{field.name}: {field.type}"
 
 
-def _argument_classes() -> Iterator[str]:
-    for name, value in sorted(vars(arguments).items()):
+def _types() -> Iterator[str]:
+    for name, value in sorted(vars(types).items()):
         if name.endswith("Arguments"):
             for argument, kind in value.__annotations__.items():
-                yield f"posthog_llm.arguments.{name}.{argument}: {kind.__forward_arg__}"
+                yield f"posthog_llm.types.{name}.{argument}: {kind.__forward_arg__}"
 
 
 def _statements() -> Iterator[str]:
     """Return the classes that stand in modules which need an SDK."""
-    for module in ("anthropic", "litellm", "openai"):
-        tree = ast.parse((ROOT / "posthog_llm" / module / "__init__.py").read_text())
+    for module in ("anthropic/__init__", "litellm", "openai/__init__"):
+        tree = ast.parse((ROOT / "posthog_llm" / f"{module}.py").read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and node.name[0] != "_":
-                yield f"posthog_llm.{module}.{node.name}"
+                yield f"posthog_llm.{module.partition('/')[0]}.{node.name}"
 
 
 def digest(text: str) -> str:

@@ -17,8 +17,8 @@ import pytest
 
 import posthog_llm
 from posthog_llm import span, trace
-from posthog_llm.privacy import cleaning
-from posthog_llm.privacy.cleaning import Cleaner
+from posthog_llm._privacy import cleaning
+from posthog_llm._privacy.cleaning import Cleaner
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
 from .driving import Driver, every_provider, failure_of, saying

@@ -13,9 +13,17 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm import bind, configure, context, continue_trace, headers, span, trace
-from posthog_llm.observe.call_queue import call_queue
-from posthog_llm.roots import number_of
+from posthog_llm import (
+    configure,
+    context,
+    continue_trace,
+    propagate_context,
+    span,
+    trace,
+    trace_headers,
+)
+from posthog_llm._observe.call_queue import call_queue
+from posthog_llm._roots import number_of
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import QUESTION, SyncDriver, use_callbacks
@@ -88,7 +96,7 @@ def test_threads_streams_and_batches_of_one_trace(
     with ThreadPoolExecutor(4) as pool:
         for _ in range(30):
             with trace("t"):
-                asks = [pool.submit(bind(driver.ask), client) for _ in range(3)]
+                asks = [pool.submit(propagate_context(driver.ask), client) for _ in range(3)]
                 driver.items(driver.ask(client, stream=True))
                 [ask.result() for ask in asks]
     assert set(pieces(sink).values()) == {5}
@@ -172,14 +180,16 @@ def test_services_agree(sink: MemorySink) -> None:
         configure(sample_rate=0.5)
         for number in range(400):
             with trace("t", trace_id=f"t{number}"), context(session_id=f"chat-{number}"):
-                sent.append(headers())
+                sent.append(trace_headers())
         kept.append(set(pieces(sink)))
         for rate in (0.5, 0.2, 0.8):
             sink._events.clear()
             configure(sample_rate=rate)
             for one in sent:
                 with continue_trace(one), span("there"):
-                    assert headers()["x-posthog-llm-sampling"] == one["x-posthog-llm-sampling"]
+                    assert (
+                        trace_headers()["x-posthog-llm-sampling"] == one["x-posthog-llm-sampling"]
+                    )
             kept.append(set(pieces(sink)))
     here, same, fewer, more = kept
     assert here == same
@@ -192,7 +202,7 @@ def test_services_agree(sink: MemorySink) -> None:
 )
 def test_a_number_that_is_none_is_absent(odd: str) -> None:
     with continue_trace({"x-posthog-llm-trace-id": "t", "x-posthog-llm-sampling": odd}):
-        assert headers()["x-posthog-llm-sampling"] == f"{number_of('t'):.9f}"
+        assert trace_headers()["x-posthog-llm-sampling"] == f"{number_of('t'):.9f}"
 
 
 def test_numbers_are_spread_evenly() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 import posthog_llm
 from posthog_llm import generation, span
-from posthog_llm.observe import event_ids
+from posthog_llm._observe import event_ids
+from posthog_llm._snapshot import snapshot
 from posthog_llm.openai import OpenAI
-from posthog_llm.snapshot import snapshot
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm.delivery.destinations import Project
-from posthog_llm.delivery.spool import Age, Backlog, SpoolDirectory
-from posthog_llm.delivery.spool_file import Address, Line, SpoolFile, packed
-from posthog_llm.delivery.spool_policy import Looks
-from posthog_llm.event import Event
+from posthog_llm._delivery.destinations import Project
+from posthog_llm._delivery.spool import Age, Backlog, SpoolDirectory
+from posthog_llm._delivery.spool_file import Address, Line, SpoolFile, packed
+from posthog_llm._delivery.spool_policy import Looks
+from posthog_llm._event import Event
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
 from .test_processes import DELIVER, Children, once, spooled
@@ -123,7 +123,7 @@ def test_large_backlog_is_read_in_pages(children: Children, tmp_path: Path) -> N
     db.close()
     children.receiver.fault = "hang"
     code = """
-        from posthog_llm.delivery.worker import worker
+        from posthog_llm._delivery.worker import worker
         entries, most = worker.dispatcher.entries, 0
         until = time.monotonic() + 20
         while len(entries) < 3000:
@@ -146,8 +146,8 @@ def test_own_backlog_waits_on_disk(children: Children, tmp_path: Path) -> None:
     children.receiver.stop()
     process = children.start(
         """
-        from posthog_llm.delivery import dispatcher, queues, spool_policy
-        from posthog_llm.delivery.worker import worker
+        from posthog_llm._delivery import dispatcher, queues, spool_policy
+        from posthog_llm._delivery.worker import worker
         queues._MOST_SENT = 50
         spool_policy.IN_MEMORY = dispatcher.IN_MEMORY = 20
         ask(300)
@@ -186,7 +186,7 @@ def test_idle_process_keeps_no_file_and_delivers_what_others_leave(
     children: Children, tmp_path: Path
 ) -> None:
     code = """
-        from posthog_llm.delivery import spool_policy
+        from posthog_llm._delivery import spool_policy
         spool_policy._FIRST_PAUSE = spool_policy._REST = 0.1
         ask(1)
         assert posthog_llm.flush(20)
@@ -464,7 +464,7 @@ def test_directory_that_cannot_be_made_again_is_done_without(
         ask(4)
         assert posthog_llm.flush(20)
         print(posthog_llm.stats().delivered, posthog_llm.stats().spooled)
-        print(sorted(posthog_llm.faults.counts))
+        print(sorted(posthog_llm._faults.counts))
         """
     out = children.run(code, POSTHOG_LLM_SPOOL=place)
     assert out == "5 0\n['SpoolPolicy._written:FileExistsError']\n"

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -22,10 +21,10 @@ import pytest
 from opentelemetry import trace as otel
 
 import posthog_llm
-from posthog_llm import faults
-from posthog_llm.delivery.worker import worker
-from posthog_llm.imports import imported
-from posthog_llm.observe.call_queue import call_queue
+from posthog_llm import _faults as faults
+from posthog_llm._delivery.worker import worker
+from posthog_llm._imports import imported
+from posthog_llm._observe.call_queue import call_queue
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider, reset
 
 from .driving import ANTHROPIC, OPENAI, Driver, SyncDriver, every_provider
@@ -149,7 +148,7 @@ def test_calls_succeed_while_imports_are_slow(programs: Programs, making: str) -
             time.sleep(0.01)
         assert "posthog" in sys.modules
         assert posthog_llm.flush(20)
-        print(dict(posthog_llm.faults.counts), dict(posthog_llm.stats().dropped))
+        print(dict(posthog_llm._faults.counts), dict(posthog_llm.stats().dropped))
         """
     out = programs.run(SLOW, MAKING[making] + textwrap.dedent(program), **programs.project())
     assert out == "{} {}\n"
@@ -176,7 +175,7 @@ def test_imports_of_other_threads_do_not_disturb_ours(programs: Programs) -> Non
         assert posthog_llm.flush(20)
         stats = posthog_llm.stats()
         assert stats.captured == stats.delivered > 1, stats
-        print(dict(posthog_llm.faults.counts))
+        print(dict(posthog_llm._faults.counts))
         """,
         **programs.project(),
     )
@@ -198,7 +197,7 @@ def test_instrument_while_another_thread_imports_the_sdk(programs: Programs) -> 
         path = ""
         ask(make())
         assert posthog_llm.flush(20)
-        print(dict(posthog_llm.faults.counts))
+        print(dict(posthog_llm._faults.counts))
         """,
         **programs.project(),
     )
@@ -381,7 +380,7 @@ def test_the_official_client_can_start_no_thread(programs: Programs) -> None:
         posthog.consumer.Consumer.start = refuse
         ask(make())
         assert posthog_llm.flush(20)
-        print(dict(posthog_llm.faults.counts))
+        print(dict(posthog_llm._faults.counts))
         """
     out = programs.run("", MAKING["openai"] + textwrap.dedent(program), **programs.project())
     assert out == "{}\n"

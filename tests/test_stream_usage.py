@@ -11,11 +11,11 @@ from typing import Any
 import openai as sdk
 import pytest
 
-from posthog_llm.encoding import transcoder
-from posthog_llm.exchange import Exchange, Outcome, Scope
-from posthog_llm.observe import stream_usage
-from posthog_llm.observe.usage_chunk import UsageFilter
-from posthog_llm.providers.reading import read
+from posthog_llm._encoding import transcoder
+from posthog_llm._exchange import Exchange, Outcome, Scope
+from posthog_llm._observe import stream_usage
+from posthog_llm._observe.usage_chunk import UsageFilter
+from posthog_llm._providers.reading import read
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import AsyncDriver, Driver, comparable, saying

@@ -20,8 +20,8 @@ from typing import Any, Generic, TypeVar
 import anthropic
 import pytest
 
-from posthog_llm import bind, event_id
-from posthog_llm.observe.resources import observed
+from posthog_llm import event_id, propagate_context
+from posthog_llm._observe.resources import observed
 from posthog_llm.testing import MemorySink
 
 from .driving import QUESTION, AsyncDriver, Driver, comparable, every_provider, saying
@@ -421,7 +421,7 @@ def _kind(outcome: Any) -> Any:
 def test_what_cannot_be_pickled_says_what_to_do(drive: Driver) -> None:
     with pytest.raises(TypeError, match="Make the client in the worker"):
         pickle.dumps(drive.ours())
-    held: Any = bind(len)  # as cloudpickle takes it apart
+    held: Any = propagate_context(len)  # as cloudpickle takes it apart
     with pytest.raises(TypeError, match="continue_trace there"):
         pickle.dumps([cell.cell_contents for cell in held.__closure__])
 

@@ -14,7 +14,15 @@ import posthog
 import pytest
 
 import posthog_llm
-from posthog_llm import bind, configure, context, continue_trace, instrument, span, trace
+from posthog_llm import (
+    configure,
+    context,
+    continue_trace,
+    instrument,
+    propagate_context,
+    span,
+    trace,
+)
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import Driver, SyncDriver
@@ -213,7 +221,7 @@ def test_many_threads_of_one_trace(provider: ScriptedProvider, sink: MemorySink)
                 pass
 
     with trace("t"):
-        threads = [threading.Thread(target=bind(work), args=(n,)) for n in range(8)]
+        threads = [threading.Thread(target=propagate_context(work), args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
         ready.wait(10)
@@ -231,7 +239,7 @@ def test_a_bound_generator_ends_no_trace(provider: ScriptedProvider, sink: Memor
             yield
 
     with trace("t"):
-        bound = bind(pieces)
+        bound = propagate_context(pieces)
         thread = threading.Thread(target=lambda: list(bound()))
         thread.start()
         thread.join()
@@ -249,7 +257,7 @@ def test_no_more_than_so_many_steps_wait(provider: ScriptedProvider) -> None:
         for number in range(1_001):
             with span(f"s{number}"):
                 pass
-        assert not posthog_llm.roots.waiting._steps  # they went where the environment says
+        assert not posthog_llm._roots.waiting._steps  # they went where the environment says
         driver.ask(driver.ours(posthog_client=named))
     assert names(named) == {"$ai_generation"}
     with trace("large", posthog_client=late):
@@ -274,7 +282,7 @@ def test_nothing_of_the_callers_lives_on(provider: ScriptedProvider, sink: Memor
     assert posthog_llm.flush(10)
     gc.collect()
     assert [ref() for ref in held] == [None, None]
-    assert not posthog_llm.roots.waiting._steps
+    assert not posthog_llm._roots.waiting._steps
 
 
 def test_a_block_that_never_ends_lets_its_steps_go(sink: MemorySink) -> None:
@@ -300,7 +308,7 @@ def test_a_block_that_never_ends_lets_its_steps_go(sink: MemorySink) -> None:
     with trace("another"), span("of another"):
         pass
     assert posthog_llm.flush(10)
-    assert not posthog_llm.roots.waiting._steps
+    assert not posthog_llm._roots.waiting._steps
 
 
 # -- flush -----------------------------------------------------------------------------------

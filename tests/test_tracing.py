@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm import bind, context, headers, span, trace
-from posthog_llm.context import current
+from posthog_llm import context, propagate_context, span, trace, trace_headers
+from posthog_llm._context import current
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import Driver, failure_of
@@ -444,9 +444,9 @@ def test_bind_carries_into_threads(here: MemorySink) -> None:
         yield current().trace_id
 
     with ThreadPoolExecutor(4) as pool, trace("t", trace_id="t"):
-        assert list(pool.map(bind(work), range(4))) == ["t"] * 4
+        assert list(pool.map(propagate_context(work), range(4))) == ["t"] * 4
         assert pool.submit(lambda: current().trace_id).result() is None
-        bound, bound_pieces = bind(awork), bind(pieces)
+        bound, bound_pieces = propagate_context(awork), propagate_context(pieces)
     assert asyncio.run(bound()) == "t"
     assert list(bound_pieces()) == ["t", "t"]
     assert current().trace_id is None
@@ -500,7 +500,7 @@ def test_ids_of_an_active_opentelemetry_span(drive: Driver, here: MemorySink) ->
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("outer") as outer, span("s"):
         drive.call(lambda: client.chat.completions.create(**ASK))
-        parent = headers()["traceparent"]
+        parent = trace_headers()["traceparent"]
     drive.call(lambda: client.chat.completions.create(**ASK))
     inside, step, after = here.wait_for(3)
     ids = outer.get_span_context()

@@ -22,8 +22,9 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 import posthog_llm
-from posthog_llm import ASGIMiddleware, WSGIMiddleware, faults
-from posthog_llm.context import current
+from posthog_llm import ASGIMiddleware, WSGIMiddleware
+from posthog_llm import _faults as faults
+from posthog_llm._context import current
 from posthog_llm.openai import AsyncOpenAI
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
@@ -196,7 +197,7 @@ def test_what_holds_where_a_handler_returns_holds_for_a_bound_stream(
             return make()
 
     async def main() -> None:
-        for make in (words, lambda: posthog_llm.bind(words)()):
+        for make in (words, lambda: posthog_llm.propagate_context(words)()):
             stream = await handler(make)
             assert [word async for word in stream] == ["word"]
 

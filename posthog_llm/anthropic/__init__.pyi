@@ -121,7 +121,7 @@ from posthog_llm.anthropic._resources import (
     MessagesFoundry,
     VertexBeta,
 )
-from posthog_llm.arguments import ClientArguments
+from posthog_llm.types import ClientArguments
 from typing import Any, Mapping, Sequence, overload
 from typing_extensions import Self, Unpack
 

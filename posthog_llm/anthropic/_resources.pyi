@@ -142,7 +142,7 @@ from anthropic.types.tool_choice_param import ToolChoiceParam
 from anthropic.types.tool_union_param import ToolUnionParam
 from functools import cached_property
 from posthog_llm.anthropic import Anthropic, AsyncAnthropic
-from posthog_llm.arguments import CallArguments
+from posthog_llm.types import CallArguments
 from typing import Iterable, List, Optional, Union
 from typing_extensions import Literal, Required, TypeVar, Unpack, overload
 

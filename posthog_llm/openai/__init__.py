@@ -15,9 +15,9 @@ except ImportError as error:
         "posthog_llm.openai needs the openai package: pip install 'posthog-llm[openai]'"
     ) from error
 
-from ..observe.client import AsyncClient as _AsyncClient
-from ..observe.client import SyncClient as _SyncClient
-from ..observe.drop_in import drop_in_for as _drop_in_for
+from .._observe.client import AsyncClient as _AsyncClient
+from .._observe.client import SyncClient as _SyncClient
+from .._observe.drop_in import drop_in_for as _drop_in_for
 
 
 class OpenAI(_SyncClient, _sdk.OpenAI):

@@ -68,7 +68,6 @@ from openai.auth import WorkloadIdentity, X509WorkloadIdentity
 from openai.lib.azure import AsyncAzureADTokenProvider, AzureADTokenProvider
 from openai.lib.bedrock import AsyncBedrockTokenProvider, BedrockTokenProvider, _LegacyBedrockState
 from openai.providers.bedrock import AwsCredentialsProvider
-from posthog_llm.arguments import ClientArguments
 from posthog_llm.openai._resources import (
     AsyncAudio,
     AsyncBeta,
@@ -91,6 +90,7 @@ from posthog_llm.openai._resources import (
     OpenAIWithStreamedResponse,
     Responses,
 )
+from posthog_llm.types import ClientArguments
 from typing import Any, Awaitable, Callable, Mapping, overload
 from typing_extensions import Self, Unpack
 

@@ -184,8 +184,8 @@ from openai.types.shared.reasoning_effort import ReasoningEffort
 from openai.types.shared_params.metadata import Metadata
 from openai.types.shared_params.reasoning import Reasoning
 from openai.types.shared_params.responses_model import ResponsesModel
-from posthog_llm.arguments import CallArguments
 from posthog_llm.openai import AsyncOpenAI, OpenAI
+from posthog_llm.types import CallArguments
 from typing import Dict, Iterable, List, Optional, Union
 from typing_extensions import Literal, Required, Unpack, overload
 

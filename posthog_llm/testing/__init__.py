@@ -12,10 +12,10 @@ where HTTP does not matter. `reset` ends a test: the next one begins as a new pr
         assert event.properties["$ai_model"] == "gpt-5-mini"
 """
 
-from .provider import Received, Reply, ScriptedProvider
-from .receiver import PostHogReceiver
-from .resetting import reset
-from .sink import CapturedEvent, MemorySink
+from ._provider import Received, Reply, ScriptedProvider
+from ._receiver import PostHogReceiver
+from ._resetting import reset
+from ._sink import CapturedEvent, MemorySink
 
 __all__ = [
     "CapturedEvent",

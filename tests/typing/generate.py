@@ -42,7 +42,7 @@ from sources import (
     type_variable,
 )
 
-from posthog_llm.observe.client import ObservedClient
+from posthog_llm._observe.client import ObservedClient
 
 PACKAGE = Path(__file__).parent.parent.parent / "posthog_llm"
 Node = TypeVar("Node", bound=ast.AST)
@@ -271,7 +271,7 @@ class Writer:
         newer = self._newer(cls.source, node, stub)
         node = self._renamed(cls.source, stub, node)
         ours = "ClientArguments" if stub is self.clients else "CallArguments"
-        arguments = stub.use(Name("posthog_llm.arguments", ours))
+        arguments = stub.use(Name("posthog_llm.types", ours))
         theirs = [ast.unparse(node.args.kwarg.annotation)[7:-1]] if node.args.kwarg else []
         if theirs or newer:
             name = node.name.strip("_").title().replace("_", "") + "Arguments"

@@ -24,7 +24,7 @@ from posthog_llm.anthropic import Anthropic, AnthropicBedrock, AnthropicVertex, 
 from posthog_llm.openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI, RateLimitError
 
 if TYPE_CHECKING:
-    from posthog_llm.arguments import CallArguments, Destination
+    from posthog_llm.types import CallArguments, Destination
 
 SAY: Any = [{"role": "user", "content": "Hello"}]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from posthog_llm.providers.endpoints import endpoint_of
+from posthog_llm._providers.endpoints import endpoint_of
 
 SDKS = ("openai", "anthropic")
 RESPONSES = ("WithRawResponse", "WithStreamingResponse", "WithStreamedResponse")

@@ -1,0 +1,263 @@
+"""From a finished call to its events: what it meant, whether it is captured, where it goes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from .._checks import text
+from .._event import Event, builds
+from .._exchange import Exchange, Scope
+from .._faults import interrupts, report
+from .._narrowing import is_mapping
+from .._observe.call_queue import call_queue
+from .._observe.dedup import is_captured_upstream
+from .._observe.event_ids import background_id
+from .._privacy import Cleaner
+from .._providers.batches import records
+from .._record import Record, RequestFacts
+from .._sampling import is_sampled
+from .._settings import settings
+from .._weighing import size_of_plain
+from .destinations import is_private
+from .dispatcher import Dispatcher
+
+_MOST = 10_000
+"""Responses that wait for their end; the oldest is forgotten first."""
+_SHARE = 0.25
+"""Share of the allowed bytes that what they were asked may take; the oldest loses its content."""
+_SHORT = 1024
+"""Bytes of a parameter that is no content."""
+_WEIGHT = 4096
+"""Bytes that such a response takes beside what it was asked."""
+_MOST_CAPTURED = 200_000
+"""Ids of responses, and of requests of batches, that were told: one batch may have 100,000."""
+
+
+class Builder:
+    """Builds events and gives them to the dispatcher. Used by the worker alone."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        find: Callable[[Scope], Any],
+        yield_interpreter: Callable[[], object],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._find = find
+        """Returns the client that an event goes to."""
+        self._yield_interpreter = yield_interpreter
+        """Called between two events of one call."""
+        self._backgrounds = Backgrounds()
+
+    @property
+    def bytes(self) -> int:
+        """Memory that calls take which have been read, and are not told yet."""
+        return self._backgrounds.bytes
+
+    def build(self, exchange: Exchange) -> None:
+        """Build what a call is worth. Every event that a fault of ours costs is counted."""
+        try:
+            for record in records(exchange):
+                self._take(record)
+                self._yield_interpreter()
+        except BaseException as error:
+            if interrupts(error):
+                call_queue.put(exchange)  # those events that were built are known by their uuids
+                raise
+            self._lose(exchange.id, error)
+        exchange.release()
+
+    def _take(self, found: Record) -> None:
+        try:
+            record = self._backgrounds.due(found)
+            if record is None or is_captured_upstream(record.base_url):
+                return
+            if is_sampled(record):
+                self._add(record)
+        except BaseException as error:
+            if interrupts(error):
+                raise
+            self._lose(found.exchange.id, error)
+
+    def _lose(self, uuid: str, error: BaseException) -> None:
+        report("worker", error)
+        if uuid not in self._dispatcher.entries:
+            self._dispatcher.ledger.lose(uuid, "fault")
+
+    def _add(self, record: Record) -> None:
+        client = self._find(record.exchange.scope)
+        for built in builds(record, is_private(client)):
+            self._submit(built, client, record)
+
+    def _submit(self, built: Event, client: Any, record: Record) -> None:
+        try:
+            built = filtered(built)
+        except Refused as refusal:
+            self._dispatcher.ledger.lose(built.uuid, str(refusal), wanted=refusal.wanted)
+            return
+        self._dispatcher.add(built, client, content_dropped=bool(record.exchange.content_dropped))
+
+
+class Backgrounds:
+    """Holds what was asked in the background until the answer comes. Used by the worker alone.
+
+    `responses.create(background=True)` answers at once that the work is queued. The event is due
+    when a later answer, of many that may be fetched, shows the work's end.
+    https://platform.openai.com/docs/guides/background
+    """
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[str, Record] = OrderedDict()
+        self._captured: OrderedDict[str, None] = OrderedDict()
+        self._whole: OrderedDict[str, int] = OrderedDict()
+        """Bytes of what was asked, where it is held."""
+        self.bytes = 0
+        """What all of them take, about."""
+
+    def due(self, record: Record) -> Record | None:
+        """Return the record to tell now, or `None` where nothing is due yet, or any more."""
+        if record.exchange.batch is not None:
+            return self._once(record)
+        if record.exchange.reader is not None:
+            return record  # who told of it tells of it once
+        response, poll = record.response, record.exchange.endpoint == "response_poll"
+        identity = response.response_id
+        background = poll or response.pending or _asked_in_background(record.request)
+        if not background or (identity is None and not poll):
+            return record
+        if identity is None or identity in self._captured:
+            return None
+        if response.pending or not response.complete:
+            if not poll:
+                self._wait(identity, record)
+            return None
+        first = self._take_out(identity)
+        if first is None and poll and not response.background:
+            return None
+        self._remember(self._captured, identity, None, _MOST_CAPTURED)
+        return _joined(record, first, identity)
+
+    def _once(self, record: Record) -> Record | None:
+        """Tell a request of a batch the first time that its results are read."""
+        identity = record.exchange.id
+        if identity in self._captured:
+            return None
+        self._remember(self._captured, identity, None, _MOST_CAPTURED)
+        return record
+
+    def _wait(self, identity: str, record: Record) -> None:
+        self._take_out(identity)
+        if len(self._asked) >= _MOST:
+            self._take_out(next(iter(self._asked)))
+        self._asked[identity] = record
+        self._whole[identity] = size = _size(record.request)
+        self.bytes += _WEIGHT + size
+        while self.bytes > settings().queue_bytes * _SHARE and self._whole:
+            oldest, size = self._whole.popitem(last=False)
+            self._asked[oldest] = stripped = _drop_content(self._asked[oldest], size)
+            self.bytes += _size(stripped.request) - size
+
+    def _take_out(self, identity: str) -> Record | None:
+        record = self._asked.pop(identity, None)
+        size = self._whole.pop(identity, None)
+        if record is not None:
+            self.bytes -= _WEIGHT + (_size(record.request) if size is None else size)
+        return record
+
+    @staticmethod
+    def _remember(table: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
+        table[key] = value
+        while len(table) > most:
+            table.popitem(last=False)
+
+
+def _size(request: RequestFacts) -> int:
+    return size_of_plain([request.input, request.tools, *request.parameters.values()])
+
+
+def _drop_content(record: Record, size: int) -> Record:
+    """Return the record without the content of what was asked, `size` bytes."""
+    parameters = {k: v for k, v in record.request.parameters.items() if size_of_plain(v) <= _SHORT}
+    request = replace(record.request, input=None, tools=None, parameters=parameters)
+    return replace(record, request=request, content_cut=record.content_cut + size - _size(request))
+
+
+def _asked_in_background(request: RequestFacts) -> bool:
+    return request.parameters.get("background") is True
+
+
+def _joined(last: Record, first: Record | None, identity: str) -> Record:
+    """Tell the end under the identity of the beginning."""
+    base = first or last
+    exchange = replace(
+        base.exchange,
+        id=background_id(identity),
+        client=last.exchange.client,
+        status=last.exchange.status,
+        endpoint="response",
+        request=None,
+    )
+    return replace(
+        last,
+        exchange=exchange,
+        request=base.request,
+        content_cut=last.content_cut + (first.content_cut if first not in (None, last) else 0),
+        latency=last.response.elapsed if last.exchange is not base.exchange else last.latency,
+        time_to_first_token=last.time_to_first_token if first in (None, last) else None,
+        retries=base.retries,
+    )
+
+
+class Refused(Exception):
+    """An event is not to leave; its text is the reason."""
+
+    def __init__(self, reason: str, *, wanted: bool = False) -> None:
+        super().__init__(reason)
+        self.wanted = wanted
+        """Whether that is what the user asked for."""
+
+
+def filtered(event: Event) -> Event:
+    """Return the event as `before_capture` leaves it. Raises `Refused` where it may not leave."""
+    before_capture = settings().before_capture
+    if before_capture is None:
+        return event
+    try:
+        answer = before_capture(
+            {
+                "event": event.name,
+                "uuid": event.uuid,
+                "distinct_id": event.distinct_id,
+                "timestamp": event.timestamp,
+                "properties": event.properties,
+                "groups": dict(event.groups or {}),
+            }
+        )
+        if answer is None:
+            raise Refused("before_capture", wanted=True)
+        if not is_mapping(answer):
+            raise TypeError(f"before_capture returned {type(answer).__name__}")
+        who = answer["distinct_id"]
+        left = replace(
+            event,
+            name=str(answer["event"]),
+            distinct_id=text("distinct_id", "" if who is None else who),
+            timestamp=answer["timestamp"],
+            properties={
+                # It may have put anything there.
+                str(name): Cleaner(keep_media=True).plain(value)
+                for name, value in answer["properties"].items()
+            },
+            groups=dict(answer.get("groups") or {}) or None,
+        )
+        return left if left.distinct_id else left.of_nobody()
+    except Refused:
+        raise
+    except Exception as error:
+        if interrupts(error):
+            raise
+        report("before_capture", error)
+        raise Refused("before_capture_failed") from None

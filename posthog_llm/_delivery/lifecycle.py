@@ -1,0 +1,155 @@
+"""What a program may ask of the delivery: wait, stop, count, survive a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from .._imports import imported
+from .locks import Flag
+from .stats import Stats
+from .worker import worker
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Deliver everything that was captured before this call, to all destinations.
+
+    Returns `True` when nothing of it waits any more: each event was accepted by PostHog, or
+    given up and counted in `stats()`. `False` when `timeout` seconds ran out first, or where
+    steps of a trace that goes on wait for a destination that nothing names yet; what is
+    left goes on in the background. Needed before a short-lived process ends without interpreter
+    exit: in serverless functions, and before `os._exit`.
+
+    Raises `ValueError` for a negative timeout.
+    """
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be a number of seconds from 0 on, not {timeout!r}")
+    return worker.flush(timeout)
+
+
+async def aflush(timeout: float = 10.0) -> bool:
+    """Do what `flush` does, and let the event loop go on meanwhile: it waits in a thread.
+
+    In an event loop that is not asyncio's, it waits here. Raises `ValueError` for a negative
+    timeout.
+    """
+    asyncio: Any = imported("asyncio")
+    try:
+        flushing = asyncio.get_running_loop().run_in_executor(None, flush, timeout)
+    except RuntimeError:  # another loop runs, or no thread can be started
+        return flush(timeout)
+    return await flushing  # type: ignore[no-any-return]
+
+
+def shutdown(timeout: float = 10.0) -> bool:
+    """Deliver everything, as `flush` does, and end the worker thread.
+
+    The `posthog` clients that you made are left open: they are yours. A later call starts the
+    worker again.
+    """
+    until = time.monotonic() + timeout
+    delivered = flush(timeout)
+    worker.stop(max(0.1, until - time.monotonic()))
+    return delivered
+
+
+def stats() -> Stats:
+    """Return what became of this process's events so far."""
+    return worker.stats()
+
+
+def install_signal_flush(timeout: float = 5.0) -> None:
+    """On SIGTERM, deliver what was captured, for `timeout` seconds at most, then go on as before.
+
+    For processes without a spool: Python's default handler ends a process at once, without
+    interpreter exit. Where there was no handler before, the process ends by the signal, as it
+    would have; streams that are still open are told first, as far as they came. A handler that
+    was installed before is called afterwards, and open streams are left to go on until the
+    process ends. Call it from the main thread; raises `ValueError` elsewhere. An event loop's
+    `add_signal_handler` replaces it: call `posthog_llm.flush` in that handler instead.
+
+    Workers of a `multiprocessing.Pool` take it as `initializer`: leaving `with Pool()` ends them
+    by SIGTERM. Like every Python handler it runs between two lines of the main thread, so that a
+    worker deep in C code ends only after that.
+    """
+    previous = signal.getsignal(signal.SIGTERM)
+    is_ignored = previous == signal.SIG_IGN
+    has_begun = Flag()
+
+    def flush_first(number: int, frame: FrameType | None) -> None:
+        has_begun.set()
+        if worker.turn.is_here():  # a flush would wait for the very lines that are interrupted here
+            worker.turn.afterwards(partial(os.kill, os.getpid(), number), timeout)
+            return
+        # A thread of its own: the interrupted one may hold a lock that flushing needs.
+        deliver = worker.flush if callable(previous) or is_ignored else worker.end
+        flushing = threading.Thread(target=deliver, args=(timeout,), daemon=True)
+        try:
+            flushing.start()
+        except RuntimeError:  # the process ends, or has too many
+            deliver(timeout)
+        else:
+            flushing.join(timeout)
+        if callable(previous):
+            previous(number, frame)
+        elif not is_ignored:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, flush_first)
+    see_to(signal.SIGTERM, has_begun)
+
+
+_FIRST, _LONGEST = 0.05, 1.0
+"""Seconds that a handler has before its signal is sent again, at first and at most."""
+
+
+def see_to(number: int, has_begun: Flag) -> None:
+    """Send a signal to the main thread again until its handler sets `has_begun`.
+
+    Python runs handlers between two lines. A signal that comes after it has looked, and before the
+    main thread waits for a lock, is seen only once that wait is over. A worker of a `Pool` waits so
+    for its next task: its pool would wait for it, and it for its pool.
+
+    In children of `multiprocessing` alone: the one descriptor that Python has for this belongs to
+    the program's event loop, where there is one. Nothing is done where it is taken, or where the
+    system does not say which process wrote to it: a forked child has it, too.
+    """
+    process = imported("multiprocessing.process")
+    if sys.platform != "linux" or process is None or process.parent_process() is None:
+        return
+    import socket
+
+    ours, pythons = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    pythons.setblocking(False)
+    before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)
+        return
+    arguments = (ours, pythons, number, has_begun)
+    threading.Thread(target=_watch, args=arguments, name="posthog-llm-signal", daemon=True).start()
+
+
+def _watch(ours: Any, pythons: Any, number: int, has_begun: Flag) -> None:
+    """Read which signals came; `pythons` is held, since its descriptor is in use."""
+    main = threading.main_thread().ident or 0
+    while True:
+        data, ancillary, _, _ = ours.recvmsg(1, 64)
+        sender = _CREDENTIALS.unpack(ancillary[0][2])[0] if ancillary else None
+        if data != bytes([number]) or sender != os.getpid():
+            continue
+        patience = _FIRST
+        while not has_begun.wait(patience):
+            signal.pthread_kill(main, number)
+            patience = min(2 * patience, _LONGEST)
+        has_begun.clear()

@@ -1,0 +1,337 @@
+"""The events for each destination, in order, and what is known of how it fares."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .._event import Event
+from .._faults import interrupts, report
+from .._settings import settings
+from . import results
+from .destinations import Project, has_own_capture, is_queued, official_client, parameters
+from .results import DeliveryResult
+from .trimming import fitted
+
+if TYPE_CHECKING:
+    from .spool_file import Stored
+
+_LIMIT = 800 << 10
+"""Bytes of JSON of one event on the way that every PostHog has. The official client drops beyond
+900 KiB, without telling; what it adds itself needs room."""
+_AI_LANE_LIMIT = 7_500 << 10
+"""The same for the AI lane (`capture_ai`), which takes 8 MiB."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks whether events were lost without a word."""
+_MOST_SENT = 1000
+_MOST_SENT_BYTES = 16 << 20
+"""What may be with the official client at a time, waiting for its answer."""
+_PROBE = 100
+"""Events that are tried at a time while a destination fails."""
+_PROBE_SHARE = 0.25
+"""Share of the allowed bytes that they may take: the client has a copy, which nobody weighs."""
+_ONCE = 20
+"""Events that one thread sends before another destination has its turn."""
+_LONGEST_WAIT = 30.0
+"""Seconds between two attempts, at most."""
+_LEAST = 4096
+"""Bytes to which an event is brought down at most, before it is given up as too large."""
+_MOST_IDLE = 256
+"""Idle destinations that are remembered; the oldest is forgotten first."""
+_POLL = 0.02
+"""Seconds between two looks whether a full client has room again."""
+_MOST_ATTEMPTS = 5
+"""Attempts for an object that takes no event and does not say why."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One event on its way."""
+
+    uuid: str
+    number: int
+    """Place in the order of capture, over all destinations."""
+    event: Event | None
+    """`None`: in the spool only."""
+    length: int
+    """Bytes that it takes as JSON."""
+    size: int
+    """About how many bytes of memory it takes."""
+    since: float
+    """When it was captured, by the monotonic clock."""
+    stored: Stored | None = None
+    """Where it lies in the spool; `None`: it does not."""
+    limit: int | None = None
+    """Bytes that it must come down to, because PostHog refused it as too large."""
+    content_dropped: bool = False
+    """Whether its content was given up."""
+    trimmed: bool = False
+    """Whether it was sent smaller than it came."""
+    sent_as: str = ""
+    """The uuid under which the receipt comes."""
+    attempts: int = 0
+    weight: int = 0
+    """Bytes that it counted for when it was sent."""
+
+    def load(self) -> Event | None:
+        """Return the event; `None` where the spool cannot tell it any more."""
+        if self.event is None and self.stored is not None:
+            return self.stored.file.load(self.stored.seq)
+        return self.event
+
+
+class DestinationQueue:
+    """Hands events to one destination. Used by the worker alone, but for `capture`."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.official = official_client(client)
+        self.is_queued = is_queued(self.official)
+        """Whether the destination sends in the background, and sends receipts."""
+        self.declines = has_own_capture(self.official)
+        """Whether `None` from `capture` says that an event was not taken."""
+        self.waiting: deque[Entry] = deque()
+        self.sent: dict[str, Entry] = {}
+        self.sent_bytes = 0
+        self.busy = False
+        """Whether a thread is capturing for it now."""
+        self.flushing = self.unflushed = False
+        self.failures = 0
+        self.retry_at = 0.0
+        self._has_ai_lane = True
+        """Whether the server has an AI lane, as far as is known."""
+
+    def may_block(self) -> bool:
+        """Whether code of the program's, or a request, runs in the destination's `capture`."""
+        return (
+            not (self.is_queued and self.declines)
+            or getattr(self.official, "before_send", None) is not None
+        )
+
+    # -- what may go ---------------------------------------------------------------
+
+    def ready(self, now: float) -> bool:
+        """Whether the first waiting event may be handed over now."""
+        if not self.waiting or self.busy or now < self.retry_at:
+            return False
+        if not self.is_queued:
+            return True
+        most, most_bytes = _MOST_SENT, _MOST_SENT_BYTES
+        if self.failures:
+            most, most_bytes = _PROBE, int(settings().queue_bytes * _PROBE_SHARE)
+        if len(self.sent) >= most or (self.sent and self.sent_bytes >= most_bytes):
+            return False
+        # Half of the client's queue is left for the events that are not ours.
+        return all(q.qsize() <= q.maxsize // 2 for q in self._client_queues() if q.maxsize > 0)
+
+    def is_full(self) -> bool:
+        """Whether the official client has no room for another event."""
+        return any(0 < queue.maxsize <= queue.qsize() for queue in self._client_queues())
+
+    def _client_queues(self) -> list[Any]:
+        queues = getattr(self.official, "_lanes", None)
+        return [queue.queue for queue in queues] if queues else [self.official.queue]
+
+    def next(self) -> Entry:
+        """Take the first waiting event out, to be handed over."""
+        entry = self.waiting.popleft()
+        entry.attempts += 1
+        self.sent[entry.uuid] = entry
+        entry.weight = entry.size
+        self.sent_bytes += entry.weight
+        self.unflushed = True
+        return entry
+
+    def some(self) -> list[Entry]:
+        """Take the first few waiting events out, for a thread to hand over."""
+        self.busy = True
+        return [self.next() for _ in range(min(_ONCE, len(self.waiting)))]
+
+    def forget(self, entry: Entry) -> None:
+        """Take an event out for good."""
+        if self.sent.pop(entry.uuid, None) is not None:
+            self.sent_bytes -= entry.weight
+        elif self.waiting and self.waiting[-1] is entry:
+            self.waiting.pop()
+        elif entry in self.waiting:
+            self.waiting.remove(entry)
+
+    def again(self, entries: list[Entry]) -> None:
+        """Put events that did not arrive back to the front."""
+        for entry in sorted(entries, key=lambda entry: -entry.number):
+            if self.sent.pop(entry.uuid, None) is not None:
+                self.sent_bytes -= entry.weight
+                self.waiting.appendleft(entry)
+
+    # -- handing over --------------------------------------------------------------
+
+    def prepared(self, entry: Entry, event: Event) -> tuple[Any, Event | None]:
+        """Return the function that takes an event, and the event in a size that it takes."""
+        capture_ai = getattr(self.client, "capture_ai", None) if self._has_ai_lane else None
+        full = getattr(self.official, "enable_full_ai_capture", False) is True
+        limit = min(entry.limit or _LIMIT, _LIMIT)
+        if not full and entry.length <= limit:
+            return self.client.capture, event
+        if not callable(capture_ai):
+            return self.client.capture, fitted(event, limit)
+        return capture_ai, fitted(event, min(entry.limit or _AI_LANE_LIMIT, _AI_LANE_LIMIT))
+
+    def is_idle(self) -> bool:
+        """Whether the official client is done with all that it was given."""
+        return not any(queue.unfinished_tasks for queue in self._client_queues())
+
+    # -- what came of it -----------------------------------------------------------
+
+    def refused_as_large(self, result: DeliveryResult) -> bool:
+        """Whether the server has no AI lane, or a smaller one; it is not used again then."""
+        if not result.path.endswith("/ai/batch/") or result.status not in (404, 405, 413):
+            return False
+        self._has_ai_lane = False
+        return True
+
+    def failed(self, now: float) -> None:
+        """Wait before the next attempt, longer each time; several batches of one are one."""
+        if now < self.retry_at:
+            return
+        self.failures += 1
+        self.retry_at = now + min(0.25 * 2**self.failures, _LONGEST_WAIT)
+
+    def works(self) -> None:
+        """Note that the destination takes events."""
+        self.failures, self.retry_at = 0, 0.0
+
+
+def shrink(refused: list[Entry]) -> list[Entry]:
+    """Bring the events of a batch that was too large down to a quarter of the largest.
+
+    Returns those to give up: all, where none can become smaller.
+    """
+    if all(entry.limit == _LEAST for entry in refused):
+        return refused
+    largest = max(min(entry.length, entry.limit or entry.length) for entry in refused)
+    quarter = max(largest // 4, _LEAST)
+    for entry in refused:
+        entry.limit = min(entry.limit or quarter, quarter)
+    return []
+
+
+class DestinationQueues:
+    """One lane a destination. Changed by the worker alone, and iterated over in any thread."""
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[Any, DestinationQueue] = OrderedDict()
+
+    def __iter__(self) -> Iterator[DestinationQueue]:
+        return iter(list(self._queues.values()))  # at once: no code of Python's runs amid this
+
+    def of(self, client: Any) -> tuple[DestinationQueue, bool]:
+        """Return the lane of a client, and whether it is a new one."""
+        key = _key(client)
+        is_new = key not in self._queues
+        if is_new:
+            self._queues[key] = DestinationQueue(client)
+            if len(self._queues) > _MOST_IDLE:
+                self._forget_idle()
+        self._queues.move_to_end(key)
+        return self._queues[key], is_new
+
+    def waiting(self, client: Any) -> int:
+        """Return how many events wait for a client."""
+        queue = self._queues.get(_key(client))
+        return len(queue.waiting) if queue else 0
+
+    def _forget_idle(self) -> None:
+        for key, queue in list(self._queues.items())[:-1]:
+            if not (queue.waiting or queue.sent or queue.busy):
+                del self._queues[key]
+
+    def due(self) -> Iterator[float]:
+        """Yield in how many seconds each lane is to be looked at."""
+        now = time.monotonic()
+        for queue in self:
+            if queue.waiting and not queue.busy:
+                yield max(_POLL, queue.retry_at - now)
+            if queue.sent:
+                yield CHECK_INTERVAL
+
+    def retry_now(self) -> None:
+        """Let every destination try again now."""
+        for queue in self:
+            queue.retry_at = 0.0
+
+    def unanswered(self) -> list[Any]:
+        """Return the official clients whose PostHog has not answered yet."""
+        return [queue.official for queue in self if queue.is_queued and queue.sent]
+
+    def have_submitted(self, client: Any, number: int) -> bool:
+        """Whether a client has everything that was captured for it up to `number`."""
+        return not any(
+            queue.busy or any(entry.number <= number for entry in queue.waiting)
+            for queue in self
+            if queue.client is client or queue.official is client
+        )
+
+
+def _key(client: Any) -> Any:
+    """Return what a destination is known by. Equal projects are one; an object's `==` is its
+    user's affair. The `posthog` module is another one with each client that it is given."""
+    return client if isinstance(client, Project) else (id(client), id(official_client(client)))
+
+
+def submit(queue: DestinationQueue, entry: Entry, event: Event | None) -> DeliveryResult | None:
+    """Hand one event over; returns its receipt, or `None` where that comes later.
+
+    A receipt's `LookupError` names the reason why the event can never be taken.
+    """
+    if event is None:
+        return DeliveryResult(LookupError("spool_damaged"))
+    results.last()
+    try:
+        capture, smaller = queue.prepared(entry, event)
+        if smaller is None:
+            return DeliveryResult(LookupError("too_large"))
+        entry.trimmed = entry.content_dropped or smaller is not event
+        answer = capture(**_arguments(capture, smaller))
+    except BaseException as error:  # `sys.exit` or a cancellation: the sink may have kept the event
+        if interrupts(error):
+            raise
+        report("capture", error)
+        return DeliveryResult(LookupError("capture_failed"))
+    return _queued(queue, entry, answer) if queue.is_queued else _taken(queue, entry, answer)
+
+
+def _queued(queue: DestinationQueue, entry: Entry, answer: Any) -> DeliveryResult | None:
+    """Read the official client's answer: the uuid it sends, or `None` when it took nothing."""
+    if answer is None and queue.declines:
+        return DeliveryResult(BlockingIOError() if queue.is_full() else LookupError("declined"))
+    # A subclass may return anything; what it did not queue stays unconfirmed.
+    entry.sent_as = answer if isinstance(answer, str) else entry.uuid
+    return None
+
+
+def _taken(queue: DestinationQueue, entry: Entry, answer: Any) -> DeliveryResult:
+    """Read the answer of an object that sends, or queues, before it returns."""
+    result = results.last()
+    if result is None and answer is None and queue.declines:
+        # `AsyncPosthog` does not say whether its queue is full.
+        is_full = not hasattr(queue.official, "sync_mode") and entry.attempts < _MOST_ATTEMPTS
+        return DeliveryResult(BlockingIOError() if is_full else LookupError("declined"))
+    return result or DeliveryResult()
+
+
+def _arguments(capture: Any, event: Event) -> dict[str, Any]:
+    """Return the arguments for `capture`, less those that a caller's own object lacks."""
+    arguments: dict[str, Any] = {
+        "event": event.name,
+        "distinct_id": event.distinct_id,
+        "properties": event.properties,
+        "timestamp": event.timestamp,
+        "uuid": event.uuid,
+    }
+    if event.groups:
+        arguments["groups"] = event.groups
+    names = parameters(getattr(capture, "__func__", capture))
+    return arguments if names is None else {k: v for k, v in arguments.items() if k in names}

@@ -1,0 +1,409 @@
+"""The thread that captures finished calls: read, build, submit. Never the caller's."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .._exchange import Scope
+from .._faults import guarded, interrupts, report
+from .._identity import destination
+from .._imports import imported
+from .._observe.call_queue import call_queue
+from .._settings import on_change, settings
+from . import ending, waiting_steps
+from .backpressure import Backpressure
+from .building import Builder
+from .destinations import Destinations, load
+from .dispatcher import Dispatcher
+from .ending import Ending
+from .locks import BRIEF, Flag, Turn
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+_CALLBACK_PATIENCE = 1.0
+"""Seconds that a call which has ended waits for the callback."""
+_GATHER = 0.1
+"""Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
+_GATHER_SPOOLED = 0.002
+"""The same with a spool: a call that is not written yet is lost with the process."""
+_BUSY = 0.001
+"""Seconds that the worker keeps the interpreter from others, where it can choose."""
+_LEAST = 0.05
+"""Seconds for what comes after the time is up: to write takes less."""
+_POLL = 0.02
+"""Seconds between two looks while somebody waits."""
+
+
+before_flush: list[Callable[[float], object]] = []
+"""Each is called with the seconds that it may wait for callbacks which are on their way."""
+
+
+class Pending:
+    """Calls that have ended; each has `abandon()`, which captures it unless that was done.
+
+    Any thread may add, and the worker and those who flush take out.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._waiting: deque[tuple[float, Any]] = deque()
+        self._taking = threading.Lock()
+        """Held until what was taken out is captured: a flush must not overtake it."""
+
+    def add(self, call: Any) -> None:
+        self._waiting.append((time.monotonic() + _CALLBACK_PATIENCE, call))
+        self._wake()
+
+    def due(self) -> float | None:
+        """Return in how many seconds the first has waited long enough; `None`: none waits."""
+        with contextlib.suppress(IndexError):
+            return max(0.0, self._waiting[0][0] - time.monotonic())
+        return None
+
+    def abandon_due(self) -> None:
+        self._abandon(time.monotonic())
+
+    def capture_ended(self, timeout: float | None) -> None:
+        """Capture what has ended by now, whoever was to call back for it."""
+        until = time.monotonic()
+        for wait in before_flush:
+            wait(_CALLBACK_PATIENCE if timeout is None else min(_CALLBACK_PATIENCE, timeout))
+        self._abandon(until + _CALLBACK_PATIENCE)
+
+    def _abandon(self, until: float) -> None:
+        # Not for ever: a signal's handler may flush while the thread that it interrupts takes out.
+        is_taken = self._taking.acquire(timeout=_CALLBACK_PATIENCE)
+        try:
+            with contextlib.suppress(IndexError):
+                while self._waiting[0][0] <= until:
+                    self._waiting.popleft()[1].abandon()
+        finally:
+            if is_taken:
+                self._taking.release()
+
+
+@dataclass(slots=True)
+class Waiter:
+    """Put on the call queue, so that it stands behind what it waits for."""
+
+    client: Any = None
+    """Wait until this client has its events; `None`: until every event has arrived."""
+    until: float | None = None
+    number: int | None = None
+    """The last event that is waited for; `None` until the calls before it have been read."""
+    done: Flag = field(default_factory=Flag)
+
+    def left(self) -> float:
+        """Return the seconds that it still waits; an hour where there is no limit."""
+        return 3600.0 if self.until is None else max(0.0, self.until - time.monotonic())
+
+
+class Waiters:
+    """All who wait now. Any thread may add one; the worker's turn takes them out."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Waiter] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, waiter: Waiter) -> None:
+        self._waiting.append(waiter)
+
+    def serve(self, dispatcher: Dispatcher) -> bool:
+        """Tell those whose events have arrived; returns whether somebody still waits."""
+        for waiter in list(self._waiting):
+            if waiter.number is not None and _is_served(waiter, waiter.number, dispatcher):
+                waiter.done.set()
+            if waiter.done.is_set() or not waiter.left():
+                self._waiting.remove(waiter)
+            elif waiter.client is None:
+                dispatcher.expedite(waiter.left())
+        return bool(self)
+
+
+def _is_served(waiter: Waiter, number: int, dispatcher: Dispatcher) -> bool:
+    if waiter.client is not None:
+        return dispatcher.has_submitted(waiter.client, number)
+    return dispatcher.is_done(number)
+
+
+class Worker:
+    """Reads the outbox in a daemon thread that starts with the first call of a process."""
+
+    def __init__(self) -> None:
+        self.destinations = Destinations(self.deliver_for)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.dispatcher = Dispatcher(call_queue.wake)
+        self._builder = Builder(self.dispatcher, self._find, self._yield_interpreter)
+        self.pending = Pending(call_queue.wake)
+        self._waiters = Waiters()
+        self._thread: threading.Thread | None = None
+        self._urgent = Flag()
+        self._lock = threading.Lock()
+        self._is_prepared = False
+        self.turn: Turn = Turn()
+        self.backpressure = Backpressure(self.dispatcher, self.turn)
+        self._ending = Ending(self)
+
+    def forget(self) -> None:
+        """Start anew in a forked child, where the thread does not exist."""
+        self.destinations.forget()
+        ending.disconnect()
+        self._begin()
+
+    # -- life --------------------------------------------------------------------
+
+    @guarded
+    def prepare(self) -> None:
+        """Import what the thread will use, on a caller's: see `official`."""
+        if self._is_prepared:
+            return
+        # Alone: a child of a fork amid an import would keep its lock for good.
+        with self.turn.alone(BRIEF):
+            load()
+        self._is_prepared = imported("posthog") is not None
+        if self.destinations.attach(None):
+            self._last_at_exit()
+
+    @guarded
+    def start(self) -> bool:
+        """Make sure that the thread runs; not true: it does not, or not yet."""
+        if not self._lock.acquire(blocking=False):
+            return False  # this very thread may have it, and a finaliser have come in between
+        try:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="posthog-llm", daemon=True)
+                self._thread.start()
+        finally:
+            self._lock.release()
+            self._last_at_exit()
+            ending.watch(self.end)
+        return self._is_prepared
+
+    @guarded
+    def attach(self, client: Any) -> None:
+        """Take note of a destination when a client is made for it."""
+        if self.destinations.attach(client):
+            self._last_at_exit()
+            self.dispatcher.spool.look_soon()
+        self.look_for_spooled()
+
+    def follow_settings(self) -> None:
+        """Take note of a default destination; deliver what earlier processes left."""
+        client = settings().posthog_client
+        if client is not None:
+            self.attach(client)
+        self.look_for_spooled()
+
+    def look_for_spooled(self) -> None:
+        """Deliver what earlier processes left, also where no call is made."""
+        if settings().spool is not None:
+            call_queue.start()
+            call_queue.wake()
+
+    def _last_at_exit(self) -> None:
+        """Exit functions run last in, first out: ours must come before the posthog client's."""
+        atexit.unregister(self.end)
+        atexit.register(self.end)
+
+    def end(self, timeout: float | None = None) -> None:
+        """Deliver what can be, in all `timeout` seconds at most: the process ends.
+
+        `None`: as many as interpreter exit waits.
+        """
+        self._ending.run(timeout)
+
+    def reads_itself(self) -> bool:
+        """Whether a thread reads what comes, so that no other has to run code of the program's."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread, within `timeout` seconds; the next call starts another.
+
+        What a slow filter of the program's leaves unread then waits for that.
+        """
+        until = time.monotonic() + timeout
+        thread, self._thread = self._thread, None
+        call_queue.stop()
+        self._urgent.set()
+        if thread not in (None, threading.current_thread()) and thread.is_alive():
+            thread.join(timeout)
+        self.save(until - time.monotonic())
+
+    def reset(self, timeout: float) -> None:
+        """Begin anew, with counts of zero; what is not delivered in `timeout` seconds is lost."""
+        self.flush(timeout)
+        self.stop(timeout)
+        call_queue.reset()
+        self._begin()
+
+    @guarded
+    def save(self, patience: float) -> None:
+        """Leave nothing unread, and nothing outside the spool, within `patience` seconds or so."""
+        until = time.monotonic() + patience
+        with self.turn.alone(max(_LEAST, patience)) as is_alone:
+            if is_alone:
+                if not self.reads_itself():
+                    self._read_all(until)
+                self.dispatcher.save()
+
+    def wait_for_room(self) -> None:
+        """Wait, for a bounded time, until more may be captured by hand."""
+        self.backpressure.wait()
+
+    def read_now(self) -> None:
+        self._urgent.set()
+
+    # -- work --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        # Ready before the first call ends: it is written as fast as any other.
+        with self.turn.alone():
+            guarded(self.dispatcher.spool.follow_settings)()
+        while self._thread is threading.current_thread():
+            call_queue.wait(self._due())
+            self._urgent.wait(_GATHER if settings().spool is None else _GATHER_SPOOLED)
+            self._urgent.clear()
+            self.take_turn()
+
+    def _due(self) -> float | None:
+        waits = (self.dispatcher.next_turn(), self.pending.due())
+        due = min((wait for wait in waits if wait is not None), default=None)
+        return min(_POLL if due is None else due, _POLL) if self._waiters else due
+
+    def take_turn(self, patience: float = -1) -> None:
+        """Read what has come, and hand over what may go.
+
+        `patience`: seconds to wait for another thread's turn; without limit where it is -1.
+        """
+        with self.turn.alone(patience) as is_alone:
+            if not is_alone:
+                return
+            try:
+                call_queue.clear_wake_ups()
+                self.dispatcher.spool.follow_settings()
+                self.pending.abandon_due()
+                self._read_all()
+                self.dispatcher.turn(call_queue.bytes + self._builder.bytes)
+                self.dispatcher.claim(self.destinations.find_for)
+                if self._waiters.serve(self.dispatcher):
+                    self._urgent.set()
+            except BaseException as error:  # whatever it is, the thread must live on
+                if interrupts(error):
+                    raise
+                report("worker", error)
+
+    def _read_all(self, until: float = math.inf) -> None:
+        self._busy_since = time.monotonic()
+        with contextlib.suppress(IndexError):
+            while time.monotonic() < until:
+                self.dispatcher.ledger.lost(call_queue.lost)
+                self._handle(call_queue.take())
+                self._yield_interpreter()
+        call_queue.reweigh()
+
+    @guarded
+    def _yield_interpreter(self) -> None:
+        if time.monotonic() - self._busy_since > _BUSY:
+            self.dispatcher.turn(call_queue.bytes + self._builder.bytes)
+            time.sleep(0)  # give up the interpreter: a caller may want it
+            self._busy_since = time.monotonic()
+
+    def _handle(self, item: Any) -> None:
+        if isinstance(item, Waiter):
+            item.number = self.dispatcher.last_number
+            self.dispatcher.queues.retry_now()
+            return
+        self._builder.build(item)
+
+    def _find(self, scope: Scope) -> Any:
+        client = self.destinations.find(destination(scope))
+        if self.destinations.attach(client):
+            self._last_at_exit()
+            self.dispatcher.spool.look_soon()
+        return client
+
+    # -- those who wait ------------------------------------------------------------
+
+    def deliver_for(self, client: Any, timeout: float | None) -> bool:
+        """Hand over what was captured for `client` before; False: not within `timeout` seconds."""
+        return self._wait(Waiter(client), timeout)
+
+    def flush(self, timeout: float) -> bool:
+        """Deliver what was captured before; False: not within `timeout` seconds."""
+        return self._wait(Waiter(), timeout)
+
+    def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
+        thread = self._thread
+        is_ours = thread is threading.current_thread() or self.dispatcher.senders.is_here()
+        if is_ours or self.turn.is_here():
+            return False  # a callback of the user's cannot wait for the work that it is part of
+        is_whole = waiting_steps.release(waiter.client)
+        waiter.until = None if timeout is None else time.monotonic() + timeout
+        self.pending.capture_ended(timeout)
+        self._waiters.add(waiter)
+        call_queue.put(waiter)
+        if not self.reads_itself():
+            return self._wait_here(waiter) and is_whole
+        self._urgent.set()
+        return waiter.done.wait(None if timeout is None else waiter.left()) and is_whole
+
+    def _wait_here(self, waiter: Waiter) -> bool:
+        """Do the worker's work on this thread; there is none, or none can be started any more."""
+        while True:
+            self.take_turn(waiter.left())
+            if waiter.done.is_set() or not waiter.left():
+                return waiter.done.is_set()
+            call_queue.wait(min(0.02, waiter.left()))
+
+    def undelivered(self) -> tuple[int, int]:
+        """Return how many events of this process are in the spool, and how many in memory alone."""
+        spooled, waiting = self.dispatcher.undelivered()
+        return spooled, waiting + call_queue.count() + len(waiting_steps.held())
+
+    def stats(self) -> Stats:
+        """Return what the counts are now."""
+        return waiting_steps.counted(self.dispatcher.stats(call_queue.bytes + self._builder.bytes))
+
+
+worker = Worker()
+
+
+call_queue.on_prepare = worker.prepare
+
+
+call_queue.on_first = worker.start
+
+
+call_queue.on_large = worker.read_now
+
+
+call_queue.on_client = worker.attach
+
+
+call_queue.on_capture = worker.wait_for_room
+
+
+on_change.append(worker.follow_settings)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: worker.turn.pause(),
+        after_in_parent=lambda: worker.turn.resume(),
+        after_in_child=worker.forget,
+    )

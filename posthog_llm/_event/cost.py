@@ -1,0 +1,129 @@
+"""What a call cost by the caller's own prices.
+
+PostHog's own rules for such prices know neither the lifetimes of cached tokens nor sound and
+pictures, and take cache writes of Claude alone. So the cost is reckoned here and passed through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .._exchange import Outcome
+from .._prices import Price
+from .._providers.usage import adds_reasoning, cached_tokens
+from .._record import Record, Usage
+
+_MILLION = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """USD."""
+
+    input: float
+    output: float
+    other: float
+    """What is charged beside tokens."""
+
+
+def cost_of(
+    record: Record, usage: Usage, model: str | None, prices: Mapping[str, Price]
+) -> Cost | None:
+    """Return what a call cost by `prices`; `None` where they, or the counts, do not say.
+
+    `usage` has the counts as PostHog takes them under the name `model`.
+    """
+    price = _price_of(record, model, prices) if prices else None
+    if price is None or _is_reported(record):
+        return None
+    other = _beside_tokens(record, usage, price)
+    into, out = _input(usage, price, model or ""), _output(usage, price, model or "")
+    by_length = usage.audio_seconds or billed_characters(record)
+    if into is None and (not other or (not by_length and (price.input or price.output))):
+        return None
+    # Of an answer that broke off, the input alone is known; PostHog counts no more of it, either.
+    return Cost(into or 0.0, out or 0.0, other)
+
+
+def _price_of(record: Record, model: str | None, prices: Mapping[str, Price]) -> Price | None:
+    """Return the price of the model; that of a batch has a name of its own."""
+    requested, served = record.request.model, record.response.model
+    names = [requested, record.model, model, served]
+    if record.response.fell_back:
+        names = [served, model]
+    if record.exchange.batch is not None:
+        names = [f"{requested}:batch", model, f"{served}:batch"]
+    return next((prices[name] for name in names if name and name in prices), None)
+
+
+def _is_reported(record: Record) -> bool:
+    """Whether the cost was given with a capture by hand, or nothing ran."""
+    usage = record.response.usage
+    return usage.raw is None and usage.cost_usd is not None and not record.response.is_local
+
+
+def _input(usage: Usage, price: Price, model: str) -> float | None:
+    if usage.input_tokens is None:
+        return None
+    read, hour = usage.cache_read_tokens or 0, usage.cache_write_1h_tokens or 0
+    written = cached_tokens(usage) - read - hour
+    inside = 0 if _is_apart(usage, model) else read + written + hour
+    audio = max(0, (usage.audio_input_tokens or 0) - (usage.cached_audio_tokens or 0))
+    image = max(0, (usage.image_input_tokens or 0) - (usage.cached_image_tokens or 0))
+    # What was cached, of a kind that is not told, is no sound and no picture a second time.
+    image = min(image, max(0, usage.input_tokens - inside))
+    audio = min(audio, max(0, usage.input_tokens - inside - image))
+    plain = max(0, usage.input_tokens - inside - audio - image)
+    write = _or(price.cache_write, price.input)
+    return (
+        plain * price.input
+        + read * _or(price.cache_read, price.input)
+        + written * write
+        + hour * _or(price.cache_write_1h, write)
+        + audio * _or(price.audio_input, price.input)
+        + image * _or(price.image_input, price.input)
+    ) / _MILLION
+
+
+def _is_apart(usage: Usage, model: str) -> bool:
+    """Whether cached tokens are beside the input; PostHog goes by the name where nobody says."""
+    if usage.cache_tokens_excluded is None:
+        return "anthropic" in model.lower() or model.lower().startswith("claude")
+    return usage.cache_tokens_excluded
+
+
+def _output(usage: Usage, price: Price, model: str) -> float | None:
+    if usage.output_tokens is None:
+        return None
+    audio, image = usage.audio_output_tokens or 0, usage.image_output_tokens or 0
+    beside = usage.reasoning_tokens or 0 if adds_reasoning(model) else 0
+    plain = max(0, usage.output_tokens - audio - image) + beside
+    return (
+        plain * price.output
+        + audio * _or(price.audio_output, price.output)
+        + image * _or(price.image_output, price.output)
+    ) / _MILLION
+
+
+def billed_characters(record: Record) -> int | None:
+    """Return the characters that were spoken, and are charged, where no tokens were reported."""
+    nothing_ran = record.outcome is Outcome.ERROR or record.response.usage.cost_usd == 0
+    return None if record.response.usage.raw or nothing_ran else record.request.characters
+
+
+def _beside_tokens(record: Record, usage: Usage, price: Price) -> float:
+    """Return the cost of what is no token; a call that failed ran nothing, as far as is known."""
+    if record.outcome is not Outcome.OK and usage.input_tokens is None:
+        return 0.0
+    return (
+        price.request
+        + (usage.web_searches or 0) * price.web_search
+        + (usage.audio_seconds or 0) / 60 * price.audio_minute
+        + (billed_characters(record) or 0) * price.characters / _MILLION
+        + (usage.request_cost_usd or 0)
+    )
+
+
+def _or(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price

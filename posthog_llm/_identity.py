@@ -1,0 +1,45 @@
+"""Who asked, and where the event goes: what was given in several places, merged."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+from ._context import NOTHING, merged
+from ._exchange import Arguments, Scope
+from ._settings import settings
+
+
+def merge_identity(
+    scope: Scope, user: str | None = None, router: Arguments | None = None
+) -> Arguments:
+    """Merge what was given: the call, then our context, then posthog's, then the client.
+
+    `user` is whom the request names to the provider, where the client may go by that; `router`
+    is what it says of itself to a router, which everything else precedes.
+    """
+    distinct_id = scope.ambient.distinct_id or user
+    ambient = Arguments(distinct_id=distinct_id) if distinct_id else NOTHING
+    return reduce(merged, (router or NOTHING, scope.client, ambient, scope.context, scope.call))
+
+
+def is_private(scope: Scope) -> bool:
+    """Any yes is a yes. A call's no undoes only its own client's default."""
+    if settings().privacy_mode:
+        return True
+    default = bool(scope.client.privacy_mode) and scope.call.privacy_mode is not False
+    return bool(
+        scope.call.privacy_mode
+        or scope.context.privacy_mode
+        or scope.ambient.privacy_mode
+        or default
+    )
+
+
+def destination(scope: Scope) -> Any:
+    """Return the client that a call named, or its context or its client, or else its default.
+
+    `None`: where the environment says, or the `posthog` module.
+    """
+    found = merge_identity(scope).client
+    return scope.default if found is None else found

@@ -1,0 +1,98 @@
+"""How LiteLLM's calls end, noted when it learns of it: it calls back later, or never.
+
+What it does then runs in a thread, after callbacks of others that may be slow, or in a task that
+ends with the event loop. So the answer is noted on its way there.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+from .._delivery.worker import before_flush
+from .._faults import guarded
+from . import attempt as attempts
+
+_SUCCESS = frozenset({"dispatch_success_handlers", "async_success_handler", "success_handler"})
+_FAILURE = frozenset({"dispatch_failure_handlers", "async_failure_handler", "failure_handler"})
+"""Methods of LiteLLM's object of a call, and what they mean."""
+_CACHE_HIT = 3
+"""Where `cache_hit` stands among the arguments of the first kind."""
+_running: set[Future[Any]] = set()
+"""What LiteLLM's own threads have still to do."""
+
+
+@guarded
+def watch() -> None:
+    """Note how calls end, from here on."""
+    from litellm.litellm_core_utils import litellm_logging, thread_pool_executor
+
+    kind: Any = getattr(litellm_logging, "Logging", None)
+    for name in sorted(_SUCCESS | _FAILURE):
+        method = getattr(kind, name, None)
+        # The others run where LiteLLM has handed them to a thread: too late to be noted.
+        if "_handlers" in name or name.startswith("async_"):
+            _replace(kind, name, method, _noting)
+    executor: Any = getattr(thread_pool_executor, "executor", None)
+    submit = getattr(executor, "submit", None)
+    if _replace(executor, "submit", submit, _noting_jobs):
+        before_flush.append(_wait)
+
+
+def _replace(owner: Any, name: str, function: Any, make: Callable[[Any], Any]) -> bool:
+    if not callable(function) or hasattr(function, "_posthog_llm"):
+        return False
+    made: Any = functools.wraps(function)(make(function))
+    made._posthog_llm = True
+    setattr(owner, name, made)
+    return True
+
+
+def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(call: Any, *args: Any, **kwargs: Any) -> Any:
+        _note(call, method.__name__, args, kwargs)
+        return method(call, *args, **kwargs)
+
+    return noting
+
+
+def _noting_jobs(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+    def noting(*args: Any, **kwargs: Any) -> Future[Any]:
+        _note_job(args, kwargs)
+        future = submit(*args, **kwargs)
+        _running.add(future)
+        future.add_done_callback(_running.discard)
+        return future
+
+    return noting
+
+
+@guarded
+def _note_job(job: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if isinstance(getattr(job[0], "__self__", None), contextvars.Context):  # its `run`
+        job = job[1:]
+    call, name = getattr(job[0], "__self__", None), getattr(job[0], "__name__", "")
+    _note(call, name, job[1:], kwargs)
+
+
+@guarded
+def _note(call: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if name in _SUCCESS:
+        result = args[0] if args else kwargs.get("result")
+        hit = args[_CACHE_HIT] if len(args) > _CACHE_HIT else kwargs.get("cache_hit")
+        attempts.note_response(call, result, is_cache_hit=hit is True)
+    elif name in _FAILURE:
+        attempts.failed(call, args[0] if args else kwargs.get("exception"))
+
+
+def _wait(timeout: float) -> None:
+    """Let LiteLLM's threads call back, where they do it soon."""
+    wait(tuple(_running), timeout)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_running.clear)  # its threads are the parent's

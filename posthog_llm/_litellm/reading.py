@@ -1,0 +1,164 @@
+"""What LiteLLM told of a call → one record, by the adapters that read the wire.
+
+LiteLLM gives every provider's answer the shape of OpenAI's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._exchange import Exchange, Outcome
+from .._narrowing import is_list, is_mapping, mapping
+from .._providers import usage
+from .._providers.endpoints import ENDPOINTS, Endpoint
+from .._providers.hosts import bare_url
+from .._record import Record, RequestFacts, ResponseFacts, Usage
+from .litellm_call import LiteLLMCall, numbers, plain
+
+_COUNTS_ITSELF = frozenset({"openai", "azure", "text-completion-openai"})
+"""Providers that report a stream's tokens only when asked; LiteLLM guesses them otherwise."""
+_MOST_PARTS = 200_000
+"""Fields and items of an answer that are looked at."""
+_EARLY = frozenset({Outcome.CANCELLED, Outcome.DROPPED, Outcome.CLOSED_EARLY})
+
+
+def record(exchange: Exchange) -> Record:
+    """Read what LiteLLM told of an attempt."""
+    call: LiteLLMCall = exchange.content
+    exchange.headers = call.headers
+    exchange.status = _status(exchange)
+    response = _read_response(exchange, call)
+    request = _read_request(exchange, call)
+    request.router_arguments = call.names
+    first = call.first_at if call.streamed else None
+    is_early = exchange.outcome in _EARLY and response.output is None
+    return Record(
+        kind=ENDPOINTS[exchange.endpoint].kind,
+        exchange=exchange,
+        request=request,
+        response=response,
+        provider=call.provider,
+        base_url=bare_url(call.base_url),
+        latency=exchange.ended,
+        time_to_first_token=(
+            None if first is None or is_early else max(0.0, first - exchange.started_at)
+        ),
+        outcome=exchange.outcome,
+        failure=exchange.failure,
+        request_id=_request_id(call.headers),
+        retries=None,  # the SDK below may have some of its own
+        content_cut=exchange.cut,
+        private=call.is_private,
+        extra={**call.routing, **_cached(call)},
+    )
+
+
+def _status(exchange: Exchange) -> int | None:
+    if exchange.failure is not None:
+        return exchange.failure.status
+    return 200 if exchange.outcome is Outcome.OK and not exchange.content.cache_hit else None
+
+
+def _request_id(headers: Mapping[str, Any]) -> str | None:
+    found = headers.get("x-request-id") or headers.get("request-id")
+    return found if isinstance(found, str) else None
+
+
+def _cached(call: LiteLLMCall) -> dict[str, Any]:
+    if not call.cache_hit:
+        return {}
+    saved = call.payload.get("saved_cache_cost")
+    known = isinstance(saved, (int, float)) and saved > 0  # LiteLLM 1.108 says 0 of each
+    return {"posthog_llm_cache_hit": True, "posthog_llm_saved_cost_usd": saved if known else None}
+
+
+def _read_request(exchange: Exchange, call: LiteLLMCall) -> RequestFacts:
+    body: dict[str, Any] = {**call.parameters, "model": call.model}
+    exchange.uploads = call.uploads
+    endpoint = ENDPOINTS[exchange.endpoint]
+    if exchange.endpoint in ("transcription", "rerank"):
+        # LiteLLM's own is the checksum of the sound, and the query as a message.
+        call.input = body.get(endpoint.input_field)
+    body[endpoint.input_field] = call.input
+    return endpoint.read_request(body, exchange)
+
+
+def _read_response(exchange: Exchange, call: LiteLLMCall) -> ResponseFacts:
+    endpoint = ENDPOINTS[exchange.endpoint]
+    response = endpoint.read_response(_body(endpoint, call), call.provider)
+    if call.cache_hit:
+        # Nothing ran: tokens would be priced by those versions that take no zero for a cost.
+        response.usage = Usage(cost_usd=0.0)
+        return response
+    if exchange.outcome in _EARLY:
+        # What LiteLLM makes of the pieces has an end and counts that no provider reported.
+        response.usage, response.stop_reason, call.cost = Usage(), None, None
+    elif call.streamed:
+        _doubt(response, call)
+    _drop_invented_details(response.usage, call.model or "")
+    if endpoint.kind == "embedding" and not response.usage.output_tokens:
+        response.usage.output_tokens = None  # LiteLLM's own: an embedding has no output to count
+    _set_cost(response.usage, call)
+    return response
+
+
+def _body(endpoint: Endpoint, call: LiteLLMCall) -> Mapping[str, Any]:
+    """Return the answer as a mapping, without the vectors of embeddings, and without blanks."""
+    if endpoint.kind == "embedding" or endpoint.answers_in_sound:
+        return mapping(_said(numbers(call.response)))
+    # LiteLLM's own copy first: it writes its counts into the answer, in shapes of its own.
+    copy = mapping(call.payload.get("response"))
+    return mapping(_said(copy or plain(call.response)))
+
+
+def _said(value: Any, levels: int = 50, left: list[int] | None = None) -> Any:
+    """Leave out what says nothing: LiteLLM's answers hold every field that there could be.
+
+    What is nested deeper than answers are, or has more parts, stays as it is.
+    """
+    left = [_MOST_PARTS] if left is None else left
+    left[0] -= 1
+    if not levels or left[0] < 0:
+        return value
+    if is_mapping(value):
+        parts = ((name, item) for name, item in value.items() if item is not None)
+        said = {name: _said(item, levels - 1, left) for name, item in parts}
+        return {k: v for k, v in said.items() if v != {} or value[k] == {}}
+    return [_said(item, levels - 1, left) for item in value] if is_list(value) else value
+
+
+def _doubt(response: ResponseFacts, call: LiteLLMCall) -> None:
+    """Mark a stream's tokens that LiteLLM counted itself; forget those it could not count."""
+    counted, options = response.usage, mapping(call.parameters.get("stream_options"))
+    if not counted.input_tokens and not counted.cache_read_tokens:
+        response.usage, call.cost = Usage(), None
+        return
+    raw = counted.raw or {}
+    has_details = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
+    if call.provider in _COUNTS_ITSELF and not has_details and not options.get("include_usage"):
+        counted.estimated = True
+
+
+def _drop_invented_details(counted: Usage, model: str) -> None:
+    """Forget the kinds of output tokens that LiteLLM made of the text where nobody reported any.
+
+    It fills in exactly these two, to the last token. Of Gemini's counts it makes them, too.
+    """
+    kinds = usage.details(counted.raw or {}, "completion_tokens_details", "output_tokens_details")
+    names = ("reasoning_tokens", "text_tokens")
+    if "gemini" in model.lower() or set(kinds) != set(names):
+        return
+    reasoning, text = (usage.count(kinds, name) or 0 for name in names)
+    if reasoning + text == counted.output_tokens:
+        counted.reasoning_tokens = counted.text_output_tokens = None
+
+
+def _set_cost(counted: Usage, call: LiteLLMCall) -> None:
+    """Tell what LiteLLM reckons: PostHog takes a cost of both sides as it is."""
+    if call.cost is None:
+        return
+    sides = mapping(call.payload.get("cost_breakdown"))
+    counted.cost_usd = call.cost
+    counted.input_cost_usd = usage.number(sides.get("input_cost"))
+    counted.output_cost_usd = usage.number(sides.get("output_cost"))

@@ -1,0 +1,231 @@
+"""The thin wrapper around a body that streams: it hands on bytes and notes time and end.
+
+The SDK's stream object stays the SDK's own. Only the byte stream below it is ours, so every
+way of reading (objects, events, lines, bytes, raw bytes) is seen, and so is not reading.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import replace
+from functools import cache
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+from .._encoding import undone
+from .._exchange import KEPT_BYTES, Outcome
+from .._faults import guarded
+from .call_queue import call_queue
+
+if TYPE_CHECKING:
+    from .call import Call
+
+_PART = 1 << 20
+"""Bytes of a batch's results that are handed over at a time."""
+_PIECE_COST = 100
+"""Bytes that keeping one piece costs beside its own."""
+
+
+def wrap(response: Any, call: Call) -> None:
+    """Put our byte stream around the one of `response`, of the same kind and package."""
+    keep = call.keeps(response.headers)
+    encoding = call.exchange.encoding = undone(response)
+    usage_filter = call.injector.usage_filter(response, encoding) if call.injector else None
+    kind: Any = type(response.stream)  # pyright: ignore[reportUnknownVariableType]
+    response.stream = _body_class(kind)(response.stream, call, _Keeper(call, keep), usage_filter)
+
+
+@cache
+def _body_class(inner: Any) -> type[_Body]:
+    """Return our wrapper for one kind of byte stream.
+
+    HTTP packages check `isinstance` against their own base classes, and SDK majors differ in
+    the package, so the bases are taken from the stream at hand. One that can be read in both
+    ways, such as httpx's `ByteStream`, can be read in both ways still.
+    """
+    bases = [base for base in inner.__mro__ if base.__name__ in _READING]
+    if not bases:
+        raise TypeError(f"{inner} is no byte stream")
+    ours = [_READING[base.__name__] for base in bases]
+    return cast("type[_Body]", type("ObservedByteStream", (*ours, *bases), {}))
+
+
+class _Keeper:
+    """Keeps a body's first and last bytes, and the times at which the first pieces came."""
+
+    def __init__(self, call: Call, keep: bool) -> None:
+        self._exchange = call.exchange
+        self.chunks: list[bytes] = []
+        self.times: list[float] = []
+        call.exchange.chunks, call.exchange.times = self.chunks, self.times
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        self._part_size = 0
+        self.room = KEPT_BYTES // 2 if keep else 0
+        self._keep = keep
+
+    def _in_parts(self, chunk: bytes) -> None:
+        """Hand over what came of a batch's results: all of it is told, however much it is."""
+        self.chunks.append(chunk)
+        self._part_size += len(chunk)
+        if self._part_size >= _PART:
+            part = replace(self._exchange, chunks=list(self.chunks), received=self._part_size)
+            self.chunks.clear()
+            self._part_size = 0
+            call_queue.put(part)
+
+    def overflow(self, chunk: bytes) -> None:
+        """Take a piece for which the head has no room: into a window over the end."""
+        exchange = self._exchange
+        if exchange.batch is not None:
+            self._in_parts(chunk)
+            return
+        if not self._keep:
+            exchange.cut += len(chunk)
+            return
+        exchange.tail = self._tail
+        self._tail.append(chunk)
+        self._tail_size += len(chunk) + _PIECE_COST
+        while self._tail_size > KEPT_BYTES // 2 and len(self._tail) > 1:
+            gone = self._tail.popleft()
+            self._tail_size -= len(gone) + _PIECE_COST
+            exchange.cut += len(gone)
+
+
+class _Body:
+    def __init__(self, inner: Any, call: Call, keeper: _Keeper, usage_filter: Any) -> None:
+        self._inner = inner
+        self._call = call
+        self._keeper = keeper
+        self._usage_filter = usage_filter
+        self._is_read = self._is_read_again = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def __del__(self, dropped: Outcome = Outcome.DROPPED) -> None:
+        # May run in any thread, inside any lock, and while modules are being torn down.
+        call = self.__dict__.get("_call")  # it may have been interrupted while it was made
+        if call is not None:
+            call.end(dropped)
+
+    def _passage(self) -> Generator[bytes, bytes, None]:
+        """Take in each piece as it comes, and give out what the caller may see of it.
+
+        A generator, because it keeps all that it needs in local variables: this runs once a
+        chunk, on the caller's thread, for the sync and the async body.
+        """
+        keeper = self._keeper
+        keep, stamp, room = keeper.chunks.append, keeper.times.append, keeper.room
+        clock, size, cost = perf_counter, len, _PIECE_COST
+        show = self._usage_filter and self._usage_filter.feed
+        chunk = b""
+        while True:
+            chunk = yield chunk
+            room -= size(chunk) + cost
+            if room > 0:
+                keep(chunk)
+                stamp(clock())
+            else:
+                keeper.overflow(chunk)
+            if show and chunk:  # raises what the reader would get for a body that does not decode
+                chunk = show(chunk)
+
+    def _through(self) -> Callable[[bytes], bytes]:
+        """Return what each piece goes through: only what is read first is the call's answer.
+
+        The newest SDKs read the byte stream itself once more after the last event, for what the
+        connection still holds. Some begin anew then, others refuse.
+        """
+        if self._is_read:
+            self._is_read_again = True
+            return bytes
+        self._is_read = True
+        passage = self._passage()
+        next(passage)
+        return passage.send
+
+    def _end(self) -> bytes:
+        """Return what was held back when the body ended; raises where its encoding did not."""
+        if self._is_read_again:
+            return b""
+        rest: bytes = self._usage_filter.end() if self._usage_filter else b""
+        self._usage_filter = None
+        return rest
+
+    def _broke(self, error: BaseException) -> bytes | None:
+        """Note an error of the body; returns what the caller may still see before it."""
+        if isinstance(error, GeneratorExit) or self._is_read_again:
+            return None  # the reader left; closing tells
+        if not isinstance(error, Exception):
+            self._call.broke(error)
+            return None
+        if self._usage_filter and self._usage_filter.error is error:
+            self._call.undecodable(error)
+        else:
+            self._call.broke(error)
+        return self._rest()
+
+    @guarded
+    def _rest(self) -> bytes:
+        """Return what was held back when the body broke."""
+        usage_filter, self._usage_filter = self._usage_filter, None
+        return usage_filter.flush() if usage_filter else b""
+
+
+class _SyncBody(_Body):
+    def __iter__(self) -> Iterator[bytes]:
+        through = self._through()
+        try:
+            for chunk in self._inner:
+                if chunk := through(chunk):
+                    yield chunk
+            if rest := self._end():
+                yield rest
+        except BaseException as error:
+            if left := self._broke(error):
+                yield left
+            raise
+        self._call.end(Outcome.OK)
+
+    def close(self) -> None:
+        try:
+            self._inner.close()
+        finally:
+            self._call.end(Outcome.CLOSED_EARLY)
+
+
+class _AsyncBody(_Body):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        through = self._through()
+        pieces = self._inner.__aiter__()
+        try:
+            async for chunk in pieces:
+                if chunk := through(chunk):
+                    yield chunk
+            if rest := self._end():
+                yield rest
+        except BaseException as error:
+            if left := self._broke(error):
+                yield left
+            raise
+        finally:
+            if hasattr(pieces, "aclose"):
+                await pieces.aclose()
+        self._call.end(Outcome.OK)
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        except BaseException as error:
+            self._call.broke(error)
+            raise
+        finally:
+            self._call.end(Outcome.CLOSED_EARLY)
+
+
+_READING = {"SyncByteStream": _SyncBody, "AsyncByteStream": _AsyncBody}
+"""What observes each way of reading a byte stream, by the name of the base that stands for it."""

@@ -1,0 +1,267 @@
+"""One observed call: timestamps and references, from the first line to its one end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from os import getpid
+from time import perf_counter, time
+from typing import Any
+
+from .._exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
+from .._faults import guarded, is_the_programs
+from .._media import without_blobs
+from .._narrowing import first_given, is_mapping
+from .._providers.endpoints import ENDPOINTS
+from . import stream_usage
+from .call_queue import call_queue
+from .event_ids import new_id
+
+_LARGE = 64 << 10
+"""Bytes of a request that may be worth a search for pictures."""
+_BINARY = ("audio/", "image/", "video/", "application/octet-stream")
+
+
+class Call:
+    """What is seen of one call, for sync and async alike.
+
+    The SDK's own request returns or raises. A body that streams lives longer: its wrapper
+    reports the end. Whichever end comes first is told, every later one is ignored.
+    """
+
+    __slots__ = ("__weakref__", "_open", "_process", "exchange", "injector", "streaming")
+
+    def __init__(self, endpoint: str, scope: Scope, injector: stream_usage.Injector | None) -> None:
+        self.exchange = Exchange(endpoint, new_id(), scope, time(), perf_counter())
+        self.injector = injector
+        self._open = [True]
+        self._process = getpid()
+        self.streaming = False
+
+    def elapsed(self) -> float:
+        """Return the seconds since the call's start."""
+        return perf_counter() - self.exchange.clock
+
+    # -- the request ---------------------------------------------------------------
+
+    @guarded
+    def sent(self, request: Any, options: Any) -> None:
+        """Note one HTTP attempt and the body that it carries."""
+        exchange = self.exchange
+        exchange.attempts += 1
+        exchange.last_attempt = self.elapsed()
+        if exchange.attempts > 1 and exchange.request is not None:
+            return
+        exchange.sent, exchange.url = request.headers, request.url
+        files = options.files
+        if files:
+            fields = options.json_data
+            exchange.form = dict(fields) if is_mapping(fields) else None
+            exchange.uploads = list(uploads(files))
+        else:
+            exchange.keep_media = wants_media(exchange.scope)
+            body = _content(request)
+            exchange.request = body if exchange.keep_media else _kept(body)
+
+    @guarded
+    def really_sent(self, request: Any, history: Iterable[Any] = ()) -> None:
+        """Note a request where it is another than was built: by a hook, an `Auth`, a redirect."""
+        requests = [request, *(earlier.request for earlier in history)]
+        known = self.exchange.sent
+        self.exchange.resent = [(r.headers, r.url) for r in requests if r.headers is not known]
+
+    def goes_on_without_usage(self, error: Exception) -> bool:
+        """Whether the usage option that we added may be why the provider refused.
+
+        The attempt with it was none of the SDK's, and its body not what the caller asked.
+        """
+        if self.injector is None or not _left_out(self.injector, error):
+            return False
+        self.exchange.attempts -= 1
+        self.exchange.request = None
+        return True
+
+    # -- the answer ----------------------------------------------------------------
+
+    @guarded
+    def note_response(self, response: Any) -> bool:
+        """Note the answer's head. True when its body is still to be read."""
+        exchange = self.exchange
+        exchange.status = response.status_code
+        exchange.headers = response.headers
+        if self.injector:
+            self.injector.accepted()
+        if not response.is_closed:
+            self.streaming = True
+            call_queue.unended.add(self)
+            return True
+        exchange.times = (perf_counter(),)
+        exchange.received = len(response.content)
+        if self.keeps(response.headers):
+            exchange.body = response.content
+        return False
+
+    def keeps(self, headers: Any) -> bool:
+        """Whether the body may hold text; sound is only counted.
+
+        What the SDK does not hand on as bytes, it reads as text, whatever its content type says.
+        """
+        if self.exchange.streamed or not ENDPOINTS[self.exchange.endpoint].answers_in_sound:
+            return True
+        kind: str = headers.get("content-type", "").lower()
+        return not kind.startswith(_BINARY)
+
+    # -- the end -------------------------------------------------------------------
+
+    def end(self, outcome: Outcome, failure: Failure | None = None) -> None:
+        """Tell how the call ended. Only the first end counts; safe in finalisers.
+
+        A forked child has a copy of the call: what the parent has begun, the parent ends.
+        """
+        if self._process != getpid():
+            return
+        is_first = False
+        try:
+            is_first = self._open.pop()
+            self._put(outcome, failure)
+        except IndexError:
+            return
+        except BaseException:  # a signal's handler raised amid this; one uuid is one event
+            if is_first:
+                self._put(outcome, failure)
+            raise
+
+    def _put(self, outcome: Outcome, failure: Failure | None) -> None:
+        exchange = self.exchange
+        exchange.ended = self.elapsed()
+        exchange.outcome = outcome
+        exchange.failure = failure
+        try:
+            call_queue.put(exchange)
+        except Exception as error:
+            if is_the_programs(error):
+                raise
+            call_queue.failed("end", error, exchange.id)
+
+    def abandon(self) -> None:
+        """End the call because the process ends."""
+        self.end(Outcome.DROPPED)
+
+    def broke(self, error: BaseException) -> None:
+        """End the call with what an exception says."""
+        self._note_sent(error)
+        outcome, failure = outcome_of(error)
+        self.end(outcome, failure and (_with_code(error, failure) or failure))
+
+    @guarded
+    def _note_sent(self, error: BaseException) -> None:
+        """Note the request that an exception of the SDK or the HTTP library names."""
+        request = _given(error, "request")
+        if request is not None and not self.exchange.resent:
+            self.really_sent(request, getattr(_given(error, "response"), "history", ()))
+
+    def undecodable(self, error: Exception) -> None:
+        """End the call because its answer cannot be decoded.
+
+        Whether the caller gets to see that, the answer tells: after a stream's last event the
+        SDK reads no more of it.
+        """
+        _, failure = outcome_of(error)
+        self.end(Outcome.CLOSED_EARLY, failure)
+
+    def returned(self, error: BaseException | None) -> None:
+        """Note that the SDK's own `request` returned, or raised `error`."""
+        if error is not None:
+            self.broke(error)
+        elif not self.streaming:
+            self.end(Outcome.OK)
+            request = self.exchange.request
+            if request is not None and len(request) > _LARGE and call_queue.on_large is not None:
+                call_queue.on_large()
+
+
+@guarded
+def _left_out(injector: stream_usage.Injector, error: Exception) -> bool:
+    return injector.leave_out(error)
+
+
+@guarded
+def _with_code(error: BaseException, found: Failure) -> Failure:
+    """Add what the SDK's exceptions say of the provider's answer."""
+    code = getattr(error, "code", None) or _code(getattr(error, "body", None))
+    status = getattr(error, "status_code", None)
+    return replace(
+        found,
+        code=code if isinstance(code, str) else None,
+        status=status if isinstance(status, int) else None,
+    )
+
+
+def _given(error: BaseException, name: str) -> Any:
+    """Return what an exception holds; the HTTP library's own refuse to say until it is set."""
+    try:
+        return getattr(error, name, None)
+    except RuntimeError:
+        return None
+
+
+def _code(body: Any) -> Any:
+    """Return the type in an Anthropic error's body: `{"type": "error", "error": {"type": …}}`."""
+    if is_mapping(body) and is_mapping(error := body.get("error")):
+        return error.get("type")
+    return None
+
+
+def _content(request: Any) -> bytes | None:
+    try:
+        content: bytes = request.content
+    except RuntimeError:  # a generator's body was never in memory
+        return None
+    return content or None
+
+
+def _kept(body: bytes | None) -> bytes | None:
+    """Let go of pictures at once: to find them costs less than to hold their memory."""
+    return without_blobs(body) if body is not None and len(body) > _LARGE else body
+
+
+def wants_media(scope: Scope) -> bool:
+    """Whether the destination wants pictures and sound as they are, and has room for them.
+
+    https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
+    """
+    clients = scope.call.client, scope.context.client, scope.client.client
+    client = first_given(*clients, scope.default)
+    client = getattr(client, "default_client", client)
+    return getattr(client, "enable_full_ai_capture", False) is True
+
+
+def uploads(files: Any) -> Iterable[Upload]:
+    """Describe a multipart request's files: `{field: file}` or `[(field, file)]`.
+
+    A file is its content, or `(name, content[, media type[, headers]])`.
+    """
+    for field, file in files.items() if is_mapping(files) else files:
+        parts = _parts(file)
+        name = parts[0] if isinstance(parts[0], str) else None
+        media_type = parts[2] if len(parts) > 2 else None
+        yield Upload(field, name, media_type, _size(parts[1]))
+
+
+def _parts(file: Any) -> Sequence[Any]:
+    parts: Sequence[Any] = file
+    return parts if isinstance(file, tuple) else (getattr(file, "name", None), file)
+
+
+def _size(content: Any) -> int | None:
+    if isinstance(content, (bytes, bytearray, str)):
+        return len(content)
+    try:
+        position = content.tell()
+        size: int = content.seek(0, 2)
+        content.seek(position)
+    except Exception as error:  # an unseekable file has no known size: an answer, not a fault
+        if is_the_programs(error):
+            raise
+        return None
+    return size

@@ -1,0 +1,170 @@
+"""Client mixins: one seam, the SDK's own `request`, for every endpoint and helper.
+
+A client class is `class OpenAI(SyncClient, sdk.OpenAI)`. The mixin comes first, calls the
+SDK for everything, and returns the SDK's own objects.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from .._checks import redactor
+from .._context import NOTHING, merged
+from .._roots import note_redactor
+from . import resources, seam
+from .call_arguments import NAMES, extract
+from .call_queue import call_queue
+
+_CLIENT_ONLY = {
+    "posthog_stream_usage": True,
+    "posthog_redact": None,
+    "posthog_request_user": False,
+    "posthog_openrouter": False,
+}
+
+
+if TYPE_CHECKING:
+
+    class _SdkClient:
+        """What is asked of the SDK's client, which comes behind the mixin."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def copy(self, **kwargs: Any) -> Any: ...
+        def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any: ...
+        def _build_request(self, options: Any, **kwargs: Any) -> Any: ...
+        def _process_response(self, *, response: Any, **kwargs: Any) -> Any: ...
+else:
+    _SdkClient = object
+
+
+class ObservedClient(_SdkClient):
+    """What the sync and the async client share: everything but the `await`."""
+
+    _posthog = NOTHING
+    _posthog_stream_usage: bool = True
+    _posthog_redact: Any = None
+    _posthog_request_user: bool = False
+    _posthog_openrouter: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        bases: tuple[Any, ...] = cls.__bases__
+        foreign = (base for base in bases if not issubclass(base, ObservedClient))
+        sdk = next((base for base in foreign if hasattr(base, "_build_request")), None)
+        if sdk is not None:
+            _mirror(cls, sdk)
+        elif "__init__" in vars(cls) or "__new__" in vars(cls):
+            own: Any = cls
+            own.__signature__ = None  # not the SDK's: that of the constructor of its own
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        call_queue.prepare()  # before the SDK looks whether `httpx` is there
+        defaults = extract(kwargs) or NOTHING
+        own = {**_CLIENT_ONLY, **_extract_own(kwargs)}
+        super().__init__(*args, **kwargs)
+        resources.observe_attributes(self)
+        self._posthog = defaults
+        self._set_own(own)
+        call_queue.attach(defaults.client)
+
+    def _set_own(self, own: dict[str, Any]) -> None:
+        for name, value in own.items():
+            setattr(self, f"_{name}", value)
+
+    def copy(self, **kwargs: Any) -> Any:
+        changed = extract(kwargs)
+        own = _extract_own(kwargs)
+        new = super().copy(**kwargs)
+        # Set afterwards, so that a subclass's own constructor need not know our arguments.
+        new._posthog = merged(self._posthog, changed) if changed else self._posthog
+        if changed is not None and changed.client is not None:
+            call_queue.attach(changed.client)
+        new._set_own({name: own.get(name, getattr(self, f"_{name}")) for name in _CLIENT_ONLY})
+        return new
+
+    with_options = copy
+
+    def __copy__(self) -> Any:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Say what to do instead, unless a subclass knows how: the SDK's own say "RLock"."""
+        names = ("__reduce__", "__getstate__")
+        if any(getattr(type(self), n, None) is not getattr(object, n, None) for n in names):
+            return super().__reduce_ex__(protocol)
+        raise TypeError(
+            f"cannot pickle {type(self).__name__}: its connections are this process's. Make the "
+            f"client in the worker, and hand posthog_llm.trace_headers() on to it"
+        )
+
+    def _build_request(self, options: Any, **kwargs: Any) -> Any:
+        build = super()._build_request
+        return seam.build_request(self, options, lambda: build(options, **kwargs))
+
+    def _process_response(self, *, response: Any, **kwargs: Any) -> Any:
+        kwargs = seam.see_response(self, response, kwargs)
+        return super()._process_response(response=response, **kwargs)
+
+
+class SyncClient(ObservedClient):
+    """Mixin for a client whose `request` returns."""
+
+    def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        send = super().request
+        return seam.request(self, options, lambda: send(cast_to, options, **kwargs))
+
+
+class AsyncClient(ObservedClient):
+    """Mixin for a client whose `request` is awaited."""
+
+    async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+        send = super().request
+        return await seam.arequest(self, options, lambda: send(cast_to, options, **kwargs))
+
+
+def _extract_own(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments that only a client has out of `kwargs`.
+
+    Raises `TypeError` for a value of the wrong type.
+    """
+    own = {name: kwargs.pop(name) for name in _CLIENT_ONLY if name in kwargs}
+    for name in ("posthog_stream_usage", "posthog_request_user", "posthog_openrouter"):
+        if not isinstance(own.get(name, True), bool):
+            raise TypeError(f"{name} must be True or False")
+    note_redactor(redactor(own.get("posthog_redact")))
+    return own
+
+
+def _mirror(cls: Any, sdk: Any) -> None:
+    """Give a client class the SDK's face: resources, signatures and docstrings."""
+    namespace: dict[str, Any] = {}
+    resources.override_properties(sdk, namespace)
+    for name, value in namespace.items():
+        setattr(cls, name, value)
+    cls.copy = functools.wraps(sdk.copy)(_own(cls.copy))
+    cls.with_options = cls.copy
+    cls.__doc__ = cls.__doc__ or sdk.__doc__
+    cls.__signature__ = _signature(sdk)
+
+
+def _own(function: Any) -> Any:
+    """Return a copy of a function, to be given another face than the original's."""
+
+    def own(self: Any, **kwargs: Any) -> Any:
+        return function(self, **kwargs)
+
+    return own
+
+
+def _signature(sdk: Any) -> inspect.Signature:
+    """Return the SDK constructor's signature with our keyword-only arguments at its end."""
+    signature = inspect.signature(sdk)
+    ours = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in {**dict.fromkeys(NAMES), **_CLIENT_ONLY}.items()
+    ]
+    return signature.replace(parameters=[*signature.parameters.values(), *ours])

@@ -1,0 +1,152 @@
+"""What one layer of ours hands to the next below, past the SDK and every hook of the user's.
+
+Between two layers a user's subclass, event hook, transport or middleware may serialise what it
+is given, replace it by a copy, or make calls of its own. Nothing of ours lies where they look:
+it is in a context variable.
+
+Tasks and connections that start meanwhile copy the context and keep it as long as they live.
+So a layer that has returned holds nothing, and means nothing to what runs in such a copy.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._exchange import Arguments
+    from .call import Call
+
+
+class _Layer:
+    """A context manager around what the SDK does below one layer, for sync and async alike."""
+
+    __slots__ = ("_outer", "client")
+
+    def __init__(self, client: Any) -> None:
+        self.client: Any = client
+        self._outer: _Layer | None = None
+
+    def __enter__(self) -> Self:
+        self._outer = _nearest.get()
+        try:
+            _nearest.set(self)
+            return self
+        except BaseException as error:  # a signal's handler raised amid these instructions
+            self.leave(error)
+            raise
+
+    def __exit__(self, kind: Any, error: BaseException | None, tb: Any) -> None:
+        try:
+            self.leave(error)
+        except BaseException:  # as above
+            self.leave(error)
+            raise
+
+    def leave(self, error: BaseException | None) -> None:
+        """Hold nothing any more. Once is as good as twice.
+
+        Whoever uses `with` calls this where it raised, too: an interrupt may come before the
+        first line of `__exit__`, where nothing in it can guard.
+        """
+        self.client = None
+        if _nearest.get() is self:  # else: a coroutine that is closed in another context
+            _nearest.set(self._outer)
+
+
+_nearest: ContextVar[_Layer | None] = ContextVar("posthog_llm_nearest_layer", default=None)
+
+
+class Given(_Layer):
+    """Between a resource's method and the client's `request`: the arguments of the call."""
+
+    __slots__ = ("_arguments", "_path")
+
+    def __init__(self, client: Any, path: str, arguments: Arguments | None) -> None:
+        super().__init__(client)
+        self._path = path
+        self._arguments = arguments
+
+    def leave(self, error: BaseException | None) -> None:
+        self._arguments = None
+        super().leave(error)
+
+    def arguments(self, client: Any, url: str) -> Arguments | None:
+        """Return what was given for a request, unless it is one that a hook makes besides.
+
+        A user's `post` may send by a copy of the client, and put something before the path.
+        """
+        same = type(client) is type(self.client) and url.endswith(self._path)
+        return self._arguments if same else None
+
+
+def _what(options: Any) -> tuple[str, str] | None:
+    """Return what is asked for; `None` where the SDK has not made options of it yet."""
+    method = getattr(options, "method", None)
+    return None if method is None else (method, options.url)
+
+
+class Underway(_Layer):
+    """Between the client's `request` and what it sends: the observed call, or that there is none.
+
+    Every request has its own, so that a request inside a hook never takes the outer's call.
+    Leaving it ends the call, but for a body that still streams.
+    """
+
+    __slots__ = ("begun", "call", "options")
+
+    def __init__(self, client: Any, options: Any) -> None:
+        super().__init__(client)
+        self.options = options
+        self.begun = False
+        """Whether it is decided that there is a call, or none."""
+        self.call: Call | None = None
+
+    def leave(self, error: BaseException | None) -> None:
+        if self.call is not None:
+            self.call.returned(error)  # only the first end of a call counts
+        self.call = self.options = None
+        super().leave(error)
+
+    def is_about(self, options: Any) -> bool:
+        """Whether a request is the one that this layer has begun.
+
+        Another library between two layers of ours may hand on a copy of the options. A request
+        of a hook's own, by the SDK's methods, comes by a layer that stands by, as this one did.
+        """
+        if not self.begun or self.options is options:
+            return self.begun
+        outer, mine = self._outer, self.options
+        stood_by = isinstance(outer, Underway) and outer.client is self.client and not outer.begun
+        return stood_by and _what(mine) == _what(options) is not None
+
+    def begin(self, call: Call | None) -> None:
+        self.call = call
+        self.begun = True
+
+    def goes_on_without_usage(self, error: Exception) -> bool:
+        if self.call is None or not self.call.goes_on_without_usage(error):
+            return False
+        options: Any = self.options
+        if getattr(error, "status_code", 0) >= 500 and hasattr(options, "max_retries"):
+            options.max_retries = 0  # the SDK has had its retries of such an answer
+        return True
+
+
+def is_given() -> bool:
+    """Whether the nearest layer holds arguments, which a call without any must not take."""
+    return isinstance(_nearest.get(), Given)
+
+
+def arguments_of(client: Any, url: str) -> Arguments | None:
+    """Return the arguments that were given for a request; `None`: there are none."""
+    layer = _nearest.get()
+    return layer.arguments(client, url) if isinstance(layer, Given) else None
+
+
+def underway(client: Any) -> Underway | None:
+    """Return the layer of the request that `client` is sending; `None`: it is sending none."""
+    layer = _nearest.get()
+    return layer if isinstance(layer, Underway) and layer.client is client else None

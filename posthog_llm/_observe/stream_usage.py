@@ -1,0 +1,131 @@
+"""Asking for a stream's token usage when the caller did not, without the caller seeing it.
+
+OpenAI's chat and completion streams report usage only with
+`stream_options.include_usage` (https://platform.openai.com/docs/api-reference/chat/create).
+The option is added to a copy of the body; what it causes is taken out of the answer again.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from .._encoding import Transcoder, transcoder
+from .._narrowing import is_mapping
+from .usage_chunk import UsageFilter
+
+_refused: dict[tuple[str, str, str | None], float] = {}
+"""Who answers only without the option (base URL, path and model), and since when."""
+_MOST_KNOWN = 1000
+_FORGOTTEN_AFTER = 3600.0
+"""Seconds after which a refusal is no longer taken for granted: servers learn."""
+_MARKS = ("stream_options", "include_usage")
+_REFUSALS = (400, 422)
+_VAGUE = frozenset(
+    {"invalidrequesterror", "invalidrequest", "badrequest", "badrequesterror", "invalidargument"}
+    | {"invalidparameter", "unknownparameter", "unsupportedparameter", "parametererror"}
+    | {"unknownfield", "unsupportedfield", "unsupportedvalue", "extraforbidden", "invalidbody"}
+    | {"validationerror", "validationexception", "requestvalidationerror"}
+    | {"unprocessableentity", "body", "none", "null"}
+)
+"""Codes that name no cause: that something in the request was wrong, the status says as well.
+
+In small letters alone, for each API writes them in its own way."""
+
+
+def forget() -> None:
+    """Forget who refused the option."""
+    _refused.clear()
+
+
+class Injector:
+    """Adds the option to one call's requests, unless who answers is known to refuse it."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._key: tuple[str, str, str | None] = (base_url, "", None)
+        self._left_out = False
+        self.added = False
+
+    def add(self, options: Any) -> None:
+        """Add the option to a copy of the body in `options`, if the caller left it open."""
+        body, extra = options.json_data, options.extra_json
+        self.added = False
+        if self._left_out or not is_mapping(body):
+            return
+        sent = {**body, **extra} if is_mapping(extra) else body
+        request = sent.get("stream_options")
+        if sent.get("stream") is not True or not (request is None or is_mapping(request)):
+            return
+        if request and "include_usage" in request:
+            return
+        model = sent.get("model")
+        self._key = (self._base_url, options.url, model if isinstance(model, str) else None)
+        if _is_known_to_refuse(self._key):
+            return
+        wanted = {**(request or {}), "include_usage": True}
+        if is_mapping(extra) and "stream_options" in extra:
+            options.extra_json = {**extra, "stream_options": wanted}
+        else:
+            options.json_data = {**body, "stream_options": wanted}
+        self.added = True
+
+    def leave_out(self, error: Any) -> bool:
+        """Whether `error` may be about the added option: then the call goes on without it."""
+        if self.added and _may_be_the_option(error):
+            self._left_out, self.added = True, False
+            return True
+        return False
+
+    def accepted(self) -> None:
+        """Note that the request was answered: if only without the option, that is why."""
+        if self._left_out:
+            if len(_refused) >= _MOST_KNOWN:
+                _refused.clear()
+            _refused[self._key] = monotonic()
+
+    def usage_filter(self, response: Any, encoding: str) -> UsageFilter | Transcoder | None:
+        """Return what takes the traces out of an answer; `None` where there are none.
+
+        The content type does not matter: the SDK reads every answer to such a request as
+        server-sent events.
+        """
+        if not self.added:
+            return None
+        return transcoder(response, encoding, UsageFilter()) if encoding else UsageFilter()
+
+    def hide_in_memory(self, response: Any) -> None:
+        """Take the traces out of an answer that a hook of the caller's has read already."""
+        held: Any = response.__dict__
+        content = held.get("_content")
+        if not self.added or not isinstance(content, bytes):
+            return
+        usage_filter = UsageFilter()
+        shown = usage_filter.feed(content) + usage_filter.flush()
+        if shown != content:
+            held["_content"] = shown
+            held.pop("_text", None)
+
+
+def _is_known_to_refuse(key: tuple[str, str, str | None]) -> bool:
+    since = _refused.get(key)
+    return since is not None and monotonic() - since < _FORGOTTEN_AFTER
+
+
+def _may_be_the_option(error: Any) -> bool:
+    """Whether a refusal names the option, or no cause at all."""
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int) or not 400 <= status < 600:
+        return False
+    text = f"{error} {getattr(getattr(error, 'response', None), 'text', '')}"
+    if any(mark in text for mark in _MARKS):
+        return True
+    return status in _REFUSALS and not any(
+        _names_a_cause(getattr(error, name, None)) for name in ("param", "code")
+    )
+
+
+def _names_a_cause(value: Any) -> bool:
+    """Whether a `param` or `code` says more than that the request was bad."""
+    letters = "".join(filter(str.isalpha, str(value or "").lower()))
+    return bool(letters) and letters not in _VAGUE

@@ -1,0 +1,204 @@
+"""Taking the traces of the added usage option out of a stream, before the SDK reads it.
+
+What servers send because of `include_usage`, and would not have sent without it:
+
+- OpenAI (https://platform.openai.com/docs/api-reference/chat-streaming), vLLM, SGLang, Ollama,
+  llama.cpp, text-generation-inference: a chunk with `usage` and `"choices": []`, and
+  `"usage": null` on the others. Ollama's completions have a usage of zeros instead of null,
+  and llama.cpp puts its `timings` on this chunk instead of on the one before.
+- LiteLLM: a chunk with `usage`, where newer versions put a `cost`, and one choice that says
+  nothing.
+- Others: speeds, an estimated cost, notes on the server beside the counts or the choices.
+
+So a chunk with counts of tokens and without choices is hidden, whatever else it says, unless it
+brings what servers send to those who did not ask, too: an error, sources, or OpenRouter's
+account of what was charged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from .._faults import is_the_programs, report
+from .._narrowing import is_dict, is_list
+
+_KEY = b'"usage"'
+_CHOICE = b'"choices":[{'
+_END = b"}\n\n"
+_NULL_AT_END = b',"usage":null' + _END
+_BEFORE_NULL = -len(_NULL_AT_END)
+# On the chunk itself: its last field, or behind the choices; not one of that name inside.
+_WITHIN = (
+    rb'(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
+    rb'|(?:(?<=data: \{)|(?<=data:\{))"usage"\s*:\s*null\s*,\s*'
+)
+_NULLS_WITHIN = re.compile(_WITHIN)
+"""The same, of an event whose end is not there yet."""
+_NULLS = re.compile(
+    rb',\s*"usage"\s*:\s*(?:null|\{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0\})'
+    rb"(?=\s*}\s*(?:[\r\n]|$))|" + _WITHIN
+)
+_EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_ENDS = re.compile(rb"\n\r?\n|\r\r")
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_BLANK = b"\xef\xbb\xbf\r\n\t "
+"""What may stand before the first field: a byte order mark, and empty lines."""
+_MOST_HELD = 64 << 10
+"""Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
+_OVERLAP = 256
+"""Bytes of such an event that still wait, lest what is to be taken out is cut in two."""
+_CALLERS = frozenset(
+    {"error", "errors", "cost_details", "is_byok", "citations", "search_results", "sources"}
+    | {"images", "related_questions", "annotations", "prompt_filter_results"}
+)
+"""Fields, of the chunk or its usage, with which it is the caller's."""
+
+
+class UsageFilter:
+    """Takes the traces of the added option out of a stream of server-sent events.
+
+    Bytes that end inside an event wait for its end, so that no event is judged by halves. What
+    does not begin like events passes as it comes.
+    """
+
+    error: Exception | None = None
+    """Like that of a `Transcoder`: nothing here raises."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._near = b""
+        """The last bytes that are held: an event's end may be cut in two."""
+        self._place = slice(0, 0)
+        """Where a chunk of this stream has its first choice."""
+        self._beginning: bytes | None = b""
+        """The stream's first bytes, until they show whether it is one of events."""
+        self._is_other = False
+
+    def feed(self, data: bytes) -> bytes:
+        # Once a chunk, on the caller's thread: one whole event with a choice in its usual place.
+        if (
+            data[self._place] == _CHOICE
+            and not self._held
+            and data.find(b"\n") == len(data) - 2
+            and data[-1:] == b"\n"
+        ):
+            if data.endswith(_NULL_AT_END):
+                return data[:_BEFORE_NULL] + _END
+            if _KEY not in data:
+                return data
+        try:
+            return self._carefully(data)
+        except Exception as error:  # a fault of ours: the caller gets all that came
+            if is_the_programs(error):
+                raise
+            report("UsageFilter.feed", error)
+            return self._taken() + data
+
+    def _carefully(self, data: bytes) -> bytes:
+        if self._beginning is not None:
+            self._look(data)
+        if self._is_other:
+            return self._taken() + data
+        near = self._near + data
+        end = max((at + len(e) for e in _EVENT_ENDS if (at := near.rfind(e)) >= 0), default=0)
+        if not end:
+            return self._hold(data)
+        rest = len(near) - end
+        whole = self._taken() + data[: len(data) - rest]
+        if (place := whole.find(_CHOICE)) >= 0:
+            self._place = slice(place, place + len(_CHOICE))
+        shown = without_usage(whole)
+        return shown + self._hold(data[-rest:]) if rest else shown
+
+    def _look(self, data: bytes) -> None:
+        """Look whether the stream begins like server-sent events."""
+        start = ((self._beginning or b"") + data).lstrip(_BLANK)[: max(map(len, _FIELDS))]
+        self._is_other = not any(start.startswith(field[: len(start)]) for field in _FIELDS)
+        is_clear = self._is_other or start.startswith(_FIELDS)
+        self._beginning = None if is_clear else start
+
+    def _hold(self, data: bytes) -> bytes:
+        """Keep back a piece of an event; returns what need not wait."""
+        self._held.append(data)
+        self._held_size += len(data)
+        self._near = (self._near + data[-2:])[-2:]
+        if self._held_size <= _MOST_HELD:
+            return b""
+        taken = self._taken()
+        self._hold(taken[-_OVERLAP:])
+        return _NULLS_WITHIN.sub(b"", taken[:-_OVERLAP])
+
+    def _taken(self) -> bytes:
+        taken = b"".join(self._held)
+        self._held.clear()
+        self._held_size, self._near = 0, b""
+        return taken
+
+    def flush(self) -> bytes:
+        rest = self._taken()
+        if self._is_other:
+            return rest
+        try:
+            return without_usage(rest)
+        except Exception as error:
+            if is_the_programs(error):
+                raise
+            report("UsageFilter.flush", error)
+            return rest
+
+    end = flush
+
+
+def without_usage(data: bytes) -> bytes:
+    """Return events without the traces of the option."""
+    if _KEY not in data:
+        return data
+    shown: list[bytes] = []
+    start = 0
+    for found in _ENDS.finditer(data):
+        shown.append(_shown(data[start : found.end()]))
+        start = found.end()
+    shown.append(_shown(data[start:]))
+    return b"".join(shown)
+
+
+def _shown(event: bytes) -> bytes:
+    if _KEY not in event:
+        return event
+    lines = event.splitlines()
+    text = b"\n".join(line[5:] for line in lines if line[:5] == b"data:")
+    if text and len(text) <= _MOST_HELD and _is_usage_alone(text):
+        return b""
+    return _NULLS.sub(b"", event)  # also at the end of an event that was let through before
+
+
+def _is_usage_alone(text: bytes) -> bool:
+    """Whether a chunk says how many tokens there were, and nothing that is the caller's."""
+    try:
+        chunk = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if not is_dict(chunk) or not is_dict(usage := chunk.get("usage")):
+        return False
+    if not any(key.endswith("_tokens") for key in usage):
+        return False
+    found = (part.get(name) for part in (chunk, usage) for name in _CALLERS)
+    return all(map(_is_empty, found)) and _says_nothing(chunk.get("choices"))
+
+
+def _says_nothing(choices: Any) -> bool:
+    if _is_empty(choices):
+        return True
+    if not is_list(choices) or len(choices) != 1 or not is_dict(choice := choices[0]):
+        return False
+    delta = choice.get("delta")
+    silent = is_dict(delta) and all(_is_empty(value) for value in delta.values())
+    said = (value for key, value in choice.items() if key not in ("index", "delta"))
+    return (delta is None or silent) and all(_is_empty(value) for value in said)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == [] or value == {}

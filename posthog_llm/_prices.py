@@ -1,0 +1,71 @@
+"""Prices of the caller's own, for models that PostHog's price book lacks or has otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ._narrowing import is_mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model costs: USD a million tokens, unless said otherwise.
+
+    Raises `TypeError` or `ValueError` that names the field.
+    """
+
+    input: float
+    """Input that was not read from a cache."""
+    output: float = 0.0
+    """Output, reasoning included."""
+    cache_read: float | None = None
+    """Input read from the cache; `None`: as `input`."""
+    cache_write: float | None = None
+    """Input written to the cache; `None`: as `input`."""
+    cache_write_1h: float | None = None
+    """Of that, what is kept for an hour (Anthropic); `None`: as `cache_write`."""
+    audio_input: float | None = None
+    """Sound in the input; `None`: as `input`."""
+    audio_output: float | None = None
+    """Sound in the output; `None`: as `output`."""
+    image_input: float | None = None
+    """Pictures in the input; `None`: as `input`."""
+    image_output: float | None = None
+    """Pictures in the output; `None`: as `output`."""
+    request: float = 0.0
+    """USD a call."""
+    web_search: float = 0.0
+    """USD a web search."""
+    audio_minute: float = 0.0
+    """USD a minute of sound, for calls that are billed by its length."""
+    characters: float = 0.0
+    """USD a million characters of text to be spoken, where no tokens are reported."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"{field.name} must be a number, not {type(value).__name__}")
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{field.name} must be a finite number of USD, not {value}")
+
+
+def checked_prices(given: Any) -> Mapping[str, Price]:
+    """Return a copy of a mapping from models to prices. Raises `TypeError` for anything else."""
+    if given is None:
+        return {}
+    if not is_mapping(given):
+        raise TypeError(
+            "prices must be a mapping from models' names to posthog_llm.Price, "
+            f"not {type(given).__name__}"
+        )
+    found: dict[Any, Any] = dict(given)
+    for name, price in found.items():
+        if not isinstance(name, str) or not isinstance(price, Price):
+            raise TypeError(f"prices: {name!r} must be a model's name with a posthog_llm.Price")
+    return found

@@ -1,0 +1,117 @@
+"""Objects of the caller's → JSON types, one step at a time.
+
+Their own code runs here, on the worker: it may fail, never end, or lead along more paths than
+anybody can walk. What it gives is taken up to a bound, and its failures stay inside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from enum import Enum
+from itertools import islice
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import Any
+
+from .._faults import interrupts
+from .._narrowing import is_collection, is_mapping
+
+_BINARY: Any = (bytes, bytearray, memoryview)
+_ITERATED: dict[Any, Any] = {
+    dict: attrgetter("values")(dict),
+    **{kind: attrgetter("__iter__")(kind) for kind in (list, tuple, set, frozenset, deque)},
+}
+"""Containers, and what goes through their items without their own code."""
+_WRITTEN_OUT = ("model_dump", "__dataclass_fields__", "__attrs_attrs__")
+"""What classes have whose objects are written out with all that they hold."""
+_LOOK_EVERY = 64
+"""Items that are taken between two looks at the clock."""
+TOO_MUCH = "[too much to show]"
+
+
+def opened(value: Any, most: int, until: float) -> Any:
+    """Return a dict, a list or a scalar that stands for an object.
+
+    Of a container, one item more than `most` at most; `until`: the clock's time at which no
+    more is taken. Where the object's own code fails, its type stands for it.
+    """
+    try:
+        if is_mapping(value):
+            return dict(_taken(value.items(), most, until))
+        if is_collection(value):
+            return list(_taken(value, most, until))
+        return _as_plain(value, most)
+    except Exception as error:  # whatever an object's own methods raise, the event goes on
+        if interrupts(error):
+            raise
+        return f"[{_name(value)}]"
+
+
+def _name(value: Any) -> str:
+    cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    return str(type.__getattribute__(cls, "__name__"))
+
+
+def _taken(items: Iterable[Any], most: int, until: float) -> Iterator[Any]:
+    for number, item in enumerate(items):
+        yield item
+        if number >= most or (number % _LOOK_EVERY == 0 and time.monotonic() > until):
+            return
+
+
+def _as_plain(value: Any, most: int) -> Any:
+    """Open an object that is no container; by its name where nothing better is known."""
+    if isinstance(value, Enum):
+        return value.value
+    for plain in (str, int, float):  # a subclass of one of these
+        if isinstance(value, plain):
+            return plain(value)
+    if isinstance(value, (datetime, date, time_of_day)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, _BINARY):
+        return f"[binary, {len(value)} bytes]"
+    cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    dump: Any = None if issubclass(cls, type) else getattr(value, "model_dump", None)
+    if hasattr(cls, "__dataclass_fields__") and not callable(dump):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if not _is_within(value, most):
+        return TOO_MUCH  # its own code would walk all of it
+    if callable(dump):
+        return dump()
+    return f"[{_name(value)}]" if cls.__str__ is object.__str__ else str(value)
+
+
+def _is_within(value: Any, most: int) -> bool:
+    """Whether writing an object out takes at most `most` steps, one a path to each part.
+
+    Ten objects that name each other are billions of paths, and `model_dump` and `repr` walk all.
+    """
+    waiting: list[Any] = [value]
+    for _ in range(most):
+        if not waiting:
+            return True
+        waiting.extend(islice(_parts(waiting.pop()), most))
+    return False
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """Return what the text of a value is made of, where it is known to be made of others."""
+    for kind, items in _ITERATED.items():
+        if isinstance(value, kind):
+            found: Iterable[Any] = items(value)
+            return found
+    cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if not any(hasattr(cls, mark) for mark in _WRITTEN_OUT) and cls is not SimpleNamespace:
+        return ()
+    slots = [getattr(value, name, None) for name in getattr(cls, "__match_args__", ())]
+    return [*getattr(value, "__dict__", {}).values(), *slots]

@@ -1,0 +1,77 @@
+"""The words that parameters may have: what the providers document, and no text of a caller's.
+
+https://platform.openai.com/docs/api-reference and https://docs.claude.com/en/api/messages; a word
+that is not here is told outside privacy mode, where the redactor sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .._narrowing import is_sequence
+
+_EFFORT = "none|minimal|low|medium|high|xhigh|max|default|auto"
+_VOICES = (
+    "alloy|arbor|ash|ballad|breeze|cedar|coral|cove|echo|ember|fable|juniper|maple|marin|nova|onyx"
+    "|sage|shimmer|sol|spruce|vale|verse"
+)
+_SUMMARY = "auto|concise|detailed|none"
+_SOUND = "mp3|opus|aac|flac|wav|pcm|pcm16"
+_FORMATS = (
+    f"text|json|srt|verbose_json|diarized_json|vtt|url|b64_json|json_object|json_schema|{_SOUND}"
+)
+_WORDS = {
+    "reasoning_effort": _EFFORT,
+    "effort": _EFFORT,
+    "verbosity": "low|medium|high",
+    "service_tier": "auto|default|flex|scale|priority|fast|standard|standard_only|batch|on_demand"
+    "|performance",
+    "truncation": "auto|disabled",
+    "encoding_format": "float|base64|int8|uint8|binary|ubinary",
+    "modalities": "text|audio|image",
+    "size": r"auto|\d{2,5}x\d{2,5}",
+    "quality": "auto|low|medium|high|xhigh|max|standard|hd",
+    "style": "vivid|natural",
+    "background": "transparent|opaque|auto",
+    "output_format": f"png|jpeg|jpg|webp|gif|svg|{_SOUND}",
+    "format": _SOUND,
+    "moderation": "auto|low",
+    "input_fidelity": "low|high",
+    "response_format": _FORMATS,
+    "type": f"{_FORMATS}|enabled|disabled|adaptive|grammar|regex",
+    "voice": _VOICES,
+    "speed": "standard|fast",
+    "language": r"[A-Za-z]{2,3}(?:[-_][A-Z][a-z]{3})?(?:[-_](?:[A-Za-z]{2}|\d{3}))?",
+    "stream_format": "sse|audio",
+    "timestamp_granularities": "word|segment",
+    "chunking_strategy": "auto",
+    "include": r"logprobs|usage|file_search_call\.results"
+    r"|web_search_call\.(?:results|action\.sources)"
+    r"|message\.input_image\.image_url|message\.output_text\.logprobs|code_interpreter_call\.outputs"
+    r"|computer_call_output\.output\.image_url|reasoning\.encrypted_content",
+    "prompt_cache_retention": r"in[-_]memory|5m|30m|1h|12h|24h",
+    "inference_geo": "global|[a-z]{2}",
+    "summary": _SUMMARY,
+    "generate_summary": _SUMMARY,
+    "display": "summarized|omitted",
+    "search_context_size": "low|medium|high",
+}
+_SHAPES = {name: re.compile(words, re.ASCII) for name, words in _WORDS.items()}
+
+
+def is_known(name: str, value: Any) -> bool:
+    """Whether a value of a parameter is a number, or one of the words that it may have."""
+    try:
+        return _is_known(name, value)
+    except Exception:  # its own code failed: who knows what it is
+        return False
+
+
+def _is_known(name: str, value: Any) -> bool:
+    if is_sequence(value):
+        return all(_is_known(name, item) for item in value)
+    if isinstance(value, str):
+        shape = _SHAPES.get(name)
+        return shape is not None and shape.fullmatch(value) is not None
+    return isinstance(value, (bool, int, float))

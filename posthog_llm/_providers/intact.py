@@ -1,0 +1,99 @@
+"""How much of an answer the SDK can have read, where its caller did not read to the end.
+
+An SDK that meets what it cannot decode raises, and closes the answer like a caller who leaves
+it. The bytes tell the two apart; what they say behind that place, the caller never received.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from .._exchange import Failure
+from .._narrowing import is_dict
+from .sse import Event
+
+_DONE = b"[DONE]"
+_LITERAL = re.compile(rb"[ !#-\[\]-~]*")
+"""Text that needs no look to be the inside of a JSON string."""
+
+
+class ReadableEvents:
+    """Events up to the first at which the SDK stopped: it cannot be parsed, or is an error."""
+
+    def __init__(self, source: Iterable[Event], named: bool) -> None:
+        """Take events; `named`: as Anthropic's SDK reads them."""
+        self._source = source
+        self._named = named
+        self._mark = b'"text":"' if named else b'"content":"'
+        """What stands before the one text in which most events differ from the last one."""
+        self._around: tuple[bytes, bytes] | None = None
+        """What stood around the text of the last event that was parsed."""
+        self._is_error = False
+        self.failure: Failure | None = None
+        self.done = False
+        """Whether the event came at which the SDK stops to read."""
+
+    def __iter__(self) -> Iterator[Event]:
+        for offset, data in self._source:
+            if data.startswith(_DONE) and not self._named:
+                self.done = True
+            elif error := self._error(data):
+                self.failure = Failure(type(error).__name__, str(error))
+                return
+            yield offset, data
+            if self.done or self._is_error:
+                return
+
+    def _error(self, data: bytes) -> Exception | None:
+        before, _, rest = data.partition(self._mark)
+        text, _, behind = rest.partition(b'"')
+        if self._around == (before, behind) and _LITERAL.fullmatch(text):
+            return None
+        try:
+            event = json.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            return error
+        if is_dict(event):
+            self._is_error = (
+                event.get("type") == "error" if self._named else bool(event.get("error"))
+            )
+        self._around = (before, behind) if _LITERAL.fullmatch(text) else None
+        return None
+
+
+def decodable(body: bytes) -> tuple[bytes, Failure | None]:
+    """Return what stands before the first line that is no UTF-8, and what is wrong with it.
+
+    SDKs decode whole lines: the last one may lack its end, and its last character some bytes.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        at = error.start
+    else:
+        return body, None
+    start, end = body.rfind(b"\n", 0, at) + 1, body.find(b"\n", at)
+    if end < 0:
+        return body, None
+    try:
+        body[start:end].decode()
+    except UnicodeDecodeError as error:
+        whole = body.rfind(b"\n\n", 0, start)
+        return body[: whole + 2] if whole >= 0 else b"", Failure(type(error).__name__, str(error))
+    return body, None  # pragma: no cover - what is wrong with the whole is wrong with its line
+
+
+def last_lines(body: bytes) -> Failure | None:
+    """Return what the SDK fails at when a body ends within an event: a line that is no UTF-8."""
+    lines = body.rpartition(b"\n\n")[2].split(b"\n")
+    return next(filter(None, map(_undecodable, lines)), None)
+
+
+def _undecodable(line: bytes) -> Failure | None:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return Failure(type(error).__name__, str(error))
+    return None

@@ -1,0 +1,291 @@
+"""From an exchange to its record: decode, parse, and let the endpoint's adapter read."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .._encoding import Decoding, decoders, ends_of, unfinished
+from .._exchange import KEPT_BYTES, Exchange, Failure, Outcome, Scope
+from .._faults import guarded
+from .._media import without_blobs
+from .._narrowing import is_mapping
+from .._record import Record, RequestFacts, ResponseFacts, Usage
+from . import (
+    aws_event_stream,
+    charset,
+    costs,
+    intact,
+    openrouter,
+    sse,
+)
+from .endpoints import ENDPOINTS, Endpoint
+from .hosts import (
+    Route,
+    Seen,
+    bare_url,
+    provider_named,
+    provider_of_class,
+    regional,
+    reported_provider,
+    route_of,
+)
+
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
+_REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
+_LEFT = (Outcome.CLOSED_EARLY, Outcome.DROPPED)
+_EVENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+"""How a stream of events begins; no JSON does."""
+_MOST_USAGE = 8192
+"""Bytes that no usage object exceeds."""
+
+
+def read(exchange: Exchange) -> Record:
+    """Read what an exchange meant. Whatever cannot be read is told as unknown."""
+    endpoint = ENDPOINTS[exchange.endpoint]
+    route = route_behind(exchange)
+    provider, dialect = route.provider, route.dialect or route.provider
+    if override := _override(exchange.scope):
+        provider = dialect = override
+    request = _read_request(endpoint, exchange, provider) or RequestFacts()
+    response, first = _read_response(endpoint, exchange, dialect) or (ResponseFacts(), None)
+    if route.gateway and not override:
+        provider = reported_provider(route.gateway, response.upstream, response.model) or provider
+    costs.doubt_zero(response.usage, provider)
+    if cached := costs.is_cached(exchange.headers):
+        # Nothing ran: tokens would be priced by versions of PostHog that take no zero for a cost.
+        response.usage, response.helpers = Usage(cost_usd=0.0), ()
+    if route.is_local and provider == route.provider and response.usage.cost_usd is None:
+        response.usage.cost_usd, response.is_local = 0.0, True
+    outcome, failure = _outcome(exchange, response)
+    return Record(
+        kind=endpoint.kind,
+        exchange=exchange,
+        request=request,
+        response=response,
+        provider=provider,
+        base_url=bare_url(str(exchange.base_url or "")),
+        model=route.model,
+        aliases=route.aliases,
+        latency=_latency(exchange, outcome),
+        time_to_first_token=first,
+        outcome=outcome,
+        failure=failure,
+        request_id=_request_id(exchange),
+        retries=max(0, exchange.attempts - 1),
+        content_cut=exchange.cut + exchange.content_dropped,
+        extra={"posthog_llm_cache_hit": True} if cached else {},
+    )
+
+
+def _override(scope: Scope) -> str | None:
+    by_precedence = (scope.call, scope.context, scope.client)
+    named = next((a.provider_override for a in by_precedence if a.provider_override), None)
+    return provider_named(named) if named else None
+
+
+def provider_behind(exchange: Exchange) -> tuple[str, str | None]:
+    """Return the provider that an exchange was with, and its base URL."""
+    return route_behind(exchange).provider, bare_url(str(exchange.base_url or ""))
+
+
+def route_behind(exchange: Exchange) -> Route:
+    """Return whom an exchange reached: by the client's class, else by address and headers."""
+    client = exchange.client
+    provider = provider_of_class(client)
+    if getattr(client, "_posthog_openrouter", False):
+        provider = openrouter.PROVIDER
+    if provider is None:
+        url = str(exchange.base_url or "")
+        seen = Seen(url, exchange.model, exchange.sent, exchange.headers)
+        return route_of(seen, ENDPOINTS[exchange.endpoint].provider)
+    region = getattr(client, "region", None)
+    return Route(regional(provider, region if isinstance(region, str) else None))
+
+
+def _request_id(exchange: Exchange) -> str | None:
+    return next((found for name in _REQUEST_IDS if (found := _header(exchange, name))), None)
+
+
+def _header(exchange: Exchange, name: str) -> str | None:
+    value = exchange.headers.get(name) if exchange.headers is not None else None
+    return value if isinstance(value, str) else None
+
+
+def _latency(exchange: Exchange, outcome: Outcome) -> float:
+    """An answer that was dropped ended, as far as anybody knows, with its last piece."""
+    if outcome is Outcome.DROPPED and exchange.times:
+        return exchange.times[-1] - exchange.clock
+    return exchange.ended
+
+
+def _outcome(exchange: Exchange, response: ResponseFacts) -> tuple[Outcome, Failure | None]:
+    """Weigh how the call ended against what the answer says of itself."""
+    if exchange.outcome is Outcome.ERROR:
+        return Outcome.ERROR, exchange.failure
+    if response.failure is not None:
+        return Outcome.ERROR, replace(response.failure, status=exchange.status)
+    if response.cancelled:
+        return Outcome.CANCELLED, None
+    if exchange.outcome in _LEFT and response.complete and (response.output or response.usage.raw):
+        return Outcome.OK, None
+    if exchange.outcome is Outcome.OK and not response.complete:
+        return Outcome.ERROR, Failure("IncompleteStream", "the stream ended before the answer did")
+    return exchange.outcome, None
+
+
+# -- the request ---------------------------------------------------------------------
+
+
+@guarded
+def _read_request(endpoint: Endpoint, exchange: Exchange, provider: str) -> RequestFacts:
+    body: Any = exchange.form
+    if exchange.request is not None:
+        body = sse.parse(_lean(exchange, exchange.request))
+    body = body if is_mapping(body) else {}
+    request = endpoint.read_request(body, exchange)
+    request.user = request.user or _user(body)
+    if provider == openrouter.PROVIDER:
+        session = exchange.sent.get(openrouter.SESSION_HEADER) if exchange.sent else None
+        request.router_arguments = openrouter.names(body, session)
+    return request
+
+
+def _user(body: Mapping[str, Any]) -> str | None:
+    named = (body.get("safety_identifier"), body.get("user"))
+    return next((user for user in named if isinstance(user, str) and user), None)
+
+
+def _lean(exchange: Exchange, body: bytes) -> bytes:
+    return body if exchange.keep_media else without_blobs(body)
+
+
+# -- the answer ----------------------------------------------------------------------
+
+
+@guarded
+def _read_response(
+    endpoint: Endpoint, exchange: Exchange, provider: str
+) -> tuple[ResponseFacts, float | None]:
+    """Read the answer, and the seconds to its first token where it was streamed."""
+    pieces, corrupt = _decoded(exchange)
+    body = b"".join(pieces)
+    kind = (_header(exchange, "content-type") or "").lower()
+    if not _is_stream(exchange, kind, body):
+        plain = _body(endpoint, exchange, kind, body)
+        response = endpoint.read_response(plain, provider)
+        costs.note(response.usage, plain, exchange.headers)
+        response.failure = response.failure or corrupt
+        return response, None
+    if b"\r" in body and aws_event_stream.CONTENT_TYPE not in kind:
+        pieces = list(sse.lines_unified(pieces))
+        body = b"".join(pieces)
+    folded, corrupt = _folded(endpoint, exchange, kind, body, corrupt)
+    _find_usage(folded.body, exchange, body)
+    response = endpoint.read_response(folded.body, provider)
+    costs.note(response.usage, folded.body, exchange.headers)
+    response.complete = folded.complete
+    response.failure = response.failure or corrupt
+    arrived = _time_of(folded.first, pieces, exchange.times)
+    return response, None if arrived is None else arrived - exchange.clock
+
+
+def _folded(
+    endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes, corrupt: Failure | None
+) -> tuple[sse.Folded, Failure | None]:
+    """Fold a stream's events; of one that was left early, those that the SDK can have read.
+
+    `corrupt` says why the encoded body could not be decoded further. Returned is the first
+    thing in the stream that raised, if any did.
+    """
+    framed = aws_event_stream.CONTENT_TYPE in kind
+    named = endpoint.names_events
+    if not _was_left(exchange):
+        folded = endpoint.fold(_events(body, framed, named))
+        if folded.complete and not named:
+            return folded, None
+        return folded, corrupt or (None if framed or folded.complete else intact.last_lines(body))
+    body, broken = (aws_event_stream.intact if framed else intact.decodable)(body)
+    events = intact.ReadableEvents(_events(body, framed, named), named)
+    folded = endpoint.fold(events)
+    return folded, None if events.done else events.failure or broken or corrupt
+
+
+def _events(body: bytes, framed: bool, named: bool) -> Iterable[sse.Event]:
+    return aws_event_stream.events(body) if framed else sse.events(body, named)
+
+
+def _was_left(exchange: Exchange) -> bool:
+    """Whether the caller, or the SDK, closed an answer of which all that came is there."""
+    return exchange.outcome in _LEFT and not exchange.cut
+
+
+def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
+    """Whether an answer is a stream of events: by its content type, by who asks, by its look.
+
+    What was not asked to be streamed, the SDK reads as JSON whatever its content type says.
+    """
+    if aws_event_stream.CONTENT_TYPE in kind:
+        return True
+    said, looks = "text/event-stream" in kind, _EVENTS.match(body) is not None
+    return (said or looks) if exchange.streamed else (said and looks)
+
+
+def _body(endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes) -> Mapping[str, Any]:
+    """Parse a plain answer; a bare text (transcriptions have it) is its own answer."""
+    exchange.received = exchange.received or len(body)
+    parsed = sse.parse(_lean(exchange, charset.in_utf8(body)))
+    if is_mapping(parsed):
+        return parsed
+    if endpoint.answers_in_text and body:
+        return {"text": charset.text(kind, body).rstrip("\n")}
+    found: dict[str, Any] = {}
+    _find_usage(found, exchange, body)
+    if model := _MODEL.search(body) if found else None:
+        found["model"] = model.group(1).decode(errors="replace")
+    return found
+
+
+def _decoded(exchange: Exchange) -> tuple[list[bytes], Failure | None]:
+    """Undo the content encoding of a body, piece by piece, and say what kept the reader from it."""
+    if exchange.body is not None:
+        return [exchange.body], None
+    pieces = [*exchange.chunks, *exchange.tail]
+    exchange.received = exchange.received or sum(map(len, pieces)) + exchange.cut
+    if not exchange.encoding:
+        return pieces, None
+    codecs = decoders(exchange.encoding)
+    decoding = Decoding(pieces, codecs)
+    plain, cut = ends_of(decoding, KEPT_BYTES)  # a few bytes may be a gigabyte
+    exchange.cut += cut
+    error = decoding.error
+    if error is None and exchange.outcome is Outcome.OK:
+        error = unfinished(codecs)
+    if exchange.failure is not None:  # as the reader got it
+        return plain, exchange.failure
+    return plain, Failure("DecodingError", str(error)) if error and not exchange.cut else None
+
+
+def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) -> float | None:
+    """Return the clock's time at which the byte at `offset` arrived."""
+    if offset is None:
+        return None
+    ends = list(itertools.accumulate(map(len, pieces)))
+    index = bisect_right(ends, offset)
+    return times[index] if index < len(times) else None
+
+
+def _find_usage(folded: dict[str, Any], exchange: Exchange, body: bytes) -> None:
+    """Where the middle was cut out of an answer, its usage still stands near the end."""
+    if not exchange.cut or folded.get("usage"):
+        return
+    at = body.find(b"{", body.rfind(b'"usage"') + 1)
+    with contextlib.suppress(ValueError):  # it was cut as well
+        text = body[at : at + _MOST_USAGE].decode(errors="replace")
+        folded["usage"], _ = json.JSONDecoder().raw_decode(text)

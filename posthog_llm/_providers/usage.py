@@ -1,0 +1,226 @@
+"""Token counts and costs, in the dialects of OpenAI-style APIs.
+
+Sources: https://platform.openai.com/docs/api-reference (usage objects),
+https://openrouter.ai/docs/use-cases/usage-accounting, https://docs.x.ai/developers/cost-tracking,
+https://api-docs.deepseek.com/api/create-chat-completion,
+https://ai.google.dev/gemini-api/docs/openai.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from .._narrowing import is_mapping
+from .._record import Usage
+from . import costs
+
+N = TypeVar("N", int, float)
+_MOST = 2**53
+"""Beyond this no provider counts: JSON's readers have no exact integers there."""
+_DIGITS = re.compile(r"[0-9]{1,15}")
+_DECIMAL = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
+_REASONING_ADDED = re.compile(r"(?:^|/)gemini-(?:2\.5|3(?:\.\d+)?)-[^/]*$", re.IGNORECASE)
+_GOOGLE = ("gemini", "vertex", "google-")
+_CACHE_WRITES = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+_LEAVE_OUT = ("xai", *_GOOGLE)
+"""Providers that leave reasoning out of the output; they do not always name it."""
+
+
+def read(raw: Any, provider: str) -> Usage:
+    """Read a usage object as it is; `normalized` weighs it. What it does not say stays `None`."""
+    if not is_mapping(raw):
+        return Usage()
+    into = details(raw, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    out = details(raw, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    by_life = details(into, "cache_creation_token_details", "cache_creation")  # LiteLLM, Alibaba
+    of_cache = details(into, "cached_tokens_details")
+    return Usage(
+        input_tokens=count(raw, "prompt_tokens", "input_tokens"),
+        output_tokens=count(raw, "completion_tokens", "output_tokens"),
+        total_tokens=count(raw, "total_tokens"),
+        cache_read_tokens=_first(
+            count(into, "cached_tokens"),
+            count(raw, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens"),
+            count(raw, "cache_read_input_tokens"),
+        ),
+        cache_write_tokens=_first(
+            count(into, *_CACHE_WRITES),
+            count(raw, "cache_creation_input_tokens"),
+        ),
+        cache_write_5m_tokens=count(by_life, "ephemeral_5m_input_tokens"),
+        cache_write_1h_tokens=count(by_life, "ephemeral_1h_input_tokens"),
+        reasoning_tokens=_first(count(out, "reasoning_tokens"), count(raw, "reasoning_tokens")),
+        text_input_tokens=count(into, "text_tokens"),
+        audio_input_tokens=count(into, "audio_tokens"),
+        image_input_tokens=count(into, "image_tokens"),
+        text_output_tokens=count(out, "text_tokens"),
+        audio_output_tokens=count(out, "audio_tokens"),
+        image_output_tokens=count(out, "image_tokens"),
+        cached_audio_tokens=count(of_cache, "audio_tokens", "cached_audio_tokens"),
+        cached_image_tokens=count(of_cache, "image_tokens", "cached_image_tokens"),
+        web_searches=_first(
+            count(raw, "num_search_queries", "num_sources_used"),
+            count(details(raw, "server_tool_use"), "web_search_requests"),
+            count(into, "web_search_requests"),
+            count(details(raw, "server_side_tool_usage_details"), "web_search_calls"),
+        ),
+        audio_seconds=_first(*(seconds(raw.get(n)) for n in ("seconds", "prompt_audio_seconds"))),
+        cost_usd=costs.of_usage(raw),
+        raw=raw,
+    )
+
+
+def normalized(usage: Usage, model: str | None, provider: str) -> Usage:
+    """Return what to tell of a usage under the name `model`, by which PostHog counts.
+
+    `output_tokens` and what PostHog adds to it are together what was charged.
+    """
+    if usage.raw is None:
+        return usage  # told by hand, by somebody who knows
+    usage = replace(usage, cache_tokens_excluded=_are_cache_tokens_excluded(usage, provider))
+    counted = _with_lifetimes(_with_reasoning(usage, model or "", provider))
+    by_kind = (counted.audio_input_tokens, counted.image_input_tokens, counted.text_input_tokens)
+    audio, image, text = _shares(counted.input_tokens, *by_kind)
+    counted = replace(
+        counted, audio_input_tokens=audio, image_input_tokens=image, text_input_tokens=text
+    )
+    by_kind = (counted.audio_output_tokens, counted.image_output_tokens, counted.text_output_tokens)
+    audio, image, text = _shares(counted.output_tokens, *by_kind)
+    return replace(
+        counted,
+        audio_output_tokens=audio,
+        image_output_tokens=image,
+        text_output_tokens=text,
+    )
+
+
+def _are_cache_tokens_excluded(usage: Usage, provider: str) -> bool | None:
+    """Whether cached tokens are counted beside the input: the total has them, or they exceed it.
+
+    Some gateways to Claude have its own counts in an answer of OpenAI's style. Where a provider
+    leaves reasoning out of the output, as much reasoning explains the total as well.
+    """
+    given, cached = usage.input_tokens or 0, cached_tokens(usage)
+    in_total = usage.total_tokens == given + (usage.output_tokens or 0) + cached
+    if provider.startswith(_LEAVE_OUT) and usage.reasoning_tokens == cached:
+        in_total = False
+    return True if cached and (in_total or cached > given) else usage.cache_tokens_excluded
+
+
+def cached_tokens(usage: Usage) -> int:
+    """Return the tokens that were read from a cache or written to one."""
+    written = usage.cache_write_tokens
+    if written is None:
+        written = (usage.cache_write_5m_tokens or 0) + (usage.cache_write_1h_tokens or 0)
+    return (usage.cache_read_tokens or 0) + written
+
+
+def _with_lifetimes(usage: Usage) -> Usage:
+    """Tell both lifetimes of what was cached, or none: PostHog prices one alone as five minutes."""
+    short, long = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
+    if (short is None) == (long is None):
+        return usage
+    rest = max(0, (usage.cache_write_tokens or 0) - (short or 0) - (long or 0))
+    return replace(
+        usage,
+        cache_write_5m_tokens=rest if short is None else short,
+        cache_write_1h_tokens=rest if long is None else long,
+    )
+
+
+def adds_reasoning(model: str) -> bool:
+    """Whether PostHog adds reasoning to the output of a model of this name.
+
+    https://github.com/PostHog/posthog, `costs/output-costs.ts`.
+    """
+    return _REASONING_ADDED.search(model) is not None
+
+
+def _with_reasoning(usage: Usage, model: str, provider: str) -> Usage:
+    """Let the total say whether reasoning is inside the output; some providers leave it out."""
+    outside = _outside(usage, model, provider)
+    if not adds_reasoning(model):
+        return (
+            replace(usage, output_tokens=(usage.output_tokens or 0) + outside) if outside else usage
+        )
+    if outside is None and provider.startswith(_GOOGLE):
+        return usage  # Google's own endpoint leaves it out
+    if not outside and usage.cost_usd is not None:
+        return usage  # PostHog takes the cost as it is
+    return replace(usage, reasoning_tokens=outside or None)
+
+
+def _outside(usage: Usage, model: str, provider: str) -> int | None:
+    """Return the tokens of reasoning beside the output; `None` where no total tells.
+
+    Some have reasoning in the total alone. Others than those count other things there.
+    """
+    given, total, reasoning = usage.output_tokens, usage.total_tokens, usage.reasoning_tokens
+    if usage.input_tokens is None or given is None or total is None or usage.cache_tokens_excluded:
+        return None
+    rest = max(0, total - usage.input_tokens - given)
+    if reasoning:
+        return min(rest, reasoning)
+    return rest if provider.startswith(_LEAVE_OUT) or "gemini" in model.lower() else 0
+
+
+def _shares(
+    total: int | None, audio: int | None, image: int | None, text: int | None
+) -> tuple[int | None, int | None, int | None]:
+    """Return sound, pictures and text where they fit into the total.
+
+    PostHog takes a text count for all that is not sound or picture, where there is one; without
+    one it reckons the rest. Some count reasoning, or what was cached, as none of the three.
+    """
+    other = (audio or 0) + (image or 0)
+    if total is None or other > total:
+        return (audio, image, text) if total is None else (None, None, None)
+    return audio, image, text if text is None or other + text == total else None
+
+
+def details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return the first of `names` that is an object, else an empty one."""
+    for name in names:
+        if is_mapping(found := raw.get(name)):
+            return found
+    return {}
+
+
+def count(raw: Mapping[str, Any], *names: str) -> int | None:
+    """Return the first of `names` that is a count, one that is not 0 before others.
+
+    Anything else is as good as absent. Some gateways write counts as text.
+    """
+    return _first(*(_count(raw.get(name)) for name in names)) if raw else None
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    found = number(value)
+    return int(found) if found is not None and 0 <= found <= _MOST else None
+
+
+def number(value: Any) -> float | None:
+    """Return a number that a float holds; anything else is as good as absent."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return value if abs(value) <= sys.float_info.max else None
+
+
+def seconds(value: Any) -> float | None:
+    """Return a length in seconds; some write it as text."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = float(value)
+    found = number(value)
+    return found if found is not None and found >= 0 else None
+
+
+def _first(*counts: N | None) -> N | None:
+    """Return the first count that is not 0; 0 where one is, and `None` where none is."""
+    given = [found for found in counts if found is not None]
+    return next(filter(None, given), given[0] if given else None)

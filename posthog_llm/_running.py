@@ -1,0 +1,149 @@
+"""Functions of every kind inside a block: plain, async, generators and async generators."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+
+from ._chain import Chain, Held, Resumed, here
+
+OpenBlock = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+Where = Callable[[], Chain]
+"""Returns the context variable that says what holds. A function, which can be pickled: Ray and Dask
+send decorated functions to other processes."""
+
+
+def inside(open_block: OpenBlock, function: Any, where: Where) -> Any:
+    """Return `function` running inside a block of its own.
+
+    `open_block(args, kwargs)` makes a context manager for one call; its `note_result(value)`, where
+    it has one, is called with what the function returns, or with each item that it yields.
+    A generator's block is as long as the generator runs; what holds inside does not hold for
+    its consumer between two items.
+    """
+    if inspect.isasyncgenfunction(function):
+        return _agenerated(open_block, function, where)
+    if inspect.isgeneratorfunction(function):
+        return _generated(open_block, function, where)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            with open_block(args, kwargs) as block:
+                return _noted(block, await function(*args, **kwargs))
+
+        return awaited
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with open_block(args, kwargs) as block:
+            return _noted(block, function(*args, **kwargs))
+
+    return called
+
+
+def _noted(block: Any, value: Any) -> Any:
+    note_result = getattr(block, "note_result", None)
+    if note_result is not None:
+        note_result(value)
+    return value
+
+
+def _generated(open_block: OpenBlock, function: Any, where: Where) -> Any:
+    @functools.wraps(function)
+    def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        block = Resumed(open_block(args, kwargs), where())
+        try:
+            with block:
+                body = function(*args, **kwargs)
+            step, value = body.send, None
+            while True:
+                with block:
+                    item = step(value)
+                _noted(block.block, item)
+                step, value = body.send, None
+                try:
+                    value = yield item
+                except GeneratorExit as closed:
+                    with block:
+                        returned: Any = body.close()  # `None` before Python 3.13
+                    if returned is None:
+                        raise
+                    block.end(closed)
+                    return returned
+                except BaseException as error:
+                    step, value = body.throw, error
+        except StopIteration as stop:
+            block.end()
+            return stop.value
+        except BaseException as error:
+            block.end(error)
+            raise
+
+    return generated
+
+
+def _agenerated(open_block: OpenBlock, function: Any, where: Where) -> Any:
+    @functools.wraps(function)
+    async def generated(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        block = Resumed(open_block(args, kwargs), where())
+        try:
+            with block:
+                body = function(*args, **kwargs)
+            step, value = body.asend, None
+            while True:
+                with block:
+                    item = await step(value)
+                _noted(block.block, item)
+                step, value = body.asend, None
+                try:
+                    value = yield item
+                except GeneratorExit:
+                    with block:
+                        await body.aclose()
+                    raise
+                except BaseException as error:
+                    step, value = body.athrow, error
+        except StopAsyncIteration:
+            block.end()
+        except BaseException as error:
+            block.end(error)
+            raise
+
+    return generated
+
+
+def bound(function: Any, where: Where) -> Any:
+    """Return `function` with what holds here; see `posthog_llm.propagate_context`."""
+    held = here(where())
+    runs_later = (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    )
+    if runs_later:
+        return inside(lambda args, kwargs: Held(where(), held), function, where)
+    context = _Context(contextvars.copy_context())
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        # A context cannot be entered twice at a time; its copies can.
+        return context.values.copy().run(function, *args, **kwargs)
+
+    return called
+
+
+class _Context:
+    """What a bound function carries, within one process."""
+
+    def __init__(self, values: contextvars.Context) -> None:
+        self.values = values
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "what posthog_llm.propagate_context carries cannot be sent to another process: send "
+            "posthog_llm.trace_headers(), and use posthog_llm.continue_trace there"
+        )

@@ -1,0 +1,301 @@
+"""Traces and spans of the user's own steps, around the calls to models that they make."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import getpid
+from time import perf_counter, time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _sampling as sampling
+from ._chain import INHERITED, Link, ends, here, leave
+from ._checks import checked, named, text
+from ._context import NOTHING, ambient, anew, chain, decorated, merged
+from ._exchange import Ambient, Arguments, Exchange, Scope, outcome_of
+from ._faults import guarded
+from ._narrowing import first_given
+from ._observe.call_queue import call_queue, counted
+from ._observe.event_ids import new_id
+from ._record import Kind, Record, RequestFacts, ResponseFacts
+from ._roots import Root
+from ._settings import default_for_steps
+from ._snapshot import snapshot, snapshot_of
+from ._weighing import size_of
+from .types import TraceArguments
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+F = TypeVar("F")
+
+
+@dataclass(slots=True)
+class _State:
+    """What a step was given and what it gave, until the worker reads it."""
+
+    input: Any
+    output: Any
+    details: Mapping[str, Any]
+
+    def drop_content(self) -> None:
+        self.input = self.output = None
+
+
+class _Step:
+    """What `trace` and `span` share: a context manager, sync and async, and a decorator."""
+
+    _chain = chain
+    _kind: Kind
+
+    def __init__(self, name: str, given: Arguments, input: Any, options: _Options) -> None:
+        self.name = text("name", name)
+        self.id = ""
+        """Id by which what happens inside names its parent; empty before the step begins."""
+        self.trace_id = ""
+        self.input = input
+        """What the step was given; kept as it is when the step begins."""
+        self.output: Any = None
+        """What the step gave; set it before the step ends."""
+        self.properties: dict[str, Any] = dict(given.properties or {})
+        """Custom properties of the step's own event; add to them before the step ends."""
+        self._given, self._options = given, options
+        self._outer: Arguments | None = None
+        self._root: Any = None
+        self._begins_trace, self._key = False, object()
+        self._ambient = Ambient()
+        self._begun_with: tuple[Any, Any] = None, None
+        """The input when the step began, and what it was then."""
+        self._started_at = self._clock = 0.0
+        self._process = 0
+
+    def _begin(self, outer: Link) -> Link:
+        """Settle ids and the trace; returns what holds inside."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        if self._outer is not None:
+            raise RuntimeError(f"{self._kind} {self.name!r} was entered before: make another")
+        outer = here(chain)
+        try:
+            self._outer, self._ambient = outer.values, _around() or Ambient()
+            inner = self._begin(outer)
+            self._root = inner.root
+            self._begins_trace = inner.began is not None
+            self._begun_with = self.input, snapshot(self.input)
+            self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
+            chain.set(inner)
+        except BaseException:  # a signal's handler raised between two of these instructions
+            chain.set(outer)
+            raise
+        return self
+
+    @ends
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        try:
+            leave(chain, self._key)
+        except BaseException:  # as above
+            leave(chain, self._key)
+            raise
+        if self._process == getpid():  # a forked child has a copy of the step
+            self._capture(self._outer or NOTHING, error)
+        if self._begins_trace:
+            self._root.end()
+
+    async def __aenter__(self) -> Any:
+        try:
+            return self.__enter__()
+        except BaseException:  # as above
+            leave(chain, self._key)
+            raise
+
+    @ends
+    async def __aexit__(self, *exc_info: Any) -> None:
+        try:
+            self.__exit__(*exc_info)
+        except BaseException:  # as above
+            leave(chain, self._key)
+            raise
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function, sync or async, or a generator: each call is a step of its own."""
+        return decorated(self._for_call, function)
+
+    def _for_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Step:
+        step = copy.copy(self)
+        step.properties = dict(self.properties)
+        step._outer, step._key = None, object()
+        if self._options.arguments:
+            step.input = {"args": list(args), "kwargs": kwargs}
+        return step
+
+    def note_result(self, value: Any) -> None:
+        """Note what a decorated function returned or yielded, where that was asked for."""
+        if self._options.result:
+            self.output = value
+
+    @counted
+    def _capture(self, outer: Arguments, error: BaseException | None) -> None:
+        own = Arguments(
+            distinct_id=self._given.distinct_id,
+            trace_id=self.trace_id,
+            session_id=self._given.session_id,
+            span_id=self.id,
+            parent_id=outer.parent_id if self._kind == "span" else None,
+            span_name=self.name,
+            properties=snapshot_of(self.properties) or None,
+            groups=self._given.groups,
+            privacy_mode=self._given.privacy_mode,
+            client=self._given.client,
+        )
+        around = outer if self._kind == "span" else anew(outer, NOTHING)
+        sample = sampling.draw(self._root, own, around)
+        if sample is None:
+            return
+        exchange = Exchange(self._kind, new_id(), Scope(own, around, self._ambient), 0.0)
+        exchange.started_at = self._started_at
+        exchange.ended = perf_counter() - self._clock
+        exchange.outcome, exchange.failure = outcome_of(error)
+        given, begun = self._begun_with
+        begun = begun if self.input is given else snapshot(self.input)
+        output = snapshot(self.output)
+        exchange.content = _State(begun, output, {"type": self._options.type})
+        exchange.received = size_of((begun, output))
+        exchange.reader = _record
+        sample.note(exchange)
+        call_queue.start()
+        self._put(exchange, first_given(self._given.client, outer.client))
+
+    def _put(self, exchange: Exchange, named: Any) -> None:
+        """Hand over the step, at once where it is known where to: see `roots.Root`."""
+        found = default_for_steps() if named is None else named
+        if found is not None:
+            call_queue.attach(found)
+            exchange.scope.default = found
+        self._root.put(exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    type: str | None = None
+    arguments: bool = False
+    result: bool = False
+
+
+class trace(_Step):
+    """One request of your program: the container of the spans and the calls that it makes.
+
+        with posthog_llm.trace("answer a ticket", distinct_id="user-7", session_id="chat-1") as t:
+            ...
+            t.output = reply
+
+    A context manager (`with` and `async with`) and a decorator, also of generators. Who asked,
+    the session, the groups, the properties, privacy and the destination hold for everything
+    inside. `id` and `trace_id` are known inside; `output` and `properties` may be set until the
+    end. Emits `$ai_trace` when it ends, with its latency in seconds; an exception is recorded
+    and goes on unchanged.
+
+    - `trace_id`: an id of your own; one is made otherwise.
+    - `input`: what the request was; kept out in privacy mode, like `output`.
+    - `record_arguments`, `record_result`: whether the decorator takes the function's arguments
+      as the input, and what it returns (of a generator, the last item) as the output.
+
+    Raises `TypeError` for an argument of the wrong type.
+    """
+
+    _kind = "trace"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: Any = None,
+        record_arguments: bool = False,
+        record_result: bool = False,
+        **given: Unpack[TraceArguments],
+    ) -> None:
+        options = _Options(arguments=record_arguments, result=record_result)
+        arguments = Arguments(**named("trace", given, TraceArguments))
+        super().__init__(name, arguments, input, options)
+
+    def _begin(self, outer: Link) -> Link:
+        self.trace_id = self.id = self._given.trace_id or str(uuid.uuid4())
+        mine = merged(self._given, Arguments(trace_id=self.trace_id, parent_id=self.id))
+        session_id = self._given.session_id or outer.values.session_id
+        root = Root(self.trace_id, session_id, outer.root)
+        return Link(self._key, anew, mine, outer, root)
+
+
+class span(_Step):
+    """One step of a trace: a tool, a retrieval, an agent's turn.
+
+        with posthog_llm.span("search", type="tool", input=query) as s:
+            s.output = search(query)
+
+    A context manager (`with` and `async with`) and a decorator, also of generators. Calls to
+    models and spans inside are its children. Outside of any trace it is a trace of its own.
+    Emits `$ai_span` when it ends, with its latency in seconds; an exception is recorded and
+    goes on unchanged.
+
+    - `type`: what kind of step: `tool`, `agent`, `retrieval`, or a word of yours.
+    - `input`: what the step was given; kept out in privacy mode, like `output`.
+    - `properties`: of the span's own event; `trace(properties=...)` holds for all inside.
+    - `record_arguments`, `record_result`: see `trace`.
+
+    Raises `TypeError` for an argument of the wrong type.
+    """
+
+    _kind = "span"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        type: str | None = None,
+        input: Any = None,
+        properties: Mapping[str, Any] | None = None,
+        record_arguments: bool = False,
+        record_result: bool = False,
+    ) -> None:
+        kind = None if type is None else text("type", type)
+        given = Arguments(properties=checked("properties", "properties", properties))
+        super().__init__(name, given, input, _Options(kind, record_arguments, record_result))
+
+    def _begin(self, outer: Link) -> Link:
+        self.id, values = str(uuid.uuid4()), outer.values
+        self.trace_id = values.trace_id or str(uuid.uuid4())
+        mine = Arguments(trace_id=self.trace_id, parent_id=self.id)
+        is_in_one = outer.root is not None
+        root = INHERITED if is_in_one else Root(self.trace_id, values.session_id)
+        return Link(self._key, merged, mine, outer, root)
+
+
+_around = guarded(ambient)
+
+
+def _record(exchange: Exchange) -> Record:
+    state: _State = exchange.content
+    return Record(
+        kind=exchange.endpoint,  # type: ignore[arg-type]
+        exchange=exchange,
+        request=RequestFacts(input=state.input),
+        response=ResponseFacts(output=state.output),
+        provider="",
+        base_url=None,
+        latency=exchange.ended,
+        time_to_first_token=None,
+        outcome=exchange.outcome,
+        failure=exchange.failure,
+        request_id=None,
+        retries=0,
+        content_cut=exchange.cut,
+        details=state.details,
+    )

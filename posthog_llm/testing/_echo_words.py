@@ -1,0 +1,75 @@
+"""What the echoing models hear, and how they say it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from .._narrowing import is_list, is_mapping, mapping
+
+Kind = Literal["json", "stream", "aws", "sound", "missing"]
+"""How an answer is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a model says: a text, or the call of a tool."""
+
+    text: str = ""
+    tool: str | None = None
+    arguments: Any = None
+
+    @property
+    def written(self) -> str:
+        """The text, or the arguments as JSON."""
+        return self.text if self.tool is None else json.dumps(self.arguments)
+
+
+class Tool(NamedTuple):
+    """A tool that a request offers; `schema` is that of its arguments."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+def chosen(tools: Sequence[Tool], choice: Any) -> list[Tool]:
+    """Return the tools that a request lets the model call."""
+    named = mapping(choice)
+    if choice == "none" or named.get("type") == "none":
+        return []
+    name = named.get("name") or mapping(named.get("function")).get("name")
+    return [tool for tool in tools if name in (None, tool.name)]
+
+
+def echoed(heard: str, tools: Sequence[Tool], schema: Any) -> Said:
+    """Return what a model says that repeats what it heard, through the first tool if it may."""
+    if tools:
+        return Said(tool=tools[0].name, arguments=example(tools[0].schema, heard))
+    if is_mapping(schema):
+        return Said(json.dumps(example(schema, heard)))
+    return Said(f"You said: {heard}")
+
+
+def words(value: Any) -> str:
+    """Return the last text in messages, parts or a plain string."""
+    if is_list(value) and value:
+        return words(value[-1])
+    if is_mapping(value):
+        return words(value.get("content") or value.get("text") or "")
+    return str(value or "")
+
+
+def example(schema: Mapping[str, Any], text: str) -> Any:
+    """Return a value that fits a JSON schema, with `text` where it takes one."""
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: example(part, text) for name, part in schema.get("properties", {}).items()}
+    examples: dict[str, Any] = {"integer": 7, "number": 0.5, "boolean": True, "array": []}
+    return examples.get(str(kind), text)
+
+
+def pieces(text: str) -> list[str]:
+    """Return a text cut before each space."""
+    return text.replace(" ", " \0").split("\0") if text else []
