@@ -243,8 +243,14 @@ class Exchange:
         if self.own is None:  # once: the caller may go on writing to what it gave
             self.own = self.scope.weight()
         pieces = _PIECE * (len(self.chunks) + len(self.tail))
-        held = len(self.request or b"") + self.received - self.cut
-        return _WEIGHT + self.own + pieces + held
+        return _WEIGHT + self.own + pieces + len(self.request or b"") + self._held()
+
+    def _held(self) -> int:
+        """Return how many bytes of the answer are held."""
+        if self.content is not None:
+            return self.received - self.cut
+        held = 0 if self.body is None else len(self.body)
+        return held + sum(map(len, self.chunks)) + sum(map(len, self.tail))
 
     def drop_content(self) -> int:
         """Let go of the content, and keep the ends of the answer, where its numbers stand.

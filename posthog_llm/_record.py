@@ -118,6 +118,8 @@ class ResponseFacts:
     """When a background response was asked for, Unix seconds by the provider's clock."""
     upstream: str | None = None
     """The provider that a router chose."""
+    sound_bytes: int | None = None
+    """Bytes of the sound that came in events; `None`: the answer is the sound, or none came."""
     elapsed: float | None = None
     """Seconds the model worked, where the answer says so (background responses)."""
 

@@ -19,8 +19,10 @@ from posthog_llm import capture_generation
 from posthog_llm._delivery import backpressure
 from posthog_llm._delivery.worker import worker
 from posthog_llm._exchange import Exchange, Scope
-from posthog_llm._observe.call_queue import CallQueue
-from posthog_llm.testing import MemorySink, PostHogReceiver
+from posthog_llm._observe.call_queue import CallQueue, call_queue
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
+
+from .driving import QUESTION, Driver
 
 
 class Interrupt(BaseException):
@@ -207,3 +209,20 @@ def test_who_makes_room_does_not_wait_for_it(sink: MemorySink, monkeypatch: Any)
     capture_generation(model="m", posthog_client=sink)
     assert lasted(lambda: posthog_llm.flush(30)) < 20
     assert len(sink.events) == 21
+
+
+def test_a_streamed_answer_weighs_what_is_kept_of_it(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    """Also beyond what is kept: the sum of all calls would be too small by it else."""
+    piece = {"choices": [{"index": 0, "delta": {"content": "x" * (1 << 20)}}]}
+    provider.script("/chat/completions", Reply.stream([piece] * 10))
+    weights: list[int] = []
+    client = drive.ours(posthog_client=sink)
+    with pytest.MonkeyPatch.context() as patch:
+        put = call_queue.put
+        patch.setattr(call_queue, "put", lambda item: (weights.append(item.weight()), put(item)))
+        drive.collect(lambda: client.chat.completions.create(**QUESTION, stream=True))
+    sink.wait_for(1)
+    assert 7 << 20 < weights[0] < 9 << 20
+    assert call_queue.bytes == 0

@@ -180,7 +180,8 @@ def test_speech_as_events(drive: Driver, sink: MemorySink, provider: ScriptedPro
     ]
     provider.script("/audio/speech", Reply.stream(events, done=False))
     client = drive.ours(posthog_client=sink)
-    drive.call(lambda: client.audio.speech.create(model="tts", voice="alloy", input="hi"))
+    ask = {"model": "tts", "voice": "alloy", "input": "hi", "stream_format": "sse"}
+    drive.call(lambda: client.audio.speech.create(**ask))
     told = sink.wait_for(1)[0].properties
     assert told["posthog_llm_outcome"] == "ok"
     assert told["$ai_output_tokens"] == 20

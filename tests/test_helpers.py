@@ -185,6 +185,27 @@ def test_a_second_process_tells_them_under_the_same_ids(
     assert [event.uuid for event in sink.wait_for(4)] == first * 2
 
 
+@pytest.mark.parametrize("said", ["call", "context", "client"])
+def test_what_either_call_says_of_privacy_holds_for_a_background_response(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, identity: str, said: str
+) -> None:
+    client = drive.ours(posthog_client=sink)
+    begun = response(identity, background=True, status="queued", usage=None)
+    said_in = [{"type": "output_text", "text": SECRET, "annotations": []}]
+    output = [{"type": "message", "id": "m", "role": "assistant", "content": said_in}]
+    ended = response(identity, background=True, output=output, tool_usage=None)
+    provider.script("/responses", Reply.json(begun))
+    provider.script(f"/responses/{identity}", Reply.json(ended))
+    drive.call(lambda: client.responses.create(model="gpt-5", input=SECRET, background=True))
+    more = {"posthog_privacy_mode": True} if said == "call" else {}
+    client = client.with_options(posthog_privacy_mode=True) if said == "client" else client
+    with posthog_llm.context(privacy_mode=True if said == "context" else None):
+        drive.call(lambda: client.responses.retrieve(identity, **more))
+    (event,) = sink.wait_for(1)
+    assert SECRET not in json.dumps(event.properties)
+    assert event.properties["$ai_output_tokens"] == 6
+
+
 def test_of_a_batch(claude: Driver, sink: MemorySink, identity: str) -> None:
     from .test_anthropic import script_batch
 

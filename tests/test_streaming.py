@@ -553,3 +553,29 @@ def test_stream_that_begins_anew_is_one_answer(sink: MemorySink) -> None:
     for event in sink.wait_for(2):
         assert event.properties["posthog_llm_outcome"] == "ok"
         assert event.properties["$ai_output_choices"] == saying("hello there")
+
+
+def test_a_last_event_that_is_too_large_to_keep_makes_no_failure(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    """The event at a response's end has all of its output: a picture of some megabytes, too."""
+    item = {
+        "id": "i",
+        "type": "image_generation_call",
+        "status": "completed",
+        "result": "A" * (5 << 20),
+    }
+    counts = {"input_tokens": 5, "output_tokens": 6, "total_tokens": 11}
+    ended = {"id": "r", "object": "response", "status": "completed", "output": [item]}
+    events = [
+        {"type": "response.created", "response": {"id": "r", "model": "gpt-5", "output": []}},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": {**ended, "model": "gpt-5", "usage": counts}},
+    ]
+    provider.script("/responses", Reply.stream(events, done=False))
+    client = drive.ours(posthog_client=sink)
+    drive.collect(lambda: client.responses.create(model="gpt-5", input="hi", stream=True))
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] == "ok"
+    assert event.properties["$ai_output_tokens"] == 6
+    assert event.properties["posthog_llm_content_cut_bytes"] > 1 << 20

@@ -11,7 +11,8 @@ from .._checks import text
 from .._event import Event, builds
 from .._exchange import Exchange, Scope
 from .._faults import interrupts, report
-from .._narrowing import is_mapping
+from .._identity import is_private
+from .._narrowing import first_given, is_mapping
 from .._observe.call_queue import call_queue
 from .._observe.dedup import is_captured_upstream
 from .._observe.event_ids import background_id
@@ -21,7 +22,7 @@ from .._record import Record, RequestFacts
 from .._sampling import is_sampled
 from .._settings import settings
 from .._weighing import size_of_plain
-from .destinations import is_private
+from . import destinations
 from .dispatcher import Dispatcher
 
 _MOST = 10_000
@@ -89,7 +90,7 @@ class Builder:
 
     def _add(self, record: Record) -> None:
         client = self._find(record.exchange.scope)
-        for built in builds(record, is_private(client)):
+        for built in builds(record, destinations.is_private(client)):
             self._submit(built, client, record)
 
     def _submit(self, built: Event, client: Any, record: Record) -> None:
@@ -189,11 +190,18 @@ def _asked_in_background(request: RequestFacts) -> bool:
     return request.parameters.get("background") is True
 
 
+def _joined_scope(first: Scope, last: Scope) -> Scope:
+    """Return who asked first. What either call says of privacy, and redacts, holds for both."""
+    call = replace(first.call, privacy_mode=True) if is_private(last) else first.call
+    return replace(first, call=call, redact=first_given(first.redact, last.redact))
+
+
 def _joined(last: Record, first: Record | None, identity: str) -> Record:
     """Tell the end under the identity of the beginning."""
     base = first or last
     exchange = replace(
         base.exchange,
+        scope=_joined_scope(base.exchange.scope, last.exchange.scope),
         id=background_id(identity),
         client=last.exchange.client,
         status=last.exchange.status,

@@ -10,6 +10,7 @@ from typing import Any
 
 from .._exchange import Arguments, Outcome
 from .._media import known_type
+from .._narrowing import first_given
 from .._privacy import CLOSED, WITHHELD, Cleaner, Withheld, is_known, parameters
 from .._providers import usage
 from .._providers.endpoints import ENDPOINTS
@@ -195,7 +196,8 @@ def _sound(record: Record) -> list[dict[str, Any]]:
     exchange = record.exchange
     said: str = (exchange.headers.get("content-type") if exchange.headers else None) or ""
     kind = known_type(said.partition(";")[0].strip().lower()) or "audio"
-    block = {"type": "audio", "data": f"[{kind}, {exchange.received} bytes]"}
+    size = first_given(record.response.sound_bytes, exchange.received)
+    block = {"type": "audio", "data": f"[{kind}, {size} bytes]"}
     return [{"role": "assistant", "content": [block]}]
 
 

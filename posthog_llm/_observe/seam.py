@@ -201,7 +201,9 @@ def _model(options: Any) -> str | None:
 
 def _streams(options: Any) -> bool:
     body, params = options.json_data, options.params
-    return bool((is_dict(body) and body.get("stream")) or (params and params.get("stream")))
+    if is_dict(body) and (body.get("stream") or body.get("stream_format") == "sse"):
+        return True
+    return bool(params and params.get("stream"))
 
 
 def _with_usage(injector: stream_usage.Injector, options: Any, build: Callable[[], Any]) -> Any:

@@ -18,13 +18,15 @@ from .sse import Event, Folded, RepeatedChunk, parse
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 _PARTS = (*_TEXTS, "reasoning_details")
 """Fields of a delta that some providers fill with typed parts, a few words each."""
+_SAID_IN_PARTS = ("name", "arguments", "data", "transcript")
+"""What says something in the delta of a function call, or of sound."""
 _HEAD: dict[str, type] = {
     **dict.fromkeys(("id", "model", "service_tier", "provider"), str),
     **dict.fromkeys(("usage", "x_groq"), dict),
-    "error": object,
+    **dict.fromkeys(("error", "base_resp"), object),
 }
 """Fields of a chunk that are read, and what they are: anything else in their place is none."""
-_OF_CHOICE: dict[str, type] = {"finish_reason": str, "usage": dict}
+_OF_CHOICE: dict[str, type] = {"finish_reason": str, "usage": dict, "error": object}
 _NOT_PARAMETERS = frozenset({"messages", "model", "tools", "functions", "prompt"})
 
 
@@ -63,7 +65,7 @@ def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
         stop_reason=next((s for c in choices if (s := text_or_none(c.get("finish_reason")))), None),
         service_tier=text_or_none(body.get("service_tier")) or _traffic(body),
         response_id=text_or_none(body.get("id")),
-        failure=failure(body.get("error")),
+        failure=_failure(body, choices),
         upstream=text_or_none(body.get("provider")),
     )
 
@@ -85,6 +87,25 @@ def _usage(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Any:
     if found is None:  # Moonshot reports it on the choice
         found = next((c["usage"] for c in choices if is_mapping(c.get("usage"))), None)
     return found
+
+
+def _failure(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Failure | None:
+    """Return why an answer with status 200 failed: services say it in several places.
+
+    https://openrouter.ai/docs/api-reference/errors; `XGroq` in Groq's SDK; MiniMax's `base_resp`.
+    """
+    found: list[Any] = [body.get("error"), *(choice.get("error") for choice in choices)]
+    found.append(mapping(body.get("x_groq")).get("error"))
+    if body.get("object") == "error":
+        found.append(body)
+    if said := next(filter(None, found), None):
+        return failure(said)
+    if any(choice.get("finish_reason") == "error" for choice in choices):
+        return Failure(type="APIError")
+    status = mapping(body.get("base_resp"))
+    if code := usage.count(status, "status_code"):
+        return failure({"code": code, "message": status.get("status_msg")})
+    return None
 
 
 def failure(error: Any) -> Failure | None:
@@ -181,6 +202,8 @@ class _Folding:
     def _merge(self, chunk: dict[str, Any]) -> bool:
         """Merge one chunk; true when it holds content."""
         _take(self.body, chunk, _HEAD)
+        if chunk.get("object") == "error":
+            self.body["error"] = chunk
         said = False
         for position, choice in enumerate(_list(chunk.get("choices"))):
             if is_dict(choice):
@@ -212,10 +235,16 @@ class _Folding:
 
 
 def _take(into: dict[str, Any], part: dict[str, Any], fields: dict[str, type]) -> None:
-    """Take over the fields that say something, the last of each."""
+    """Take over the fields that say something, the last of each; counts of 0 replace none."""
     for name, kind in fields.items():
         if (value := part.get(name)) and isinstance(value, kind):
-            into[name] = value
+            into[name] = _counted(into.get(name), part) if name == "usage" else value
+
+
+def _counted(old: Any, part: dict[str, Any]) -> dict[str, Any]:
+    """Return the usage in a part of a stream, with the counts that only an older one knew."""
+    new: dict[str, Any] = part["usage"]
+    return {**old, **{k: v for k, v in new.items() if v or k not in old}} if is_dict(old) else new
 
 
 def _merge_delta(message: dict[str, Any], delta: dict[str, Any], latest: Latest) -> bool:
@@ -230,7 +259,7 @@ def _merge_delta(message: dict[str, Any], delta: dict[str, Any], latest: Latest)
                 said = _merge_call(held(message, key, list), part, latest)
         elif key in ("function_call", "audio") and is_dict(value):
             _merge_parts(held(message, key, dict), value)
-            said = said or any(isinstance(v, str) and v for v in value.values())
+            said = said or any(value.get(part) for part in _SAID_IN_PARTS)
         elif key in _TEXTS and isinstance(value, str):
             say(message, key, value)
             said = said or bool(value)

@@ -13,6 +13,7 @@ from .chat import as_prompt, failure, text_or_none
 from .pieces import append, joined
 from .sse import Event, Folded, objects
 
+_SAYING = (".delta", ".partial_image", ".completed", ".done")
 _CONTENT = frozenset({"model", "input", "prompt", "questions", "instructions", "file", "image"})
 
 
@@ -127,9 +128,14 @@ def _revised(image: Mapping[str, Any]) -> dict[str, Any]:
 def read_speech(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     """Read the answer of speech synthesis: sound, told by its size."""
     answer = _read(body, provider, None)
+    answer.sound_bytes = body.get("sound_bytes")
     if answer.usage.audio_output_tokens is None:
         answer.usage.audio_output_tokens = answer.usage.output_tokens
     return answer
+
+
+def _decoded_size(encoded: str) -> int:
+    return len(encoded) * 3 // 4 - encoded.count("=", -2)
 
 
 def read_transcription(body: Mapping[str, Any], provider: str) -> ResponseFacts:
@@ -170,8 +176,10 @@ def fold(source: Iterable[Event]) -> Folded:
         kind = str(event.get("type"))
         if event.get("error"):
             body["error"], complete = event["error"], True
-        if first is None and kind.endswith((".delta", ".partial_image", ".completed", ".done")):
+        if first is None and kind.endswith(_SAYING) and event.get("delta") != "":
             first = offset
+        if kind.endswith(".audio.delta") and isinstance(sound := event.get("audio"), str):
+            body["sound_bytes"] = body.get("sound_bytes", 0) + _decoded_size(sound)
         if kind.endswith(".text.delta") and isinstance(event.get("delta"), str):
             append(body, "text", event["delta"])
         elif kind.endswith((".completed", ".done")):

@@ -135,7 +135,7 @@ def _outcome(exchange: Exchange, response: ResponseFacts) -> tuple[Outcome, Fail
         return Outcome.CANCELLED, None
     if exchange.outcome in _LEFT and response.complete and (response.output or response.usage.raw):
         return Outcome.OK, None
-    if exchange.outcome is Outcome.OK and not response.complete:
+    if exchange.outcome is Outcome.OK and not response.complete and not exchange.cut:
         return Outcome.ERROR, Failure("IncompleteStream", "the stream ended before the answer did")
     return exchange.outcome, None
 

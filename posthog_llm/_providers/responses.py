@@ -24,6 +24,14 @@ _TERMINAL = frozenset(
 )
 _MARKS = re.compile(rb'"(?:response\.(?:completed|failed|incomplete|cancelled)|error)"')
 """What stands in each event that ends a stream, and in few others."""
+_ITEM_DONE = "response.output_item.done"
+_EMPTY_ITEMS: dict[Any, tuple[str, ...]] = {
+    "message": ("content",),
+    "reasoning": ("content", "summary"),
+    "web_search_call": ("action",),
+    "mcp_list_tools": (),
+}
+"""Items that may hold nothing of the model's, and where they do hold it."""
 _SAYING = re.compile(
     rb'"response\.(?:\w+(?:\.\w+)*\.delta|image_generation_call\.partial_image|output_item\.done)"'
 )
@@ -173,9 +181,21 @@ def _says(data: bytes) -> bool:
     event = parse(data) if _SAYING.search(data) else None
     if not is_dict(event) or not isinstance(kind := event.get("type"), str):
         return False
-    return _SAYING.fullmatch(b'"%b"' % kind.encode("utf-8", "replace")) is not None and (
-        event.get("delta") != ""
-    )
+    if _SAYING.fullmatch(b'"%b"' % kind.encode("utf-8", "replace")) is None:
+        return False
+    return _item_says(event.get("item")) if kind == _ITEM_DONE else event.get("delta") != ""
+
+
+def _item_says(item: Any) -> bool:
+    """Whether a finished item holds something of the model's.
+
+    A reasoning item is empty unless summaries were asked for, and the list of an MCP server's tools
+    comes before the model has said anything.
+    """
+    kind = item.get("type") if is_dict(item) else None
+    if kind in _EMPTY_ITEMS:
+        return any(item.get(name) for name in _EMPTY_ITEMS[kind])
+    return kind is not None
 
 
 def _whole(response: dict[str, Any], events: list[Event]) -> dict[str, Any]:

@@ -160,6 +160,8 @@ def _outside(usage: Usage, model: str, provider: str) -> int | None:
     Some have reasoning in the total alone. Others than those count other things there.
     """
     given, total, reasoning = usage.output_tokens, usage.total_tokens, usage.reasoning_tokens
+    if reasoning is not None and given is not None and reasoning > given:
+        return reasoning  # Perplexity counts it nowhere else
     if usage.input_tokens is None or given is None or total is None or usage.cache_tokens_excluded:
         return None
     rest = max(0, total - usage.input_tokens - given)
@@ -202,7 +204,7 @@ def _count(value: Any) -> int | None:
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
     found = number(value)
-    return int(found) if found is not None and 0 <= found <= _MOST else None
+    return int(found) if found is not None and 0 <= found <= _MOST and found % 1 == 0 else None
 
 
 def number(value: Any) -> float | None:
