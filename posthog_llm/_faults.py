@@ -40,8 +40,21 @@ def report(where: str, error: BaseException) -> None:
     kind = f"{where}:{type(error).__name__}"
     counts[kind] += 1
     if counts[kind] == 1:
-        log.warning("posthog_llm: %s failed with %s; calls are unaffected", where, kind)
-        log.debug("posthog_llm: %s", where, exc_info=error)
+        warn("%s failed with %s; calls are unaffected", where, kind)
+        _log(logging.DEBUG, where, exc_info=error)
+
+
+def warn(message: str, *args: object) -> None:
+    """Log a warning. A handler of the program's that raises harms neither call nor thread."""
+    _log(logging.WARNING, message, *args)
+
+
+def _log(level: int, message: str, *args: object, **more: Any) -> None:
+    try:
+        log.log(level, f"posthog_llm: {message}", *args, **more)
+    except Exception as error:  # a handler of the program's: there is nowhere to say so
+        if is_the_programs(error):
+            raise
 
 
 def is_the_programs(error: BaseException) -> bool:

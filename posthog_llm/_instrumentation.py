@@ -174,22 +174,34 @@ def _set(steps: list[Callable[[], object]], cls: Any, name: str, value: Any) -> 
 
 
 def _request(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    if not _has_options(args, kwargs):
+        return send(*args, **kwargs)  # the SDK's own `TypeError`
     return seam.request(client, _options(args, kwargs), lambda: send(*args, **kwargs))
 
 
 def _arequest(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    if not _has_options(args, kwargs):
+        return send(*args, **kwargs)  # as above
     return seam.arequest(client, _options(args, kwargs), lambda: send(*args, **kwargs))
 
 
 def _others_request(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """Stand by around what another library, or a subclass, put in the place of `request`."""
+    if not _has_options(args, kwargs):
+        return send(*args, **kwargs)  # as above
     return observed(client, _options(args, kwargs), lambda: send(*args, **kwargs), late=True)
 
 
 def _verb(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """Stand by around `post`, for a client whose own `request` was replaced."""
+    if not args and "path" not in kwargs:
+        return send(**kwargs)  # as above
     early = seam.EarlyRequest(args[0] if args else kwargs["path"], kwargs.get("body"))
     return observed(client, early, lambda: send(*args, **kwargs), late=True)
+
+
+def _has_options(args: Any, kwargs: Any) -> bool:
+    return len(args) > 1 or "options" in kwargs
 
 
 def _options(args: Any, kwargs: Any) -> Any:

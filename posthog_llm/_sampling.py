@@ -31,6 +31,8 @@ class Sample:
 
 
 _ALL = Sample(1.0)
+_random = random.SystemRandom()
+"""Not the program's generator, which it may have seeded."""
 
 
 def is_partial() -> bool:
@@ -102,7 +104,7 @@ def identity_of(*by_precedence: Arguments) -> str | None:
 
 def is_kept(rate: float, identity: str | None) -> bool:
     """Decide by `identity`: the same answer in every process. Without one, chance decides."""
-    return (random.random() if identity is None else number_of(identity)) < rate
+    return (_random.random() if identity is None else number_of(identity)) < rate
 
 
 def is_sampled(record: Record) -> bool:

@@ -81,7 +81,7 @@ def settings() -> Settings:
     """Return what holds now: the environment's values until `configure` gives others."""
     global _settings
     if _settings is None:
-        path = os.environ.get("POSTHOG_LLM_SPOOL")
+        path = os.path.expanduser(os.environ.get("POSTHOG_LLM_SPOOL", ""))
         _settings = Settings(spool=Spool(_absolute(path)) if path else None)
     return _settings
 

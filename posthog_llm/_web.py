@@ -11,6 +11,7 @@ from ._checks import duration
 from ._context import chain, context, continued
 from ._delivery.lifecycle import aflush
 from ._faults import is_the_programs, report
+from ._observe.call_queue import call_queue
 from ._propagation import read_headers
 from .types import ContextArguments
 
@@ -114,7 +115,7 @@ class _Lifespan:
         try:
             await self._app(scope, self._received, self._sent)
         except Exception:
-            if self._has_answered:
+            if self._has_begun or self._has_answered:
                 raise
         if not self._has_answered:  # it takes requests only, as Django does
             if not self._has_begun:
@@ -136,6 +137,7 @@ class _Lifespan:
 
     async def _delivered(self) -> None:
         try:
+            call_queue.abandon_open()  # streams that nobody reads any more: the server stops
             await aflush(self._timeout)
         except Exception as error:
             if is_the_programs(error):
@@ -176,10 +178,20 @@ class WSGIMiddleware:
         try:
             with block:
                 body = self.app(environ, start_response)
+            if _is_file(body, environ):
+                block.end()
+                return body  # type: ignore[no-any-return]
+            with block:
                 return (_SizedBody if hasattr(body, "__len__") else _Body)(body, block)
         except BaseException as error:
             block.end(error)
             raise
+
+
+def _is_file(body: Any, environ: Any) -> bool:
+    """Whether an answer is a file that the server knows how to send by itself."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
 class _Body:

@@ -462,6 +462,17 @@ def test_posthog_that_finds_everything_too_large_is_left_in_peace(
     assert time.monotonic() - start > 0.4  # half a second between two tries
 
 
+def test_events_are_sent_in_smaller_batches_before_they_lose_content(
+    client: Any, receiver: PostHogReceiver
+) -> None:
+    """A proxy may bound what comes through at less than the official client puts together."""
+    receiver.largest_batch = 60_000
+    uuids = ask(client, 100, project(receiver, flush_at=100, flush_interval=0.1))
+    assert posthog_llm.flush(30)
+    assert Counter(uuids_of(receiver)) == Counter(uuids)
+    assert (posthog_llm.stats().trimmed, posthog_llm.stats().dropped) == (0, {})
+
+
 def test_batch_comes_down_together(client: Any, receiver: PostHogReceiver) -> None:
     receiver.largest_event = 20_000
     messages = [{"role": "user", "content": "word " * 15_000}]

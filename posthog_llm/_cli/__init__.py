@@ -150,6 +150,9 @@ def _check(timeout: float) -> int:
 def _demo(options: argparse.Namespace) -> int:
     try:
         from .. import _demo as scenario
+
+        if not (options.json or options.live):
+            import rich  # noqa: F401 - before any call is made
     except ImportError as error:
         print(f"{error}\nThe demo needs: pip install 'posthog-llm[demo]'", file=sys.stderr)
         return 1

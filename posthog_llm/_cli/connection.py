@@ -131,6 +131,8 @@ def _reason(error: Exception, project: Project) -> str:
             f"{host} does not know this key (HTTP {status}). Copy the project API key anew, and "
             "check that the host is of the same region: us.i.posthog.com or eu.i.posthog.com."
         )
+    if status == 429 or (status is not None and status >= 500):
+        return f"{host} answered with HTTP {status}: {text}. Try again later."
     if status is not None:
         return f"{host} answered with HTTP {status}: {text}. Is it the URL of a PostHog?"
     if isinstance(error, requests.exceptions.ProxyError):

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import importlib
 import inspect
-import logging
 import os
 import time
 import weakref
@@ -25,7 +24,7 @@ from urllib.parse import urlsplit
 
 import wrapt
 
-from .._faults import guarded
+from .._faults import guarded, warn
 from .._imports import imported
 from .._narrowing import first_given
 from .._settings import settings
@@ -159,9 +158,6 @@ def parameters(function: Any) -> frozenset[str] | None:
     return frozenset(parameter.name for parameter in found)
 
 
-log = logging.getLogger("posthog_llm")
-
-
 _passing: ContextVar[bool] = ContextVar("posthog_llm_passing", default=False)
 """Whether a client is flushed by us, or inside a call of its user's that has delivered."""
 
@@ -170,6 +166,8 @@ class Destinations:
     """Finds the client an event goes to, and makes the official clients' `flush` wait for us."""
 
     def __init__(self, deliver: Callable[[Any, float | None], bool]) -> None:
+        self._shared: dict[Project, Any] = {}
+        """Official clients of ours. The newest live on in a forked child by themselves."""
         self._deliver = guarded(deliver)
         """Hands over everything that is waiting for a client, within some seconds."""
         self._warned = False
@@ -177,10 +175,9 @@ class Destinations:
         self.forget()
 
     def forget(self) -> None:
-        """Make clients anew: in a forked child, where older ones have lost their threads."""
+        """Begin anew: in a forked child."""
         self._is_over = False
         """Whether interpreter exit has waited for as long as it may."""
-        self._shared: dict[Project, Any] = {}
         self._known: dict[int, weakref.ref[Any]] = {}
         """Every client that was attached, by its `id`: its own `==` is its user's affair."""
         self._replacements: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -192,8 +189,8 @@ class Destinations:
         found = self._usable_client(client) if client is not None else self._default()
         if found is None and not self._warned:
             self._warned = True
-            log.warning(
-                "posthog_llm: no PostHog project is configured, so no events are sent. Set "
+            warn(
+                "no PostHog project is configured, so no events are sent. Set "
                 "POSTHOG_API_KEY (and POSTHOG_HOST), or pass posthog_client=posthog.Posthog(...)"
             )
         return found
@@ -220,7 +217,7 @@ class Destinations:
         return None if filtered else project
 
     def _shared_client(self, project: Project) -> Any:
-        if project not in self._shared:
+        if project not in self._shared or _has_lost_its_senders(self._shared[project]):
             try:
                 self._shared[project] = queued_client(project.api_key, project.host)
             except RuntimeError:  # no thread can be started: the process ends, or has too many
@@ -237,8 +234,7 @@ class Destinations:
         if getattr(client, "default_client", client) is None:
             _set_up_module(client)
         official = official_client(client)
-        senders = getattr(official, "consumers", None)
-        if not is_queued(official) or not senders or any(s.is_alive() for s in senders):
+        if not _has_lost_its_senders(official):
             return client
         if official not in self._replacements:
             self._replacements[official] = _like(official)
@@ -364,7 +360,8 @@ def is_queued(client: Any) -> bool:
     module = imported("posthog.client")
     if module is None or not isinstance(client, module.Client):
         return False
-    return bool(client.send and not client.sync_mode and not client.disabled)
+    sends = getattr(client, "send", False)  # a mock of the client passes for one, and lacks it
+    return bool(sends and not client.sync_mode and not client.disabled)
 
 
 def has_own_capture(client: Any) -> bool:
@@ -397,6 +394,11 @@ def is_private(client: Any) -> bool:
     """Whether a client, or the `posthog` module, is in privacy mode."""
     settings = (getattr(o, "privacy_mode", None) for o in (client, imported("posthog")))
     return any(isinstance(setting, (bool, int, str)) and bool(setting) for setting in settings)
+
+
+def _has_lost_its_senders(official: Any) -> bool:
+    senders: Any = getattr(official, "consumers", None) or ()
+    return is_queued(official) and bool(senders) and not any(s.is_alive() for s in senders)
 
 
 def _like(client: Any) -> Any:

@@ -21,7 +21,7 @@ from .._faults import report
 from .._settings import settings
 from .._weighing import size_of_plain
 from .destinations import flush, project_of
-from .queues import CHECK_INTERVAL, DestinationQueue, DestinationQueues, Entry, shrink, submit
+from .queues import CHECK_INTERVAL, DestinationQueue, DestinationQueues, Entry, submit
 from .results import DeliveryResult, listen
 from .spool_policy import IN_MEMORY, SpoolPolicy
 from .stats import Ledger, Stats
@@ -62,6 +62,8 @@ class Dispatcher:
         self.senders = Senders()
         self.spool = SpoolPolicy(self.ledger)
         self._checked_at = 0.0
+        self.is_ending = False
+        """Whether the process ends: official clients close then, each when its turn comes."""
         self._new = 0
 
     # -- in ------------------------------------------------------------------------
@@ -219,7 +221,7 @@ class Dispatcher:
                 self._forget(uuid)
                 queue.works()
             elif isinstance(result.error, LookupError):
-                self.drop(uuid, str(result.error.args[0]))
+                self._refused(entry, str(result.error.args[0]))
             elif queue.refused_as_large(result) or result.is_retryable or result.status == 413:
                 again.append(entry)
             else:
@@ -229,10 +231,18 @@ class Dispatcher:
         too_large = [entry for entry in again if batch[entry.uuid].status == 413]
         if too_large or any(batch[entry.uuid].is_retryable for entry in again):
             queue.failed(time.monotonic())
-        hopeless = shrink(too_large)
+        hopeless = queue.refused(too_large) if too_large else []
         for entry in hopeless:
             self.drop(entry.uuid, "refused_413")
         queue.again([entry for entry in again if entry not in hopeless])
+        queue.try_largest()
+
+    def _refused(self, entry: Entry, reason: str) -> None:
+        """Give up what a client does not take; a closed one takes nothing, and the spool has it."""
+        if reason == "declined" and entry.stored is not None and self.is_ending:
+            self._take_out(entry)
+        else:
+            self.drop(entry.uuid, reason)
 
     def _forget(self, uuid: str) -> None:
         self.spool.remove(self._take_out(self.entries[uuid][1]).stored)

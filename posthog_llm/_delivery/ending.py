@@ -37,6 +37,11 @@ class Ending:
         self._until: float | None = None
         """When the process waits for us no longer; `None` before it ends."""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the process ends: what others left on disk is theirs who can deliver it."""
+        return self._until is not None
+
     def run(self, timeout: float | None) -> None:
         """Deliver what can be, in all `timeout` seconds at most; a failing step costs no other.
 
@@ -44,7 +49,7 @@ class Ending:
         """
         until = time.monotonic() + (_MOST if timeout is None else timeout)
         self._until = min(until, self._until or until)
-        self._worker.backpressure.is_closed = True
+        self._worker.backpressure.is_closed = self._worker.dispatcher.is_ending = True
         call_queue.abandon_open()
         self._open_spool()
         self._deliver()

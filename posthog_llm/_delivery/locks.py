@@ -17,6 +17,8 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
+        self.is_wanted = False
+        """Whether a fork waits for it: whoever has it gives it up between two events."""
         self._then: list[Callable[[], object]] = []
         """What is to be done once this thread has the turn no more, where no other can wait."""
 
@@ -63,10 +65,12 @@ class Turn:
         The child of a fork amid our work would keep every lock held then, ours or others', for
         good: of an import, or of what the official client looks up for its first event.
         """
+        self.is_wanted = True
         self._lock.acquire(timeout=BRIEF)
 
     def resume(self) -> None:
         """Go on after `pause`."""
+        self.is_wanted = False
         with contextlib.suppress(RuntimeError):  # it was not acquired in time
             self._lock.release()
         self._do_then()

@@ -101,6 +101,12 @@ class DestinationQueue:
         self.flushing = self.unflushed = False
         self.failures = 0
         self.retry_at = 0.0
+        self.suspects: list[Entry] = []
+        """Events of batches that PostHog refused as too large, while the largest is tried alone."""
+        self._refused_json = _MOST_SENT_BYTES
+        """Bytes of JSON of the smallest of these batches."""
+        self._most_json: int | None = None
+        """Bytes of JSON that a batch may have, where a refusal has shown that."""
         self._has_ai_lane = True
         """Whether the server has an AI lane, as far as is known."""
 
@@ -124,8 +130,17 @@ class DestinationQueue:
             most, most_bytes = _PROBE, int(settings().queue_bytes * _PROBE_SHARE)
         if len(self.sent) >= most or (self.sent and self.sent_bytes >= most_bytes):
             return False
+        if self.sent and (self.suspects or self._is_too_much()):
+            return False
         # Half of the client's queue is left for the events that are not ours.
         return all(q.qsize() <= q.maxsize // 2 for q in self._client_queues() if q.maxsize > 0)
+
+    def _is_too_much(self) -> bool:
+        """Whether the next event would make a batch that PostHog refuses as too large."""
+        if self._most_json is None:
+            return False
+        together = sum(entry.length for entry in self.sent.values())
+        return together + self.waiting[0].length > self._most_json
 
     def is_full(self) -> bool:
         """Whether the official client has no room for another event."""
@@ -152,6 +167,8 @@ class DestinationQueue:
 
     def forget(self, entry: Entry) -> None:
         """Take an event out for good."""
+        if entry in self.suspects:
+            self.suspects.remove(entry)
         if self.sent.pop(entry.uuid, None) is not None:
             self.sent_bytes -= entry.weight
         elif self.waiting and self.waiting[-1] is entry:
@@ -202,10 +219,33 @@ class DestinationQueue:
     def works(self) -> None:
         """Note that the destination takes events."""
         self.failures, self.retry_at = 0, 0.0
+        if self.suspects:
+            self._most_json, self.suspects = self._refused_json // 2, []
+
+    def refused(self, batch: list[Entry]) -> list[Entry]:
+        """Act on a batch that was too large; returns the events to give up.
+
+        The largest is tried alone next. If that is taken, batches become smaller, and no event;
+        if not, all become smaller that may be as large.
+        """
+        self.suspects += [entry for entry in batch if entry not in self.suspects]
+        if len(batch) > 1:
+            together = sum(entry.length for entry in batch)
+            self._refused_json = min(self._refused_json, together)
+            return []
+        hopeless, self.suspects = shrink(self.suspects), []
+        return hopeless
+
+    def try_largest(self) -> None:
+        """Put the largest event of those that were refused together first."""
+        if self.suspects:
+            largest = max(self.suspects, key=lambda entry: entry.limit or entry.length)
+            self.waiting.remove(largest)
+            self.waiting.appendleft(largest)
 
 
 def shrink(refused: list[Entry]) -> list[Entry]:
-    """Bring the events of a batch that was too large down to a quarter of the largest.
+    """Bring events that were too large down to a quarter of the largest.
 
     Returns those to give up: all, where none can become smaller.
     """

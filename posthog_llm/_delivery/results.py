@@ -5,7 +5,6 @@ The client tells its user of failures only (`on_error`), and of success never.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from typing import Any
 
 import wrapt
 
-from .._faults import guarded
+from .._faults import guarded, warn
 from .._imports import imported
 from .destinations import package
 
-log = logging.getLogger("posthog_llm")
 _AGAIN = frozenset({408, 429})
 
 
@@ -115,8 +113,8 @@ def _foreign_answer(answer: Any, args: Any, kwargs: Any) -> ConnectionError | No
     if host not in _warned:
         _warned.add(host)
         what = "a web page" if answer.request.method == "POST" else "a redirect"
-        log.warning(
-            "posthog_llm: %s answers with %s, not as a PostHog; events wait. Is the host right? "
+        warn(
+            "%s answers with %s, not as a PostHog; events wait. Is the host right? "
             "`posthog-llm check` tells",
             host,
             what,

@@ -237,7 +237,7 @@ class SpoolDirectory:
             if _DAMAGED in os.path.basename(path):
                 self._outlived(path)
         self._names = [path for path in paths if path.endswith(SUFFIX)]
-        random.shuffle(self._names)  # several processes look, each at others first
+        random.SystemRandom().shuffle(self._names)  # several processes look, each at others first
         self._left = {path: left for path, left in self._left.items() if path in self._names}
 
     def look(self, find: Find, *, patient: bool) -> list[list[Backlog]] | None:

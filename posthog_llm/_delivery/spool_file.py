@@ -158,18 +158,40 @@ class SpoolFile:
             return None
 
     def remove(self, done: Sequence[Stored]) -> None:
-        """Remove events. What was said in them is readable until `scrub`."""
-        with self._transaction():
-            self._db.executemany("delete from events where seq = ?", ((s.seq,) for s in done))
+        """Remove events. What was said in them is readable until `scrub`.
+
+        On a disk that is full the write-ahead log makes room, else the whole file goes where
+        nothing else is in it: what PostHog has must not be sent again.
+        """
+        try:
+            self._delete(done)
+        except sqlite3.OperationalError:
+            self._empty_log()
+            self._delete_or_unlink(done)
         self.count -= len(done)
         self.bytes -= sum(s.size for s in done)
         if self.dirty_since is None:
             self.dirty_since = time.monotonic()
 
+    def _delete(self, done: Sequence[Stored]) -> None:
+        with self._transaction():
+            self._db.executemany("delete from events where seq = ?", ((s.seq,) for s in done))
+
+    def _delete_or_unlink(self, done: Sequence[Stored]) -> None:
+        try:
+            self._delete(done)
+        except sqlite3.OperationalError:
+            if len(done) < self.count:
+                raise
+            os.unlink(self.path)
+
+    def _empty_log(self) -> None:
+        self._db.execute("pragma wal_checkpoint(truncate)").fetchone()
+
     def scrub(self) -> None:
         """Take what was removed off the disk."""
         self.dirty_since = time.monotonic()  # where it fails, it is tried again later
-        self._db.execute("pragma wal_checkpoint(truncate)").fetchone()
+        self._empty_log()
         self.dirty_since = None
 
     def totals(self) -> dict[Any, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .._faults import guarded
+from .._faults import guarded, warn
 from .._settings import Spool, settings
 from .destinations import Project, official_client, project_of
 from .queues import DestinationQueue, Entry
@@ -82,7 +82,7 @@ class Looks:
             yield from found or ()
 
     def _schedule(self, now: float, pause: float) -> None:
-        self._next_at = now + pause * random.uniform(1 - _JITTER, 1 + _JITTER)
+        self._next_at = now + pause * random.SystemRandom().uniform(1 - _JITTER, 1 + _JITTER)
         self._pause = min(pause * 2, _LONGEST_PAUSE)
 
 
@@ -141,14 +141,18 @@ class SpoolPolicy:
             self._looks = Looks(self._directory) if self._directory else None
 
     @guarded
-    def _opened(self, place: Spool) -> SpoolDirectory:
+    def _opened(self, place: Spool) -> SpoolDirectory | None:
         from .spool import (
             Age,
             SpoolDirectory,  # SQLite is loaded where it is used
         )
 
         self._age = Age(place.max_age)
-        return SpoolDirectory(place, self._damaged, self._age)
+        try:
+            return SpoolDirectory(place, self._damaged, self._age)
+        except OSError as error:
+            warn("no spool in %s (%s): events are in memory only", place.path, error)
+            return None
 
     def _damaged(self, name: str) -> None:
         self._ledger.drop(name, "spool_damaged")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .._faults import interrupts, report
+from .._faults import interrupts, report, warn
 from .._settings import settings
 
-log = logging.getLogger("posthog_llm")
 _SILENCE = 60.0
 """Seconds between two lines about lost events."""
 
@@ -94,4 +92,4 @@ class Ledger:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._unlogged.items()))
             total = sum(self._unlogged.values())
             self._unlogged.clear()
-            log.warning("posthog_llm: %d events were lost (%s)", total, reasons)
+            warn("%d events were lost (%s)", total, reasons)

@@ -37,6 +37,8 @@ _GATHER = 0.1
 """Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
 _GATHER_SPOOLED = 0.002
 """The same with a spool: a call that is not written yet is lost with the process."""
+_TURN = 0.01
+"""Seconds between two turns of the dispatcher while calls are read: each is a transaction."""
 _BUSY = 0.001
 """Seconds that the worker keeps the interpreter from others, where it can choose."""
 _LEAST = 0.05
@@ -185,6 +187,8 @@ class Worker:
         if not self._lock.acquire(blocking=False):
             return False  # this very thread may have it, and a finaliser have come in between
         try:
+            if self._thread is None and call_queue.is_outdated():
+                self._renew()
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="posthog-llm", daemon=True)
                 self._thread.start()
@@ -193,6 +197,17 @@ class Worker:
             self._last_at_exit()
             ending.watch(self.end)
         return self._is_prepared
+
+    def _renew(self) -> None:
+        """Begin anew with locks of the kind that holds now: ours were made when we were imported.
+
+        Where nothing runs yet, nobody waits for them. A thread of gevent's that waited for one of
+        Python's own would stop all others.
+        """
+        is_prepared = self._is_prepared
+        call_queue.renew()
+        self._begin()
+        self._is_prepared = is_prepared
 
     @guarded
     def attach(self, client: Any) -> None:
@@ -217,7 +232,8 @@ class Worker:
 
     def _last_at_exit(self) -> None:
         """Exit functions run last in, first out: ours must come before the posthog client's."""
-        atexit.unregister(self.end)
+        with contextlib.suppress(Exception):  # it asks the `==` of the program's exit functions
+            atexit.unregister(self.end)
         atexit.register(self.end)
 
     def end(self, timeout: float | None = None) -> None:
@@ -226,6 +242,10 @@ class Worker:
         `None`: as many as interpreter exit waits.
         """
         self._ending.run(timeout)
+
+    def is_reader(self) -> bool:
+        """Whether this thread delivers: what a redactor asks a model is no event, or none ends."""
+        return self.turn.is_here() or self.dispatcher.senders.is_here()
 
     def reads_itself(self) -> bool:
         """Whether a thread reads what comes, so that no other has to run code of the program's."""
@@ -295,11 +315,13 @@ class Worker:
                 return
             try:
                 call_queue.clear_wake_ups()
-                self.dispatcher.spool.follow_settings()
+                if not self._ending.has_begun:
+                    self.dispatcher.spool.follow_settings()
                 self.pending.abandon_due()
                 self._read_all()
                 self.dispatcher.turn(call_queue.bytes + self._builder.bytes)
-                self.dispatcher.claim(self.destinations.find_for)
+                if not self._ending.has_begun:
+                    self.dispatcher.claim(self.destinations.find_for)
                 if self._waiters.serve(self.dispatcher):
                     self._urgent.set()
             except BaseException as error:  # whatever it is, the thread must live on
@@ -308,20 +330,26 @@ class Worker:
                 report("worker", error)
 
     def _read_all(self, until: float = math.inf) -> None:
-        self._busy_since = time.monotonic()
+        self._busy_since = self._turned_at = time.monotonic()
         with contextlib.suppress(IndexError):
-            while time.monotonic() < until:
+            while time.monotonic() < until and not self.turn.is_wanted:
                 self.dispatcher.ledger.lost(call_queue.lost)
                 self._handle(call_queue.take())
                 self._yield_interpreter()
         call_queue.reweigh()
+        if self.turn.is_wanted:
+            call_queue.wake()  # what is left unread is read once the fork is done
 
     @guarded
     def _yield_interpreter(self) -> None:
-        if time.monotonic() - self._busy_since > _BUSY:
+        now = time.monotonic()
+        if now - self._busy_since <= _BUSY:
+            return
+        if now - self._turned_at > _TURN:
             self.dispatcher.turn(call_queue.bytes + self._builder.bytes)
-            time.sleep(0)  # give up the interpreter: a caller may want it
-            self._busy_since = time.monotonic()
+            self._turned_at = time.monotonic()
+        time.sleep(0)  # give up the interpreter: a caller may want it
+        self._busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
         if isinstance(item, Waiter):
@@ -349,8 +377,7 @@ class Worker:
 
     def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
         thread = self._thread
-        is_ours = thread is threading.current_thread() or self.dispatcher.senders.is_here()
-        if is_ours or self.turn.is_here():
+        if thread is threading.current_thread() or self.is_reader():
             return False  # a callback of the user's cannot wait for the work that it is part of
         is_whole = waiting_steps.release(waiter.client)
         waiter.until = None if timeout is None else time.monotonic() + timeout
@@ -395,6 +422,7 @@ call_queue.on_large = worker.read_now
 call_queue.on_client = worker.attach
 
 
+call_queue.is_reader = worker.is_reader
 call_queue.on_capture = worker.wait_for_room
 
 

@@ -8,7 +8,6 @@ inline is told then.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import time
 import traceback
@@ -21,7 +20,7 @@ from .. import _sampling as sampling
 from .._context import NOTHING, ambient, current, current_root, merged
 from .._delivery.worker import worker
 from .._exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, ended_by
-from .._faults import guarded
+from .._faults import guarded, warn
 from .._narrowing import first_given, mapping
 from .._observe.call import wants_media
 from .._observe.call_queue import call_queue, counted
@@ -33,7 +32,6 @@ from . import logged, metadata, reading, remembered
 from .credentials import Credentials
 from .litellm_call import LiteLLMCall, callbacks, endpoint_of, is_captured_outside, payload_of
 
-log = logging.getLogger("posthog_llm")
 _KEY = "posthog_llm_attempt"
 """Where an attempt lies in LiteLLM's own record of its call."""
 _REFUSED = "litellm_no_upstream_llm_call"
@@ -199,7 +197,7 @@ class Attempt:
 @functools.lru_cache(maxsize=64)
 def _warn(refusal: str) -> None:
     """Say once why a request's events are not sent."""
-    log.warning("posthog_llm: %s. Events that are meant for it are not sent", refusal)
+    warn("%s. Events that are meant for it are not sent", refusal)
 
 
 def is_refused(kwargs: Mapping[str, Any]) -> bool:

@@ -96,9 +96,10 @@ class Call:
             call_queue.unended.add(self)
             return True
         exchange.times = (perf_counter(),)
-        exchange.received = len(response.content)
+        body = _content(response) or b""
+        exchange.received = len(body)
         if self.keeps(response.headers):
-            exchange.body = response.content
+            exchange.body = body
         return False
 
     def keeps(self, headers: Any) -> bool:
@@ -212,10 +213,11 @@ def _code(body: Any) -> Any:
     return None
 
 
-def _content(request: Any) -> bytes | None:
+def _content(message: Any) -> bytes | None:
+    """Return the body of a request, or of an answer; `None`: it is empty, or not in memory."""
     try:
-        content: bytes = request.content
-    except RuntimeError:  # a generator's body was never in memory
+        content: bytes = message.content
+    except RuntimeError:  # a generator's was never, and a hook may close an answer unread
         return None
     return content or None
 

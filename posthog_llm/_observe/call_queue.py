@@ -62,6 +62,8 @@ class CallQueue:
         """Asks the reader to come at once: memory that is not given back makes calls slower."""
         self.on_client: Callable[[Any], None] | None = None
         """Told of every new client's destination."""
+        self.is_reader: Callable[[], bool] = lambda: False
+        """Whether this thread reads: then what calls a model is a filter of the program's."""
         self.on_capture: Callable[[], None] | None = None
         """Called after each capture by hand; may wait until there is room for more."""
         self.reset()
@@ -79,6 +81,16 @@ class CallQueue:
         self.wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.unended = OpenCalls()
         self._woken = False
+
+    def is_outdated(self) -> bool:
+        """Whether a library such as gevent has replaced Python's locks since these were made."""
+        return type(self.wake_ups) is not queue.SimpleQueue
+
+    def renew(self) -> None:
+        """Make locks anew, of the kind that holds now; what waits goes on waiting."""
+        self._making_room = threading.Lock()
+        self.wake_ups = queue.SimpleQueue()
+        self.wake()  # whoever puts something meanwhile may have woken the old one
 
     def prepare(self) -> None:
         """Import what the reader will use; called where a client is made, before its calls."""

@@ -52,7 +52,7 @@ class ObservedClient(_SdkClient):
         super().__init_subclass__(**kwargs)
         bases: tuple[Any, ...] = cls.__bases__
         foreign = (base for base in bases if not issubclass(base, ObservedClient))
-        sdk = next((base for base in foreign if hasattr(base, "_build_request")), None)
+        sdk = next((base for base in foreign if _is_sdk_client(base)), None)
         if sdk is not None:
             _mirror(cls, sdk)
         elif "__init__" in vars(cls) or "__new__" in vars(cls):
@@ -137,6 +137,11 @@ def _extract_own(kwargs: dict[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{name} must be True or False")
     note_redactor(redactor(own.get("posthog_redact")))
     return own
+
+
+def _is_sdk_client(base: Any) -> bool:
+    """Whether a base class is the SDK's client, and no mixin of the program's."""
+    return all(hasattr(base, name) for name in ("_build_request", "copy", "request"))
 
 
 def _mirror(cls: Any, sdk: Any) -> None:

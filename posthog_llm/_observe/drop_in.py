@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from types import ModuleType
 from typing import Any
 
 
-def drop_in_for(
-    sdk: ModuleType, own: dict[str, Any]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` of the module whose names are `own`."""
+def drop_in_for(sdk: ModuleType, name: str) -> None:
+    """Make the module `name` stand in for `sdk`: what it does not define is the SDK's.
 
-    def find(name: str) -> Any:
-        if name.startswith("__") and name not in sdk.__all__:
-            raise AttributeError(f"module {own['__name__']!r} has no attribute {name!r}")
-        return getattr(sdk, name)
+    Its class is exchanged, which is Python's way to see what is set on a module: `openai.api_key`
+    is a setting that the SDK itself reads.
+    https://docs.python.org/3/reference/datamodel.html#customizing-module-attribute-access
+    """
+    module = sys.modules[name]
+    own = frozenset(vars(module))
 
-    return find, lambda: sorted({*dir(sdk), *own})
+    class DropIn(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__") and name not in sdk.__all__:
+                raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+            return getattr(sdk, name)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in own or name.startswith("_") or not hasattr(sdk, name):
+                super().__setattr__(name, value)
+            else:
+                setattr(sdk, name, value)
+
+        def __dir__(self) -> list[str]:
+            return sorted({*dir(sdk), *vars(self)})
+
+    module.__class__ = DropIn

@@ -37,9 +37,9 @@ def observed(resource: T) -> T:
 def observe_attributes(client: Any) -> None:
     """Upgrade the resources that some clients make in their constructors."""
     attributes: dict[str, Any] = client.__dict__
-    for name, value in list(attributes.items()):
+    for name, value in list(attributes.items()):  # nothing is set: a setter may be the program's
         if not name.startswith("with_"):
-            setattr(client, name, observed(value))
+            observed(value)
     for name in ("with_raw_response", "with_streaming_response"):
         if name in attributes:  # it holds the resources' methods as they were
             setattr(client, name, type(attributes[name])(client))
@@ -186,7 +186,7 @@ def _send(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> An
     arguments = detach(kwargs)
     if arguments is None and not is_given():
         return verb(path, **kwargs)
-    given = Given(client, path, arguments)
+    given = Given(client, path, kwargs.get("body"), arguments)
     try:
         with given:
             return verb(path, **kwargs)
@@ -199,7 +199,7 @@ def _asend(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> A
     arguments = detach(kwargs)
     if arguments is None and not is_given():
         return verb(path, **kwargs)
-    return _awaited(Given(client, path, arguments), verb, path, kwargs)
+    return _awaited(Given(client, path, kwargs.get("body"), arguments), verb, path, kwargs)
 
 
 async def _awaited(given: Given, verb: Callable[..., Any], path: str, kwargs: Any) -> Any:

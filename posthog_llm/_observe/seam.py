@@ -133,9 +133,9 @@ def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, 
 def _started(client: Any, options: Any, attached: Arguments | None) -> Call | None:
     """Start observing a request, or return `None` where there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
-    if endpoint is None or is_captured_above():
+    if endpoint is None or call_queue.is_reader() or is_captured_above():
         return None
-    given = attached or arguments_of(client, options.url) or NOTHING
+    given = attached or arguments_of(client, options.url, options.json_data) or NOTHING
     around = here(chain)
     outer, defaults = around.values, client._posthog
     later = sampling.is_partial() and (

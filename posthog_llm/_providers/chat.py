@@ -98,8 +98,9 @@ def _failure(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Failu
     found.append(mapping(body.get("x_groq")).get("error"))
     if body.get("object") == "error":
         found.append(body)
-    if said := next(filter(None, found), None):
-        return failure(said)
+    for error in found:
+        if error:
+            return failure(error)
     if any(choice.get("finish_reason") == "error" for choice in choices):
         return Failure(type="APIError")
     status = mapping(body.get("base_resp"))

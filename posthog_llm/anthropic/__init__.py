@@ -88,4 +88,4 @@ AsyncClient = AsyncAnthropic
 
 
 __all__ = _sdk.__all__  # pyright: ignore
-__getattr__, __dir__ = _drop_in_for(_sdk, globals())
+_drop_in_for(_sdk, __name__)

@@ -50,4 +50,4 @@ AsyncClient = AsyncOpenAI
 
 
 __all__ = _sdk.__all__  # pyright: ignore
-__getattr__, __dir__ = _drop_in_for(_sdk, globals())
+_drop_in_for(_sdk, __name__)

@@ -83,6 +83,8 @@ class PostHogReceiver(LoopbackServer):
         """Whether no project has the key: PostHog takes the events, and says so elsewhere."""
         self.largest_event = 8 << 20
         """Bytes of JSON of one event beyond which its whole batch is refused with 413."""
+        self.largest_batch = 20 << 20
+        """Bytes of JSON of all events of a batch beyond which it is refused with 413."""
         self.paths: list[str] = []
         self._events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
@@ -104,7 +106,8 @@ class PostHogReceiver(LoopbackServer):
             return 401
         if path.startswith(_AI_LANE) and not self.has_ai_lane:
             return 404
-        if any(len(json.dumps(event)) > self.largest_event for event in batch):
+        sizes = [len(json.dumps(event)) for event in batch]
+        if max(sizes, default=0) > self.largest_event or sum(sizes) > self.largest_batch:
             return 413
         return self.status
 
