@@ -240,7 +240,7 @@ def _refused() -> Any:
 
 
 def test_request_in_a_thread_without_context(drive: Driver, sink: MemorySink) -> None:
-    """Who asks is known by the defaults alone; the call works, and its event is whole."""
+    """What the call was given holds; a context does not, and its event is whole."""
     if isinstance(drive, AsyncDriver):
         pytest.skip("a coroutine keeps its own context")
 
@@ -253,9 +253,12 @@ def test_request_in_a_thread_without_context(drive: Driver, sink: MemorySink) ->
             worker.join()
             return answers[0]
 
-    drive.ask(client_of(drive, Threaded, posthog_client=sink, posthog_distinct_id="bob"), **WHO)
+    with posthog_llm.context(session_id="not in that thread"):
+        client = client_of(drive, Threaded, posthog_client=sink, posthog_distinct_id="bob")
+        drive.ask(client, **WHO)
     (event,) = sink.wait_for(1)
-    assert event.distinct_id == "bob"
+    assert event.distinct_id == WHO["posthog_distinct_id"]
+    assert "$ai_session_id" not in event.properties
     assert event.properties["$ai_input"] == ASKED
     assert event.properties["$ai_output_choices"] == saying("You said: hi")
 

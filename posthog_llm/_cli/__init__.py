@@ -152,7 +152,7 @@ def _demo(options: argparse.Namespace) -> int:
         from .. import _demo as scenario
 
         if not (options.json or options.live):
-            import rich  # noqa: F401 - before any call is made
+            import rich  # noqa: F401  # pyright: ignore[reportUnusedImport] - before any call
     except ImportError as error:
         print(f"{error}\nThe demo needs: pip install 'posthog-llm[demo]'", file=sys.stderr)
         return 1

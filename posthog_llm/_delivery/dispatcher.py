@@ -229,8 +229,10 @@ class Dispatcher:
         if not again:
             return
         too_large = [entry for entry in again if batch[entry.uuid].status == 413]
-        if too_large or any(batch[entry.uuid].is_retryable for entry in again):
+        if any(batch[entry.uuid].is_retryable for entry in again):
             queue.failed(time.monotonic())
+        if too_large:
+            queue.pause(time.monotonic())
         hopeless = queue.refused(too_large) if too_large else []
         for entry in hopeless:
             self.drop(entry.uuid, "refused_413")

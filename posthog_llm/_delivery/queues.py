@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ _ONCE = 20
 """Events that one thread sends before another destination has its turn."""
 _LONGEST_WAIT = 30.0
 """Seconds between two attempts, at most."""
+_PAUSE = 0.5
+"""Seconds between two attempts with what was too large."""
 _LEAST = 4096
 """Bytes to which an event is brought down at most, before it is given up as too large."""
 _MOST_IDLE = 256
@@ -216,6 +218,10 @@ class DestinationQueue:
         self.failures += 1
         self.retry_at = now + min(0.25 * 2**self.failures, _LONGEST_WAIT)
 
+    def pause(self, now: float) -> None:
+        """Wait a little before what was too large is tried in another size."""
+        self.retry_at = max(self.retry_at, now + _PAUSE)
+
     def works(self) -> None:
         """Note that the destination takes events."""
         self.failures, self.retry_at = 0, 0.0
@@ -229,12 +235,12 @@ class DestinationQueue:
         if not, all become smaller that may be as large.
         """
         self.suspects += [entry for entry in batch if entry not in self.suspects]
-        if len(batch) > 1:
+        if len(batch) > 1 and self.is_queued:
             together = sum(entry.length for entry in batch)
             self._refused_json = min(self._refused_json, together)
             return []
-        hopeless, self.suspects = shrink(self.suspects), []
-        return hopeless
+        suspects, self.suspects = self.suspects, []
+        return shrink(suspects, self.waiting)
 
     def try_largest(self) -> None:
         """Put the largest event of those that were refused together first."""
@@ -244,16 +250,16 @@ class DestinationQueue:
             self.waiting.appendleft(largest)
 
 
-def shrink(refused: list[Entry]) -> list[Entry]:
-    """Bring events that were too large down to a quarter of the largest.
+def shrink(refused: list[Entry], waiting: Iterable[Entry]) -> list[Entry]:
+    """Bring events that were too large, and those behind them, to a quarter of the largest.
 
-    Returns those to give up: all, where none can become smaller.
+    Returns those to give up: all that were refused, where none can become smaller.
     """
     if all(entry.limit == _LEAST for entry in refused):
         return refused
     largest = max(min(entry.length, entry.limit or entry.length) for entry in refused)
     quarter = max(largest // 4, _LEAST)
-    for entry in refused:
+    for entry in (*refused, *waiting):
         entry.limit = min(entry.limit or quarter, quarter)
     return []
 

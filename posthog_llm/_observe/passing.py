@@ -59,30 +59,31 @@ class _Layer:
 _nearest: ContextVar[_Layer | None] = ContextVar("posthog_llm_nearest_layer", default=None)
 
 
-_by_body: dict[int, Given] = {}
-"""What was given for each request, by its body: a subclass may send it in another thread, where
-no context variable says so. A body lives as long as its entry."""
+class Path(str):
+    """A path that says what was given for its request: a subclass may send it in another thread,
+    where no context variable does. It is text to whoever looks."""
+
+    given: Given
+
+    @classmethod
+    def of(cls, given: Given, path: str) -> Path:
+        made = cls(path)
+        made.given = given
+        return made
 
 
 class Given(_Layer):
     """Between a resource's method and the client's `request`: the arguments of the call."""
 
-    __slots__ = ("_arguments", "_body", "_path")
+    __slots__ = ("_arguments", "_path")
 
-    def __init__(self, client: Any, path: str, body: Any, arguments: Arguments | None) -> None:
+    def __init__(self, client: Any, path: str, arguments: Arguments | None) -> None:
         super().__init__(client)
         self._path = path
-        self._body = body
         self._arguments = arguments
 
-    def __enter__(self) -> Self:
-        if self._body is not None:
-            _by_body[id(self._body)] = self
-        return super().__enter__()
-
     def leave(self, error: BaseException | None) -> None:
-        _by_body.pop(id(self._body), None)
-        self._arguments = self._body = None
+        self._arguments = None
         super().leave(error)
 
     def arguments(self, client: Any, url: str) -> Arguments | None:
@@ -152,11 +153,11 @@ def is_given() -> bool:
     return isinstance(_nearest.get(), Given)
 
 
-def arguments_of(client: Any, url: str, body: Any) -> Arguments | None:
+def arguments_of(client: Any, url: str) -> Arguments | None:
     """Return the arguments that were given for a request; `None`: there are none."""
     layer = _nearest.get()
-    if layer is None and body is not None:
-        layer = _by_body.get(id(body))
+    if layer is None and isinstance(url, Path):
+        layer = url.given
     return layer.arguments(client, url) if isinstance(layer, Given) else None
 
 

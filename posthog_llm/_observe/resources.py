@@ -18,7 +18,7 @@ from typing import Any, TypeGuard, TypeVar
 from .._context import NOTHING, current
 from .._exchange import Arguments
 from .call_arguments import attach, detach, extract
-from .passing import Given, is_given
+from .passing import Given, Path, is_given
 
 T = TypeVar("T")
 _BASES = frozenset({"SyncAPIResource", "AsyncAPIResource"})
@@ -186,10 +186,10 @@ def _send(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> An
     arguments = detach(kwargs)
     if arguments is None and not is_given():
         return verb(path, **kwargs)
-    given = Given(client, path, kwargs.get("body"), arguments)
+    given = Given(client, path, arguments)
     try:
         with given:
-            return verb(path, **kwargs)
+            return verb(Path.of(given, path), **kwargs)
     except BaseException as error:
         given.leave(error)
         raise
@@ -199,13 +199,13 @@ def _asend(client: Any, verb: Callable[..., Any], path: str, **kwargs: Any) -> A
     arguments = detach(kwargs)
     if arguments is None and not is_given():
         return verb(path, **kwargs)
-    return _awaited(Given(client, path, kwargs.get("body"), arguments), verb, path, kwargs)
+    return _awaited(Given(client, path, arguments), verb, path, kwargs)
 
 
 async def _awaited(given: Given, verb: Callable[..., Any], path: str, kwargs: Any) -> Any:
     try:
         with given:
-            return await verb(path, **kwargs)
+            return await verb(Path.of(given, path), **kwargs)
     except BaseException as error:
         given.leave(error)
         raise

@@ -135,7 +135,7 @@ def _started(client: Any, options: Any, attached: Arguments | None) -> Call | No
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or call_queue.is_reader() or is_captured_above():
         return None
-    given = attached or arguments_of(client, options.url, options.json_data) or NOTHING
+    given = attached or arguments_of(client, options.url) or NOTHING
     around = here(chain)
     outer, defaults = around.values, client._posthog
     later = sampling.is_partial() and (
