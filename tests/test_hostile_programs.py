@@ -160,9 +160,7 @@ def test_gevent_may_patch_late(children: Children) -> None:
         assert posthog_llm.flush(20)
         """
     )
-    process.communicate(
-        timeout=60
-    )  # a fork of the SDK's makes gevent complain
+    process.communicate(timeout=60)  # a fork of the SDK's makes gevent complain
     assert process.returncode == 0
     once(children, 2)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -296,3 +298,134 @@ def test_what_fails_after_the_answer_is_no_failure_of_the_model(
     assert (told["posthog_llm_outcome"], told.get("$ai_is_error", False)) == ("ok", False)
     assert told["$ai_input_tokens"] > 0
     assert told["$ai_total_cost_usd"] > 0
+
+
+# -- what LiteLLM makes of an answer that lacks something --------------------------------
+
+
+def chunk(delta: Any, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
+    return {**head, "choices": [choice], **more}
+
+
+ROLE, WORD, STOP = chunk({"role": "assistant"}), chunk({"content": "hi"}), chunk({}, "stop")
+COUNTS = chunk({}, usage={"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6})
+COUNTS["choices"] = []
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["sync", "async"])
+def test_the_first_token_is_the_first_that_says_something(
+    sink: MemorySink, provider: ScriptedProvider, place: dict[str, Any], waits: bool
+) -> None:
+    provider.script(
+        "/chat/completions",
+        Reply.stream([ROLE, ROLE, ROLE, ROLE, WORD, STOP, COUNTS], delay=0.1),
+    )
+    ask(place, {**CHAT, **USAGE}, waits)
+    (event,) = sink.wait_for(1)
+    assert event.properties["$ai_time_to_first_token"] > 0.4
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["sync", "async"])
+def test_a_stream_that_breaks_off_is_an_error(
+    sink: MemorySink, provider: ScriptedProvider, place: dict[str, Any], waits: bool
+) -> None:
+    provider.script("/chat/completions", Reply.stream([ROLE, WORD], done=False))
+    ask(place, {**CHAT, **USAGE}, waits)
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] == "error"
+    assert event.properties["posthog_llm_error"]["type"] == "IncompleteStream"
+    names = {"$ai_stop_reason", "$ai_output_tokens", "$ai_input_tokens", "$ai_total_cost_usd"}
+    assert not names & event.properties.keys()
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 0, "completion_tokens": 0}])
+def test_unknown_tokens_are_absent(
+    sink: MemorySink, provider: ScriptedProvider, place: dict[str, Any], usage: Any
+) -> None:
+    message = {"index": 0, "message": {"role": "assistant", "content": "hi"}}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o"}
+    choices = [{**message, "finish_reason": "stop"}]
+    provider.script("/chat/completions", Reply.json({**body, "choices": choices, "usage": usage}))
+    ask(place, CHAT, False)
+    (event,) = sink.wait_for(1)
+    assert not [name for name in event.properties if name.endswith("_tokens")]
+    assert "$ai_total_cost_usd" not in event.properties
+
+
+def test_a_response_that_says_it_failed_is_an_error(
+    sink: MemorySink, provider: ScriptedProvider, place: dict[str, Any]
+) -> None:
+    failed = {"id": "resp_1", "object": "response", "created_at": 1, "status": "failed"}
+    failed |= {"error": {"code": "server_error", "message": "boom"}, "model": "gpt-4o"}
+    more = {"output": [], "usage": None, "parallel_tool_calls": True, "tool_choice": "auto"}
+    provider.script("/responses", Reply.json({**failed, **more, "tools": []}))
+    litellm.responses(model="openai/gpt-4o", input="hi", **place)
+    (event,) = sink.wait_for(1)
+    assert event.properties["posthog_llm_outcome"] == "error"
+    assert event.properties["$ai_error"] == "boom"
+    assert not [name for name in event.properties if name.endswith("_tokens")]
+
+
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5"}
+BEGUN = {
+    "type": "message_start",
+    "message": {**MESSAGE, "content": [], "usage": {"input_tokens": 9, "output_tokens": 1}},
+}
+BLOCK = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+SAID = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}}
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+ENDED = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+ENDED["usage"] = {"output_tokens": 7}
+
+
+def named(*events: dict[str, Any], delay: float = 0.0) -> Reply:
+    """Return Anthropic's events, each with its name."""
+    pairs = [(event["type"].encode(), json.dumps(event).encode()) for event in events]
+    sent = [b"event: %b\ndata: %b\n\n" % pair for pair in pairs]
+    return Reply(sent, headers={"content-type": "text/event-stream"}, delay=delay)
+
+
+@pytest.mark.parametrize("ends", ["with an error", "amid", "well"])
+def test_messages_as_bytes(sink: MemorySink, provider: ScriptedProvider, ends: str) -> None:
+    last = {"with an error": (OVERLOADED,), "amid": (), "well": (ENDED, {"type": "message_stop"})}
+    provider.script("/messages", named(BEGUN, BLOCK, SAID, *last[ends], delay=0.1))
+
+    async def run() -> None:
+        stream = await litellm.anthropic.messages.acreate(
+            model="anthropic/claude-sonnet-4-5",
+            messages=ASK,
+            max_tokens=10,
+            stream=True,
+            api_base=provider.base_url.removesuffix("/v1"),
+            api_key="k",
+        )
+        with contextlib.suppress(Exception):  # LiteLLM's own, where it raises one
+            async for _ in stream:
+                pass
+        await asyncio.sleep(0.5)
+
+    asyncio.run(run())
+    assert posthog_llm.flush(20)
+    (event,) = sink.wait_for(1)
+    found = event.properties
+    if ends == "well":
+        assert (found["posthog_llm_outcome"], found["$ai_output_tokens"]) == ("ok", 7)
+        assert found["$ai_time_to_first_token"] > 0.25
+        return
+    assert found["posthog_llm_outcome"] == "error"
+    kind = "overloaded_error" if ends == "with an error" else "IncompleteStream"
+    assert kind in str(found["posthog_llm_error"]) or kind in found["$ai_error"]
+    assert "$ai_output_tokens" not in found
+
+
+def ask(place: dict[str, Any], arguments: dict[str, Any], waits: bool) -> None:
+    """Ask, and read a stream to its end; whatever LiteLLM raises is its caller's affair."""
+    with contextlib.suppress(Exception):
+        if waits:
+            asyncio.run(acall("completion", place, arguments, 0.3))
+            return
+        answer = litellm.completion(**place, **arguments)
+        if arguments.get("stream"):
+            list(answer)

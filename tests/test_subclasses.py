@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import anthropic
 import pytest
 
+import posthog_llm
 from posthog_llm import event_id, propagate_context
 from posthog_llm._observe.resources import observed
 from posthog_llm.testing import MemorySink
@@ -253,12 +254,12 @@ def test_request_in_a_thread_without_context(drive: Driver, sink: MemorySink) ->
             worker.join()
             return answers[0]
 
-    with posthog_llm.context(session_id="not in that thread"):
+    with posthog_llm.context(groups={"company": "not in that thread"}):
         client = client_of(drive, Threaded, posthog_client=sink, posthog_distinct_id="bob")
         drive.ask(client, **WHO)
     (event,) = sink.wait_for(1)
     assert event.distinct_id == WHO["posthog_distinct_id"]
-    assert "$ai_session_id" not in event.properties
+    assert not event.groups
     assert event.properties["$ai_input"] == ASKED
     assert event.properties["$ai_output_choices"] == saying("You said: hi")
 

@@ -65,6 +65,10 @@ class Attempt:
     response: Any = None
     """The answer, where it was seen before LiteLLM calls back."""
     ended_at: float | None = None
+    first_at: float | None = None
+    """Unix time at which a stream first said something; `None`: it did not, or nobody saw it."""
+    broke: Failure | None = None
+    """Why a stream ended before its answer did."""
     call: Any = None
     """LiteLLM's object of the call that was answered, where it was seen."""
     is_cache_hit: bool = False
@@ -145,6 +149,9 @@ class Attempt:
         error = error or kwargs.get("exception")
         if outcome is Outcome.ERROR and isinstance(error, BaseException):
             outcome = ended_by(error)
+        broke = self.broke if outcome is Outcome.OK else None
+        if broke is not None:
+            outcome = Outcome.ERROR
         remembered.add(kwargs)
         if self.is_captured_above or _is_off(kwargs):
             return
@@ -153,7 +160,8 @@ class Attempt:
             return
         ended_at = self.ended_at or _timestamp(end_time) or time.time()
         exchange.ended = max(0.0, ended_at - self.started_at)
-        exchange.failure = _failure(error, kwargs) if outcome is Outcome.ERROR else None
+        if outcome is Outcome.ERROR:
+            exchange.failure = broke or _failure(error, kwargs)
         call_queue.start()
         call_queue.put(exchange)
 
@@ -175,6 +183,7 @@ class Attempt:
             call_queue.lose(new_id(), "refused_url")
             return None
         gathered = LiteLLMCall.of(kwargs, self.input, answer)
+        gathered.first_at = self.first_at
         sample = sampling.draw(self.root, given, self.context, self.defaults, gathered.names)
         if sample is None:
             return None

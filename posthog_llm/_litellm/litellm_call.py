@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -45,21 +44,20 @@ class LiteLLMCall:
     """What LiteLLM reckons the call costs, USD; `None` where it knows no price."""
     cache_hit: bool
     streamed: bool
-    first_at: float | None
-    """Unix time of a stream's first piece, seconds."""
     routing: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Which attempt of a request this is, as properties of ours."""
     names: Arguments = NOTHING
     """What the request itself names."""
     is_private: bool = False
     uploads: Sequence[Upload] = ()
+    first_at: float | None = None
+    """Unix time at which a stream first said something, seconds."""
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any], noted: Any, response: Any) -> LiteLLMCall:
         """Gather from LiteLLM's record of a call (`model_call_details`)."""
         params, payload = mapping(kwargs.get("litellm_params")), payload_of(kwargs)
         found = metadata_of(kwargs)
-        first = kwargs.get("completion_start_time")
         return cls(
             model=_model(kwargs),
             provider=_provider(kwargs, params),
@@ -72,7 +70,6 @@ class LiteLLMCall:
             cost=_cost(kwargs, response),
             cache_hit=kwargs.get("cache_hit") is True or payload.get("cache_hit") is True,
             streamed=bool(kwargs.get("stream")),
-            first_at=first.timestamp() if isinstance(first, datetime) else None,
             routing=dict(_routing(found, payload)),
             names=request_names(kwargs, payload.get("end_user")),
             is_private=_is_private(kwargs),

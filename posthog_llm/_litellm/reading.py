@@ -18,6 +18,8 @@ from .litellm_call import LiteLLMCall, numbers, plain
 
 _COUNTS_ITSELF = frozenset({"openai", "azure", "text-completion-openai"})
 """Providers that report a stream's tokens only when asked; LiteLLM guesses them otherwise."""
+_COUNTED = frozenset({"chat", "completion", "response", "embedding"})
+"""Endpoints whose answers always cost tokens: where LiteLLM has 0, nobody counted."""
 _MOST_PARTS = 200_000
 """Fields and items of an answer that are looked at."""
 _EARLY = frozenset({Outcome.CANCELLED, Outcome.DROPPED, Outcome.CLOSED_EARLY})
@@ -33,6 +35,8 @@ def record(exchange: Exchange) -> Record:
     request.router_arguments = call.names
     first = call.first_at if call.streamed else None
     is_early = exchange.outcome in _EARLY and response.output is None
+    if exchange.outcome is Outcome.OK and response.failure is not None:
+        exchange.outcome, exchange.failure = Outcome.ERROR, response.failure
     return Record(
         kind=ENDPOINTS[exchange.endpoint].kind,
         exchange=exchange,
@@ -91,11 +95,13 @@ def _read_response(exchange: Exchange, call: LiteLLMCall) -> ResponseFacts:
         # Nothing ran: tokens would be priced by those versions that take no zero for a cost.
         response.usage = Usage(cost_usd=0.0)
         return response
-    if exchange.outcome in _EARLY:
+    if exchange.outcome in _EARLY or (call.streamed and exchange.outcome is Outcome.ERROR):
         # What LiteLLM makes of the pieces has an end and counts that no provider reported.
         response.usage, response.stop_reason, call.cost = Usage(), None, None
     elif call.streamed:
         _doubt(response, call)
+    elif endpoint.name in _COUNTED and not _has_counts(response.usage):
+        response.usage = Usage()
     _drop_invented_details(response.usage, call.model or "")
     if endpoint.kind == "embedding" and not response.usage.output_tokens:
         response.usage.output_tokens = None  # LiteLLM's own: an embedding has no output to count
@@ -126,6 +132,11 @@ def _said(value: Any, levels: int = 50, left: list[int] | None = None) -> Any:
         said = {name: _said(item, levels - 1, left) for name, item in parts}
         return {k: v for k, v in said.items() if v != {} or value[k] == {}}
     return [_said(item, levels - 1, left) for item in value] if is_list(value) else value
+
+
+def _has_counts(counted: Usage) -> bool:
+    """Whether anything was counted: LiteLLM fills in zeros where a service says nothing."""
+    return bool(counted.input_tokens or counted.output_tokens or counted.cache_read_tokens)
 
 
 def _doubt(response: ResponseFacts, call: LiteLLMCall) -> None:

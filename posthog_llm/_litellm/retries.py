@@ -32,7 +32,7 @@ class _Try:
     def __enter__(self) -> _Try:
         return self
 
-    def note_response(self, response: Any) -> None:
+    def note_result(self, response: Any) -> None:
         attempts.note_response(self._call, response)
 
     def __exit__(

@@ -1,28 +1,217 @@
-"""How LiteLLM's streams end before their end: closed by their reader, or failing midway."""
+"""LiteLLM's streams: when they first say something, and how they end before their end.
+
+What LiteLLM itself tells of either is of the first piece, whatever it says, and of a stream that
+breaks off it makes an answer that has a stop reason. So its streams are watched where they read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import time
+from collections import deque
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-from .._exchange import Outcome
+from .._exchange import Failure, Outcome
 from .._faults import guarded
+from .._providers import messages, responses
+from .._providers.sse import events
 from . import attempt as attempts
 
 _READING = ("__anext__", "_finalize_completed_stream")
 """Methods of LiteLLM's stream that read it, and close it at its end."""
+_SAID = ("content", "reasoning_content", "thinking_blocks", "tool_calls", "function_call", "audio")
+"""Fields of a delta of LiteLLM's that say something."""
+_INCOMPLETE = Failure("IncompleteStream", "the stream ended before the answer did")
+_LAST = 8
+"""Pieces of a stream among which its last event is."""
 
 
 @guarded
 def watch() -> None:
-    """Note, from here on, that a stream is closed: LiteLLM says nothing of it."""
+    """Watch LiteLLM's streams, from here on."""
     from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
-    aclose: Any = getattr(CustomStreamWrapper, "aclose", None)
-    if callable(aclose) and not hasattr(aclose, "_posthog_llm"):
-        CustomStreamWrapper.aclose = _noting(aclose, _codes_of_reading(CustomStreamWrapper))
+    reading = _codes_of_reading(CustomStreamWrapper)
+    _wrap(CustomStreamWrapper, "aclose", functools.partial(_noting_close, reading=reading))
+    _wrap(CustomStreamWrapper, "chunk_creator", _noting_chunks)
+    _wrap(CustomStreamWrapper, "finish_reason_handler", _noting_end)
+    for more in (_watch_responses, _watch_messages):
+        with contextlib.suppress(ImportError):  # a version of LiteLLM that has it elsewhere
+            more()
+
+
+def _watch_responses() -> None:
+    from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
+
+    _wrap(BaseResponsesAPIStreamingIterator, "_process_chunk", _noting_events)
+
+
+def _watch_messages() -> None:
+    from litellm.llms.anthropic.pass_through.messages import streaming_iterator
+
+    kind: Any = streaming_iterator.BaseAnthropicMessagesStreamingIterator
+    _wrap(kind, "_convert_chunk_to_sse_format", _noting_pieces)
+    _wrap(kind, "_handle_streaming_logging", _noting_pieces_end)
+    from litellm.proxy.pass_through_endpoints.streaming_handler import PassThroughStreamingHandler
+
+    _wrap(PassThroughStreamingHandler, "chunk_processor", _noting_passage)
+
+
+def _wrap(cls: Any, name: str, make: Callable[[Any], Any]) -> None:
+    method: Any = getattr(cls, name, None)
+    if callable(method) and not hasattr(method, "_posthog_llm"):
+        made: Any = functools.wraps(method)(make(method))
+        made._posthog_llm = True
+        is_static = isinstance(inspect.getattr_static(cls, name), staticmethod)
+        setattr(cls, name, staticmethod(made) if is_static else made)
+
+
+def _attempt_of(call: Any) -> attempts.Attempt | None:
+    return attempts.of(getattr(call, "model_call_details", {}))
+
+
+# -- chat --------------------------------------------------------------------------------
+
+
+def _noting_chunks(create: Any) -> Any:
+    def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
+        chunk = create(stream, *args, **kwargs)
+        if chunk is not None and not hasattr(stream, "_posthog_llm_first"):
+            _note_chunk(stream, chunk)
+        return chunk
+
+    return noting
+
+
+@guarded
+def _note_chunk(stream: Any, chunk: Any) -> None:
+    for choice in chunk.choices:
+        delta = getattr(choice, "delta", None)
+        if getattr(choice, "text", None) or any(getattr(delta, name, None) for name in _SAID):
+            stream._posthog_llm_first = True
+            _note_first(stream.logging_obj)
+            return
+
+
+def _note_first(call: Any) -> None:
+    found = _attempt_of(call)
+    if found is not None and found.first_at is None:
+        found.first_at = time.time()
+
+
+def _noting_end(handle: Any) -> Any:
+    def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
+        _note_end(stream)
+        return handle(stream, *args, **kwargs)
+
+    return noting
+
+
+@guarded
+def _note_end(stream: Any) -> None:
+    """Note a stream that ends without a stop reason: LiteLLM makes one up."""
+    if stream.received_finish_reason is None and stream.intermittent_finish_reason is None:
+        _note_break(stream.logging_obj, _INCOMPLETE)
+
+
+def _note_break(call: Any, failure: Failure) -> None:
+    if (found := _attempt_of(call)) is not None:
+        found.broke = failure
+
+
+# -- responses ---------------------------------------------------------------------------
+
+
+def _noting_events(process: Any) -> Any:
+    def noting(stream: Any, chunk: Any, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(stream, "_posthog_llm_first"):
+            _note_event(stream, chunk)
+        return process(stream, chunk, *args, **kwargs)
+
+    return noting
+
+
+@guarded
+def _note_event(stream: Any, chunk: Any) -> None:
+    if isinstance(chunk, str) and responses.says(chunk.encode("utf-8", "replace")):
+        stream._posthog_llm_first = True
+        _note_first(stream.logging_obj)
+
+
+# -- messages, as bytes ------------------------------------------------------------------
+
+
+class _Pieces:
+    """What is seen of a stream of Anthropic's events while it passes, cut as it may be."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._has_said = False
+        self._last: deque[bytes] = deque(maxlen=_LAST)
+
+    @guarded
+    def note(self, piece: Any) -> None:
+        if not isinstance(piece, bytes):
+            return
+        self._last.append(piece)
+        if (
+            not self._has_said
+            and messages.fold(events(b"".join(self._last), named=True)).first is not None
+        ):
+            self._has_said = True
+            _note_first(self._call)
+
+    @guarded
+    def note_end(self) -> None:
+        """Note an error among the last events, or that the last is missing."""
+        last = b"".join(self._last)
+        folded = messages.fold(events(last[max(0, last.find(b"event:")) :], named=True))
+        failure = messages.read_response(folded.body, "anthropic").failure
+        if failure is not None or not folded.complete:
+            _note_break(self._call, failure or _INCOMPLETE)
+
+
+def _noting_passage(process: Any) -> Any:
+    async def noting(*args: Any, **kwargs: Any) -> Any:
+        is_messages = str(getattr(kwargs.get("endpoint_type"), "value", "")) == "anthropic"
+        seen = _Pieces(kwargs.get("litellm_logging_obj") if is_messages else None)
+        async with contextlib.aclosing(process(*args, **kwargs)) as pieces:
+            async for piece in pieces:
+                seen.note(piece)
+                yield piece
+        if is_messages:
+            seen.note_end()
+
+    return noting
+
+
+def _noting_pieces(convert: Any) -> Any:
+    def noting(stream: Any, chunk: Any, *args: Any, **kwargs: Any) -> Any:
+        piece = convert(stream, chunk, *args, **kwargs)
+        seen = vars(stream).get("_posthog_llm_seen")
+        if seen is None:
+            seen = stream._posthog_llm_seen = _Pieces(stream.litellm_logging_obj)
+        seen.note(piece)
+        return piece
+
+    return noting
+
+
+def _noting_pieces_end(handle: Any) -> Any:
+    def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
+        seen = vars(stream).get("_posthog_llm_seen")
+        if seen is not None and not kwargs.get("stream_teardown"):
+            seen.note_end()
+        return handle(stream, *args, **kwargs)
+
+    return noting
+
+
+# -- closing -----------------------------------------------------------------------------
 
 
 def _codes_of_reading(stream: Any) -> frozenset[CodeType]:
@@ -31,8 +220,7 @@ def _codes_of_reading(stream: Any) -> frozenset[CodeType]:
     return frozenset(m.__code__ for m in methods if m is not None)
 
 
-def _noting(aclose: Any, reading: frozenset[CodeType]) -> Any:
-    @functools.wraps(aclose)
+def _noting_close(aclose: Any, reading: frozenset[CodeType]) -> Any:
     def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
         # LiteLLM closes a stream that fails before it says so, and leaves nothing else by which
         # to tell that from its reader's `aclose()` than who calls.
@@ -41,7 +229,6 @@ def _noting(aclose: Any, reading: frozenset[CodeType]) -> Any:
         _closed(stream, by_itself=caller is not None and caller.f_code in reading)
         return aclose(stream, *args, **kwargs)
 
-    noting._posthog_llm = True  # type: ignore[attr-defined]
     return noting
 
 
@@ -50,8 +237,8 @@ def _closed(stream: Any, *, by_itself: bool) -> None:
     """Note that a stream was closed; one that closes itself says next how it ended."""
     call = getattr(stream, "logging_obj", None)
     if parked := getattr(call, "_deferred_stream_complete_args", None):
-        attempts.note_response(call, parked[0])  # to be told after the gateway's guardrails
+        attempts.note_response(call, parked[0])  # to be captured after the gateway's guardrails
         return
-    found = attempts.of(getattr(call, "model_call_details", {}))
+    found = _attempt_of(call)
     if not by_itself and found is not None and found.response is None:
         found.end(Outcome.CLOSED_EARLY)

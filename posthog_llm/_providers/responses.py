@@ -161,7 +161,7 @@ def fold(source: Iterable[Event]) -> Folded:
     What comes after the response's end changes nothing, unless it is an error.
     """
     events = list(source)
-    first = next((at for at, data in events if _says(data)), None)
+    first = next((at for at, data in events if says(data)), None)
     for _, data in reversed(events):
         event = parse(data) if _MARKS.search(data) else None
         if not is_dict(event):
@@ -176,7 +176,7 @@ def fold(source: Iterable[Event]) -> Folded:
     return Folded(_partial(events), first, complete=False)
 
 
-def _says(data: bytes) -> bool:
+def says(data: bytes) -> bool:
     """Whether an event is content. What it echoes of the request may only look like that."""
     event = parse(data) if _SAYING.search(data) else None
     if not is_dict(event) or not isinstance(kind := event.get("type"), str):
