@@ -71,6 +71,12 @@ class Path(str):
         made.given = given
         return made
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Path:
+        return self  # some clients copy their options deeply
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)
+
 
 class Given(_Layer):
     """Between a resource's method and the client's `request`: the arguments of the call."""
