@@ -95,7 +95,7 @@ def gateway(session: nox.Session, litellm: str) -> None:
         "litellm",
         "litellm_calls",
         "litellm_ends",
-        "outer",
+        "dedup",
         "sampling_traces",
         "shapes_litellm",
     )
