@@ -1,10 +1,10 @@
-"""Every call to a model becomes one true PostHog event.
+"""Every call to a model becomes exactly one accurate PostHog event.
 
     from posthog_llm.openai import OpenAI
 
-See `posthog_llm.openai` for the clients, `context` for identities that hold for a block,
-`event_id` for linking feedback to a call, `flush` for short-lived processes, `configure` for
-what holds for the whole process, and `stats` for what became of the events.
+See `posthog_llm.openai` for the clients, `context` for the identity in a block of code, `event_id`
+for linking feedback to a call, `flush` for short-lived processes, `configure` for process-wide
+settings, and `stats` for what became of the events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of what callers give: a misuse raises at once, and names the argument."""
+"""Checks of callers' arguments: misuse raises at once, and names the argument."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _MAPPINGS = frozenset({"properties", "groups"})
 def checked(name: str, field: str, value: Any) -> Any:
     """Return `value` as a field of `Arguments` holds it.
 
-    An empty text is none. Raises `TypeError` or `ValueError` that calls the argument by its
-    `name`.
+    An empty text counts as `None`. Raises `TypeError` or `ValueError` that refers to the argument
+    as `name`.
     """
     if value is None:
         return None
     if field in _TEXTS:
-        return text(name, value) or None  # an empty id is what `user_id or ""` gives for none
+        return text(name, value) or None  # `user_id or ""` gives an empty id for no user
     if field in _FLAGS:
         if isinstance(value, bool):
             return value
@@ -50,10 +50,10 @@ def checked(name: str, field: str, value: Any) -> Any:
 
 
 def named(function: str, given: Mapping[str, Any], known: type) -> dict[str, Any]:
-    """Return what was given by name as fields of `Arguments`.
+    """Return keyword arguments as fields of `Arguments`.
 
-    `known` is one of the classes of `arguments.py`. Raises `TypeError` for a name that it has
-    not, and for a value of the wrong type.
+    `known` is one of the classes of `types.py`. Raises `TypeError` for a name that it does not
+    have, and for a value of the wrong type.
     """
     if unknown := given.keys() - known.__annotations__.keys():
         raise TypeError(f"{function}() got an unexpected argument {min(unknown)!r}")
@@ -61,23 +61,23 @@ def named(function: str, given: Mapping[str, Any], known: type) -> dict[str, Any
 
 
 def field_of(name: str) -> str:
-    """Return the field of `Arguments` that an argument without the prefix stands for."""
+    """Return the field of `Arguments` for an argument without the prefix."""
     return "client" if name == "posthog_client" else name
 
 
 def redactor(value: Any) -> Any:
-    """Return a `posthog_redact`. Raises `TypeError` unless it is `None` or can be called."""
+    """Return a `posthog_redact`. Raises `TypeError` unless it is `None` or callable."""
     if value is not None and not callable(value):
         raise TypeError("posthog_redact must be a callable that takes and returns a str")
     return value
 
 
 def count(name: str, value: Any) -> int:
-    """Return a count of tokens and the like. Raises `TypeError` or `ValueError`."""
+    """Return a count, such as of tokens. Raises `TypeError` or `ValueError`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < 0:
-        raise ValueError(f"{name} must not be negative; leave it out where it is not known")
+        raise ValueError(f"{name} must not be negative; omit it if it is unknown")
     return value
 
 
@@ -89,7 +89,7 @@ def status(name: str, value: Any) -> int:
 
 
 def url(name: str, value: Any) -> str:
-    """Return a URL as it is. Raises `TypeError` or `ValueError`."""
+    """Return a URL unchanged. Raises `TypeError` or `ValueError`."""
     given = text(name, value)
     try:
         urlsplit(given)
@@ -99,7 +99,7 @@ def url(name: str, value: Any) -> str:
 
 
 def duration(name: str, value: Any) -> float:
-    """Return a number of seconds, 30 days at most. Raises `TypeError` or `ValueError`."""
+    """Return a number of seconds, at most 30 days. Raises `TypeError` or `ValueError`."""
     seconds = _amount(name, value, "seconds")
     if seconds > _LONGEST:
         raise ValueError(f"{name} must be in seconds, not milliseconds: {value} is over 30 days")
@@ -107,7 +107,7 @@ def duration(name: str, value: Any) -> float:
 
 
 def moment(name: str, value: Any) -> float:
-    """Return a Unix time, from the year 2000 to a day from now.
+    """Return a Unix time between the year 2000 and a day from now.
 
     Raises `TypeError` or `ValueError`.
     """
@@ -120,13 +120,13 @@ def moment(name: str, value: Any) -> float:
     if seconds < _YEAR_2000:
         raise ValueError(
             f"{name} must be Unix time in seconds: {value} is before the year 2000. time.time() "
-            f"and datetime.timestamp() give it; a time since the start is `latency`"
+            f"and datetime.timestamp() give it; a duration goes into `latency`"
         )
     return seconds
 
 
 def usd(name: str, value: Any) -> float:
-    """Return an amount of USD. Raises `TypeError` or `ValueError`."""
+    """Return an amount in USD. Raises `TypeError` or `ValueError`."""
     return _amount(name, value, "USD")
 
 
@@ -135,7 +135,7 @@ def _amount(name: str, value: Any, unit: str) -> float:
         raise TypeError(f"{name} must be a number of {unit}, not {type(value).__name__}")
     try:
         amount = float(value)
-    except OverflowError:  # an int of hundreds of digits
+    except OverflowError:  # an int with hundreds of digits
         amount = math.inf
     if not math.isfinite(amount) or amount < 0:
         raise ValueError(f"{name} must be a finite number of {unit}, not {amount}")
@@ -143,9 +143,9 @@ def _amount(name: str, value: Any, unit: str) -> float:
 
 
 def text(name: str, value: Any) -> str:
-    """Return a name or an id as a text. Raises `TypeError` or `ValueError` that names it.
+    """Return a name or an id as text. Raises `TypeError` or `ValueError` that names it.
 
-    Of a subclass its plain value, whatever its own code makes of it.
+    A subclass of `str` is converted to its plain value, without running its own code.
     """
     if isinstance(value, str):
         return value if type(value) is str else str.__str__(value)
@@ -153,5 +153,5 @@ def text(name: str, value: Any) -> str:
         try:
             return int.__repr__(value) if isinstance(value, int) else str(value)
         except ValueError:  # https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
-            raise ValueError(f"{name} must be an int of fewer digits") from None
+            raise ValueError(f"{name} must be an int with fewer digits") from None
     raise TypeError(f"{name} must be a str, int or UUID, not {type(value).__name__}")

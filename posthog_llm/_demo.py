@@ -1,7 +1,7 @@
-"""The main job, end to end, on this machine alone: a model API, PostHog, and calls between.
+"""The main use case, end to end, on this machine alone: a model API, PostHog, and calls between.
 
-Everything in the middle is real: the `openai` SDK through our client, HTTP, the official
-`posthog` client. Only the two ends are fakes from `posthog_llm.testing`.
+Everything in between is real: the `openai` SDK through our client, HTTP, and the official `posthog`
+client. Only the two ends are fakes from `posthog_llm.testing`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ WEATHER = {
 
 
 class City(BaseModel):
-    """What the structured answer looks like."""
+    """The shape of the structured output."""
 
     name: str
     population: int
 
 
 def run() -> list[dict[str, Any]]:
-    """Make the calls against fakes on 127.0.0.1; returns the events that arrived."""
+    """Make the calls against fakes on 127.0.0.1; return the events that arrived."""
     with _without_settings(), ScriptedProvider() as provider, PostHogReceiver() as receiver:
         destination = posthog.Posthog("phc_demo", host=receiver.url)
         client = openai.OpenAI(
@@ -51,7 +51,7 @@ def run() -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _without_settings() -> Generator[None, None, None]:
-    """Hide the environment's settings: they are for real services, and nothing here is one."""
+    """Hide the environment's settings: they are for real services, and the demo uses none."""
     hidden = {name: os.environ[name] for name in os.environ if _is_setting(name.upper())}
     for name in hidden:
         del os.environ[name]
@@ -66,7 +66,7 @@ def _is_setting(name: str) -> bool:
 
 
 def run_live() -> int:
-    """Make the calls against OpenAI and PostHog; returns how many events were sent.
+    """Make the calls against OpenAI and PostHog; return the number of events sent.
 
     Reads `OPENAI_API_KEY`, `POSTHOG_API_KEY` and `POSTHOG_HOST`.
     """
@@ -78,7 +78,7 @@ def run_live() -> int:
 
 
 def make_calls(client: openai.OpenAI) -> int:
-    """Make one call of each kind; returns how many events they cause."""
+    """Make one call of each kind; return the number of events they cause."""
     calls = list(_calls(client.with_options(posthog_distinct_id="demo-user")))
     return len(calls)
 
@@ -91,7 +91,7 @@ def _calls(client: Any) -> Iterator[str]:
     ask("What is PostHog?", posthog_span_name="chat")
     yield "chat"
     for _ in ask("Tell me a story", stream=True, posthog_span_name="streamed chat"):
-        time.sleep(0.002)  # as if a person read along
+        time.sleep(0.002)  # as if a person were reading along
     yield "streamed chat"
     ask("Weather in Lisbon?", tools=[WEATHER], posthog_span_name="tools")
     yield "tools"

@@ -1,4 +1,4 @@
-"""Content encodings of a streamed answer: the ones that HTTP clients of these SDKs ask for."""
+"""Content encodings of streamed responses: those that the SDKs' HTTP clients request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Inflate:
 
 
 class _InflateEither:
-    """`deflate` means zlib's format; some servers send the bare one."""
+    """`deflate` means zlib's format; some servers send raw deflate data."""
 
     def __init__(self) -> None:
         self._stream: Codec = _Inflate(zlib.MAX_WBITS)
@@ -60,7 +60,7 @@ class _Deflate:
         self._stream = zlib.compressobj(1, zlib.DEFLATED, window_bits)
 
     def feed(self, data: bytes) -> bytes:
-        # A sync flush, or the caller would wait for a chunk that sits in our compressor.
+        # Without a sync flush, the caller would wait for a chunk that is stuck in our compressor.
         return self._stream.compress(data) + self._stream.flush(zlib.Z_SYNC_FLUSH)
 
     def flush(self) -> bytes:
@@ -102,7 +102,7 @@ class _ZstdReader:
 
     def feed(self, data: bytes) -> bytes:
         plain = b""
-        while data:  # a body may be several frames, one behind the other
+        while data:  # a body may be several concatenated frames
             if self._stream is None or self._stream.eof:
                 self._stream = self._frame()
             plain += self._stream.decompress(data)
@@ -110,7 +110,7 @@ class _ZstdReader:
         return plain
 
     def flush(self) -> bytes:
-        """Raises `EOFError` for a body that stops within a frame, as HTTP clients refuse it."""
+        """Raises `EOFError` for a body that ends within a frame; HTTP clients reject it, too."""
         if self._stream is not None and not self._stream.eof:
             raise EOFError("Zstandard data is incomplete")
         return b""
@@ -133,7 +133,7 @@ class _ZstdWriter:
 
 
 def _installed(*names: str) -> Any:
-    """Return the first of some packages that is there: the HTTP client imported what it uses."""
+    """Return the first of these packages that is loaded; the HTTP client imports what it uses."""
     return next((module for name in names if (module := imported(name))), None)
 
 
@@ -162,9 +162,9 @@ def _writer(encoding: str) -> Codec | None:
 
 
 def undone(response: Any) -> str:
-    """Return the encodings of a body that the HTTP client will undo, as its header names them.
+    """Return the encodings of a body that the HTTP client will decode, as named in its header.
 
-    The client takes an encoding that it does not know for none at all.
+    The client ignores encodings that it does not know.
     """
     header = response.headers.get("content-encoding")
     if not header:
@@ -175,8 +175,8 @@ def undone(response: Any) -> str:
 
 
 def _known(response: Any) -> frozenset[str]:
-    """Return the encodings that the package of `response` has decoders for."""
-    for cls in type(response).__mro__:  # it may be of a class of the caller's own
+    """Return the encodings for which the package of `response` has decoders."""
+    for cls in type(response).__mro__:  # it may be a subclass of the caller's
         package = cls.__module__.partition(".")[0]
         known: Any = getattr(sys.modules.get(f"{package}._decoders"), "SUPPORTED_DECODERS", None)
         if known is not None:
@@ -185,15 +185,15 @@ def _known(response: Any) -> frozenset[str]:
 
 
 def decoders(content_encoding: str) -> list[Codec]:
-    """Return what decodes a body with this `Content-Encoding`, in order of use."""
+    """Return the decoders for a body with this `Content-Encoding`, in order of use."""
     readers = (_reader(name.strip()) for name in content_encoding.split(","))
     return [reader for reader in readers if reader][::-1]
 
 
 class Decoding:
-    """A body, decoded piece by piece as somebody goes through it.
+    """A body that is decoded piece by piece during iteration.
 
-    `error` says afterwards what stopped it, if anything did.
+    Afterwards, `error` is what stopped the decoding, if anything did.
     """
 
     def __init__(self, pieces: Iterable[bytes], codecs: list[Codec]) -> None:
@@ -207,14 +207,14 @@ class Decoding:
                 for codec in self._codecs:
                     piece = codec.feed(piece)
                 yield piece
-        except Exception as error:  # whatever the packages raise: the body is broken from here on
+        except Exception as error:  # whatever the packages raise, the rest of the body is broken
             self.error = error
 
 
 def ends_of(pieces: Iterable[bytes], most: int) -> tuple[list[bytes], int]:
-    """Return the first and the last pieces of a body, and how many bytes lie between them.
+    """Return the first and last pieces of a body, and the number of bytes between them.
 
-    Both have half of `most` bytes at most, the last of them perhaps more by itself.
+    Each side has at most half of `most` bytes; the last piece alone may have more.
     """
     head: list[bytes] = []
     tail: deque[bytes] = deque()
@@ -233,7 +233,7 @@ def ends_of(pieces: Iterable[bytes], most: int) -> tuple[list[bytes], int]:
 
 
 def unfinished(codecs: list[Codec]) -> Exception | None:
-    """Return why a body that was decoded whole is not whole; HTTP clients ask zstd alone."""
+    """Return why a fully decoded body is incomplete; only zstd checks this, as in HTTP clients."""
     try:
         for codec in codecs:
             codec.flush()
@@ -243,17 +243,17 @@ def unfinished(codecs: list[Codec]) -> Exception | None:
 
 
 def transcoder(response: Any, encoding: str, inner: Codec) -> Transcoder | None:
-    """Return what runs `inner` over the plain text of `response`; `None` where nothing can.
+    """Return a transcoder that runs `inner` over the plain text of `response`, or `None`.
 
-    `encoding` is what `undone` says of it.
+    `encoding` is the result of `undone`.
     """
     writers = [_writer(name) for name in encoding.split(",")]
     try:
-        # The HTTP client's own decoder, of its own making, for a response that is not there:
-        # this one must keep the decoder that it makes for its reader.
+        # The HTTP client's own code creates the decoder, for a dummy response: the real one must
+        # keep the decoder that it creates for its reader.
         kind: Any = type(response)  # pyright: ignore[reportUnknownVariableType]
         reader = kind._get_content_decoder(SimpleNamespace(headers=response.headers))
-    except Exception as error:  # it cannot be read, and the HTTP client tells the reader so
+    except Exception as error:  # the body cannot be read, and the HTTP client reports that
         if is_the_programs(error):
             raise
         return None
@@ -263,8 +263,8 @@ def transcoder(response: Any, encoding: str, inner: Codec) -> Transcoder | None:
 class Transcoder:
     """Runs a filter over the plain text of an encoded body, and encodes it again.
 
-    The headers, which the caller may read, stay true. The body is decoded by the HTTP client's
-    own decoder, so that what cannot be decoded raises what it raises without us.
+    The headers, which the caller may read, stay valid. The HTTP client's own decoder decodes the
+    body, so undecodable data raises the same exception as without us.
     """
 
     def __init__(self, reader: Any, inner: Codec, writers: list[Codec]) -> None:
@@ -272,7 +272,7 @@ class Transcoder:
         self._inner = inner
         self._writers = writers
         self._pending = b""
-        """What was decoded before the piece that could not be."""
+        """What was decoded before the piece that failed."""
         self.error: Exception | None = None
         """What the decoder raised."""
 
@@ -281,12 +281,12 @@ class Transcoder:
         return self._decoded(self._reader.decode, data)
 
     def flush(self) -> bytes:
-        """Return what was held back, of a body that has no proper end."""
+        """Return what was held back, if the body has no proper end."""
         pending, self._pending = self._pending, b""
         return pending + self._encoded(self._inner.flush())
 
     def end(self) -> bytes:
-        """Return the end of a body. Raises what the HTTP client raises for one that lacks it."""
+        """Return the end of a body. Raises what the HTTP client raises if the end is missing."""
         data = self._decoded(self._reader.flush) + self.flush()
         end = b""
         for writer in self._writers:

@@ -1,4 +1,4 @@
-"""What users say of a trace, and scores of it."""
+"""User feedback on traces, and scores for them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def capture_feedback(trace_id: str, text: str, **given: Unpack[WhoArguments]) -> str:
-    """Tell what a user said of a trace, and return the uuid of the event.
+    """Capture a user's feedback on a trace, and return the uuid of the event.
 
-    Contexts hold. Raises `TypeError` or `ValueError` that names the argument.
+    Contexts apply. Raises `TypeError` or `ValueError` that names the argument.
     """
     return _capture_about("feedback", trace_id, {"input": _words("text", text)}, given)
 
@@ -26,9 +26,9 @@ def capture_feedback(trace_id: str, text: str, **given: Unpack[WhoArguments]) ->
 def capture_metric(
     trace_id: str, name: str, value: float | str | bool, **given: Unpack[WhoArguments]
 ) -> str:
-    """Tell a score of a trace, and return the uuid of the event.
+    """Capture a score for a trace, and return the uuid of the event.
 
-    `value` is a number, a text or a bool. The rest is as for `capture_feedback`.
+    `value` is a number, a text or a bool. Everything else is as in `capture_feedback`.
     """
     details = {"details": {"name": _words("name", name), "value": _score(value)}}
     return _capture_about("metric", trace_id, details, given)

@@ -1,4 +1,4 @@
-"""Who asked, and where the event goes: what was given in several places, merged."""
+"""The identity and the destination of an event, merged from several places."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ._settings import settings
 def merge_identity(
     scope: Scope, user: str | None = None, router: Arguments | None = None
 ) -> Arguments:
-    """Merge what was given: the call, then our context, then posthog's, then the client.
+    """Merge by precedence: the call, then our context, then posthog's, then the client.
 
-    `user` is whom the request names to the provider, where the client may go by that; `router`
-    is what it says of itself to a router, which everything else precedes.
+    `user` is the user named in the provider request, if the client uses it. `router` is what the
+    request tells a router; everything else takes precedence over it.
     """
     distinct_id = scope.ambient.distinct_id or user
     ambient = Arguments(distinct_id=distinct_id) if distinct_id else NOTHING
@@ -24,7 +24,7 @@ def merge_identity(
 
 
 def is_private(scope: Scope) -> bool:
-    """Any yes is a yes. A call's no undoes only its own client's default."""
+    """Any yes is a yes. A call's no overrides only its own client's default."""
     if settings().privacy_mode:
         return True
     default = bool(scope.client.privacy_mode) and scope.call.privacy_mode is not False
@@ -37,9 +37,9 @@ def is_private(scope: Scope) -> bool:
 
 
 def destination(scope: Scope) -> Any:
-    """Return the client that a call named, or its context or its client, or else its default.
+    """Return the client named by the call, its context or its client, else the default.
 
-    `None`: where the environment says, or the `posthog` module.
+    `None`: as set in the environment, or the `posthog` module.
     """
     found = merge_identity(scope).client
     return scope.default if found is None else found

@@ -1,7 +1,7 @@
-"""Modules that the program has imported: looked at, and never imported here.
+"""Looks up modules that the program has imported, and never imports any.
 
-An import takes a while, and what it makes is in `sys.modules` from its first line on. Whoever
-touches the attributes of a half-made module, in another thread, fails.
+An import takes a while, and its module is in `sys.modules` from the first line on. Accessing the
+attributes of a partially initialized module from another thread fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import ModuleType
 
 
 def imported(name: str) -> ModuleType | None:
-    """Return a module, by its full name, once it and the packages around it are whole."""
+    """Return a module by its full name, once it and its parent packages are fully initialized."""
     module = sys.modules.get(name)
     if module is None or _is_half_made(module):
         return None
@@ -24,6 +24,6 @@ def imported(name: str) -> ModuleType | None:
 
 
 def _is_half_made(module: ModuleType) -> bool:
-    # What Python's own `import` asks, before it waits for another thread's; there is no public
-    # way. A module that was put there by hand has no spec, or one that says nothing of it.
+    # Python's own `import` checks this before it waits for another thread's import; there is no
+    # public way. A module that was added manually has no spec, or a spec without this attribute.
     return getattr(getattr(module, "__spec__", None), "_initializing", False) is True

@@ -1,4 +1,4 @@
-"""For code that makes its own clients: the same seam, put into the SDKs' own classes."""
+"""For code that creates its own clients: the same seam, installed in the SDKs' own classes."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from ._settings import note_instrumented
 _SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
 _VERBS = ("get", "post", "put", "patch", "delete")
 _undo: dict[str, list[Callable[[], object]]] = {}
-"""What takes our seam out of an SDK again, by its name; an SDK that is watched has an entry."""
+"""Steps that remove our seam from an SDK, by its name; every watched SDK has an entry."""
 _leaving: dict[str, list[Callable[[], object]]] = {}
-"""What is to be taken out of SDKs when the calls that have begun are over."""
+"""Steps to run when the calls that have begun are over."""
 _hooked: set[str] = set()
 _defaults: Arguments = NOTHING
 _changing = threading.RLock()
-"""Held while our seam is put into classes or taken out; never while a module is imported."""
+"""Held while our seam is installed or removed; never while a module is imported."""
 
 
 def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bool = True) -> None:
-    """Tell of the calls of every client of the SDKs, whoever makes it: frameworks, libraries.
+    """Capture the calls of every SDK client, including those that frameworks and libraries create.
 
         posthog_llm.instrument()
 
-    Clients that exist already are watched, too; clients of ours are told once, as before. An
-    SDK is never imported for it: it is watched once the program imports it. `context`, `trace`
-    and `span` say who asks. Calling it again changes the destination. `uninstrument` undoes it.
+    This includes existing clients; calls of our own clients are still captured only once. The SDKs
+    are never imported for this, but instrumented when the program imports them. `context`, `trace`
+    and `span` set the identity. Calling it again changes the destination. `uninstrument` undoes it.
 
-    - `posthog_client`: where events go, those of `trace` and `span` included; `None`: where the
-      environment says.
-    - `openai`, `anthropic`: which SDKs.
+    - `posthog_client`: where events go, including those of `trace` and `span`; `None`: as set in
+      the environment.
+    - `openai`, `anthropic`: which SDKs to instrument.
 
     Raises `TypeError` for a `posthog_client` without a `capture` method.
     """
@@ -72,15 +72,15 @@ def _watch(name: str) -> None:
 
 
 def uninstrument() -> None:
-    """Undo `instrument`: the SDKs are as they were.
+    """Undo `instrument`: the SDKs are as they were before.
 
-    Where another library has put something around our seam meanwhile, it stays and does nothing.
-    A call that has begun is observed to its end, and then the seam is taken out.
+    If another library has wrapped our seam since, the seam stays and does nothing. Calls that have
+    begun are observed to their end, and then the seam is removed.
     """
     note_instrumented(None)
     with _changing:
         _leaving.update(_undo)
-        _undo.clear()  # from here on ours passes through new calls, in other threads, too
+        _undo.clear()  # from here on, new calls bypass our seam, in other threads, too
         around.running.then = _take_out
     _take_out()
 
@@ -97,7 +97,7 @@ def _take_out() -> None:
 
 
 def _run_all(steps: list[Callable[[], object]]) -> None:
-    """Run each step, also where a signal's handler raises amid one of them."""
+    """Run each step, even if a signal handler raises during one of them."""
     raised: BaseException | None = None
     for step in steps:
         try:
@@ -116,7 +116,7 @@ def _put_in_imported(name: str) -> None:
 
 @guarded
 def _put_in(sdk: Any) -> None:
-    call_queue.prepare()  # some of it hangs on which SDK is there
+    call_queue.prepare()  # some of it depends on which SDK is there
     with _changing:
         _put_around(sdk)
 
@@ -127,7 +127,7 @@ def _put_around(sdk: Any) -> None:
         return
     base = sdk._base_client
     put = functools.partial(around.put, steps, functools.partial(_is_off, sdk.__name__))
-    goes_on = functools.partial(around.put, steps, _is_ours)  # asks what `request` has begun
+    goes_on = functools.partial(around.put, steps, _is_ours)  # depends on what `request` has begun
     goes_on(base.BaseClient, "_build_request", _build_request)
     for cls, request, sends in (
         (base.SyncAPIClient, _request, seam.request),
@@ -147,7 +147,7 @@ def _put_around(sdk: Any) -> None:
 
 
 class _Settings:
-    """The defaults of clients that are not ours: what `instrument` was told last."""
+    """The defaults of clients that are not ours: the latest arguments of `instrument`."""
 
     def __get__(self, client: Any, owner: Any) -> Arguments:
         return _defaults
@@ -186,14 +186,14 @@ def _arequest(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _others_request(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    """Stand by around what another library, or a subclass, put in the place of `request`."""
+    """Observe around what another library, or a subclass, put in place of `request`."""
     if not _has_options(args, kwargs):
         return send(*args, **kwargs)  # as above
     return observed(client, _options(args, kwargs), lambda: send(*args, **kwargs), late=True)
 
 
 def _verb(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    """Stand by around `post`, for a client whose own `request` was replaced."""
+    """Observe around `post`, for a client whose own `request` was replaced."""
     if not args and "path" not in kwargs:
         return send(**kwargs)  # as above
     early = seam.EarlyRequest(args[0] if args else kwargs["path"], kwargs.get("body"))

@@ -1,4 +1,4 @@
-"""A job that ends: everything is delivered, and what became of it is said."""
+"""A job that ends: everything is delivered, and the result is reported."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ._delivery.stats import Stats
 from ._delivery.worker import worker
 
 _WANTED = ("before_capture", "no_destination")
-"""Reasons that are the program's own doing."""
+"""Reasons that the application chose itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of the events of a job, and of whatever else this process captured meanwhile."""
+    """What became of the events of a job, and of all else that this process captured meanwhile."""
 
     delivered: int = 0
-    """Events that PostHog accepted, or that an object of yours with `capture` took."""
+    """Events that PostHog accepted, or that an object of yours with a `capture` method took."""
     spooled: int = 0
-    """Events that are on disk: the next process with the same spool delivers them."""
+    """Events on disk: the next process with the same spool delivers them."""
     waiting: int = 0
-    """Events and calls that are in memory alone. Later they are delivered, if the process lives."""
+    """Events and calls that are only in memory. They are delivered later, if the process lives."""
     lost: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Events that were lost, by reason; docs/delivery.md names the reasons."""
+    """Lost events by reason; docs/delivery.md lists the reasons."""
 
     @property
     def is_safe(self) -> bool:
@@ -36,18 +36,18 @@ class Delivery:
 
 
 class job:
-    """Deliver at the end of a block what was captured in it, and say what became of it.
+    """Deliver at the end of a block what was captured in it, and report the result.
 
         with posthog_llm.job() as labelling:
             ...
         if not labelling.delivery.is_safe:
             sys.exit(1)
 
-    A context manager (`with` and `async with`), for one job. `timeout` is how many seconds the end
-    of the block may wait. `delivery` is `None` before that; it counts what this whole process did
-    meanwhile. An exception goes on unchanged, after the delivery.
+    A context manager (`with` and `async with`) for one job. The end of the block waits at most
+    `timeout` seconds. Until then `delivery` is `None`; it counts what the whole process did
+    meanwhile. An exception propagates unchanged after the delivery.
 
-    Raises `TypeError` or `ValueError` for a timeout that cannot be.
+    Raises `TypeError` or `ValueError` for an invalid timeout.
     """
 
     def __init__(self, *, timeout: float = 10.0) -> None:

@@ -1,6 +1,6 @@
-"""Calls to models that no wrapper sees: told by hand.
+"""Manual capture of model calls that no wrapper sees.
 
-The same record, privacy and delivery as wrapped calls.
+With the same records, privacy and delivery as wrapped calls.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _WHO = frozenset(map(field_of, StepArguments.__annotations__))
-"""Fields of `Arguments` among what is told."""
+"""The arguments that are fields of `Arguments`."""
 _TOKENS = frozenset(
     {"input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens"}
     | {"cache_write_5m_tokens", "cache_write_1h_tokens", "reasoning_tokens", "web_searches"}
@@ -48,12 +48,12 @@ _CONTENT = ("input", "output", "tools", "parameters")
 _TIMES = ("latency", "time_to_first_token", "timestamp")
 _KNOWN = frozenset(GenerationArguments.__annotations__)
 _items: Any = attrgetter("__iter__")(list)
-"""Goes through a list without its own code."""
+"""Iterates over a list without running its own code."""
 
 
 @dataclass(slots=True)
 class ManualCall:
-    """What the user told of one call, until the worker reads it."""
+    """The arguments of one manual capture, until the worker reads them."""
 
     kind: Kind
     values: dict[str, Any]
@@ -64,16 +64,16 @@ class ManualCall:
 
 
 def capture_generation(**given: Unpack[GenerationArguments]) -> str:
-    """Tell of one call to a model, and return the uuid of its event.
+    """Capture one call to a model, and return the uuid of its event.
 
         posthog_llm.capture_generation(
             model="mixtral", provider="my-cluster", input=messages, output=reply,
             input_tokens=120, output_tokens=40, latency=1.8, distinct_id="user-7",
         )
 
-    `model` is needed; `types.GenerationArguments` says what each argument is. Contexts,
-    traces and spans hold, as for a wrapped call. Where too much waits to be sent, it waits for
-    room: 10 seconds at most, 0.1 in a thread that runs an event loop.
+    `model` is required; `types.GenerationArguments` describes each argument. Contexts, traces and
+    spans apply, as for a wrapped call. If the queue is full, it waits for space: at most 10
+    seconds, or 0.1 in a thread that runs an event loop.
 
     Raises `TypeError` or `ValueError` that names the argument.
     """
@@ -81,23 +81,23 @@ def capture_generation(**given: Unpack[GenerationArguments]) -> str:
 
 
 def capture_embedding(**given: Unpack[GenerationArguments]) -> str:
-    """Tell of one call to an embedding model, and return the uuid of its event.
+    """Capture one call to an embedding model, and return the uuid of its event.
 
-    Takes what `capture_generation` does; an embedding has no output.
+    Takes the same arguments as `capture_generation`; an embedding has no output.
     """
     return capture("embedding", _validated("capture_embedding", given))
 
 
 class generation:
-    """Time a block that calls a model, and tell what was set on it.
+    """Time a block that calls a model, and capture what was set on it.
 
         with posthog_llm.generation(model="mixtral", provider="my-cluster", input=messages) as g:
             reply = call_it(messages)
             g.output, g.output_tokens = reply.text, reply.tokens
 
-    Takes the arguments of `capture_generation`, and has each of them as an attribute that may be
-    set until the end. `id` is the event's uuid. `with` and `async with`; an exception is recorded
-    and goes on unchanged. `first_token()` notes the time of the first token.
+    Takes the arguments of `capture_generation`; each is also an attribute that may be set until the
+    block ends. `id` is the event's uuid. Works with `with` and `async with`; an exception is
+    recorded and propagates unchanged. `first_token()` notes the time of the first token.
 
     Raises `TypeError` or `ValueError` that names the argument.
     """
@@ -110,7 +110,7 @@ class generation:
 
     def __setattr__(self, name: str, value: Any) -> None:
         given = _validated("generation", {name: value}, whole=name == "model")
-        self._given.pop(field_of(name), None)  # `None` takes back what was set before
+        self._given.pop(field_of(name), None)  # `None` clears an earlier value
         self._given.update(given)
 
     def __getattr__(self, name: str) -> Any:
@@ -119,14 +119,16 @@ class generation:
         raise AttributeError(f"a generation has no {name!r}")
 
     def first_token(self) -> None:
-        """Note that the first token came now. Raises `RuntimeError` before the block."""
+        """Note that the first token arrived now. Raises `RuntimeError` before the block."""
         if self._clock is None:
-            raise RuntimeError("first_token() belongs inside of the generation's `with` block")
+            raise RuntimeError(
+                "first_token() must be called inside of the generation's `with` block"
+            )
         self._given.setdefault("time_to_first_token", time.perf_counter() - self._clock)
 
     def __enter__(self) -> generation:
         if self._clock is not None:
-            raise RuntimeError("this generation was entered before: make another")
+            raise RuntimeError("this generation was entered before: make another one")
         self.__dict__["_started_at"], self.__dict__["_clock"] = time.time(), time.perf_counter()
         self.__dict__["_process"] = os.getpid()
         return self
@@ -189,7 +191,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def capture(kind: Kind, given: dict[str, Any], event_id: str | None = None) -> str:
-    """Tell what was checked, and return the uuid of its event."""
+    """Capture checked arguments, and return the uuid of the event."""
     event_id = event_id or new_id()
     try:
         _put(kind, dict(given), event_id)
@@ -203,7 +205,7 @@ def capture(kind: Kind, given: dict[str, Any], event_id: str | None = None) -> s
 def _put(kind: Kind, given: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: given[name] for name in _WHO & given.keys()})
     around = here(chain)
-    if "output" in given:  # of a block, as it is at its end
+    if "output" in given:  # for a block: its state at the end
         given["output"] = snapshot(given["output"])
     context, root = around.values, around.root
     draw = sampling.draw_about if kind in ("feedback", "metric") else sampling.draw
@@ -224,14 +226,14 @@ def _put(kind: Kind, given: dict[str, Any], event_id: str) -> None:
     if default is not None:
         call_queue.attach(default)
     call_queue.start()
-    (call_queue if root is None else root).put(exchange)  # with the steps of its trace
+    (call_queue if root is None else root).put(exchange)  # along with the steps of its trace
     call_queue.wait_for_room()
 
 
 def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
     if error is None:
         return (Outcome.OK, None) if (status or 200) < 400 else (Outcome.ERROR, None)
-    if issubclass(type(error), str):  # `isinstance` would ask an exception itself
+    if issubclass(type(error), str):  # `isinstance` would run the exception's own code
         return Outcome.ERROR, Failure("Error", error, status=status)
     outcome, failure = outcome_of(error)
     found = attribute(error, "status_code")
@@ -273,9 +275,9 @@ def _record(exchange: Exchange) -> Record:
 
 
 def _messages(role: str, value: Any) -> Any:
-    """Show a bare text as a message; messages are as they are.
+    """Return a plain text as a message; messages stay as they are.
 
-    None of the value's own code runs: see `Cleaner`, which bounds that.
+    None of the value's own code runs here: only `Cleaner` runs it, within limits.
     """
     if issubclass(type(value), list):
         return [_message(role, item) for item in _items(value)]

@@ -1,6 +1,6 @@
-"""Sound, pictures and files inside JSON: told by type and size, never sent.
+"""Audio, images and files inside JSON: described by type and size, never sent.
 
-PostHog drops oversized events, and base64 is what makes them so.
+PostHog drops oversized events, and base64 is what makes them so large.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _TYPE = re.compile(
     r"|vnd\.openxmlformats-officedocument\.[a-z]{4,20}ml\.(?:document|sheet|presentation))"
     r"|(?:text/)?(?:plain|html|csv|markdown|css|xml|javascript)"
 )
-"""Media types that are known, whole or in a word. Anything else may be somebody's text."""
+"""Known media types, complete or in one word. Anything else may be somebody's text."""
 _SAMPLE = 512
 _SURE = frozenset({"b64_json", "file_data", "partial_image_b64", "encrypted_content"})
 _FORMATS = ("media_type", "mime_type", "mimeType", "format")
 
 
 def without_blobs(body: bytes) -> bytes:
-    """Replace every long base64 string in a JSON text by its description.
+    """Replace every long base64 string in a JSON text with its description.
 
-    This runs before parsing: a search for quotes skips a megabyte of base64 in microseconds,
+    This runs before parsing: searching for quotes skips a megabyte of base64 in microseconds, while
     a JSON parser takes milliseconds. Shorter strings are left to `described`.
     """
     kept: list[bytes] = []
@@ -51,11 +51,11 @@ def without_blobs(body: bytes) -> bytes:
 
 
 def _blob(head: str, length: int) -> str | None:
-    """Describe a string by its first characters, or return `None` when it is no base64."""
+    """Describe a string by its first characters; `None` if it is not base64."""
     uri = _URI.match(head)
     if uri and (_BASE64.fullmatch(head, uri.end()) or uri.end() == length):
         known = known_type(uri.group(1))
-        # Of an unknown type it must be base64 by its look, or long: it may be a text.
+        # With an unknown type it must look like base64 or be long: it may be a text.
         return description(known, length - uri.end()) if known or length >= _STEP else None
     if length < _STEP or not _BASE64.fullmatch(head) or len(set(head)) < 24:
         return None
@@ -64,30 +64,30 @@ def _blob(head: str, length: int) -> str | None:
 
 
 def description(media_type: str, base64_length: int) -> str:
-    """Return what stands for a base64 text of that many characters, padding left out.
+    """Return the description of a base64 text with that many characters, without padding.
 
-    `media_type` is one that is known, or empty.
+    `media_type` is a known one, or empty.
     """
     return f"[{media_type or 'binary'}, {base64_length * 3 // 4} bytes]"
 
 
 def described(text: str) -> str:
-    """Return `text`, or its description when it is base64."""
+    """Return `text`, or its description if it is base64."""
     if len(text) < _STEP and not text.startswith("data:"):
         return text
     return _blob(text[:_SAMPLE], len(text.rstrip("="))) or text
 
 
 def known_type(said: Any) -> str:
-    """Return a media type, or the word for one, as it was said; empty where it is not known.
+    """Return a media type, or the word for one, unchanged; empty if it is not known.
 
-    It stands in descriptions, which pass by the redactor.
+    It is used in descriptions, which bypass the redactor.
     """
     return said if isinstance(said, str) and _TYPE.fullmatch(said) else ""
 
 
 def described_field(owner: Mapping[str, Any], key: str, text: str) -> str:
-    """Like `described`, for a field of the protocol whose place says base64, however short."""
+    """Like `described`, for a protocol field that must be base64, however short."""
     if key in _SURE or (key == "data" and any(name in owner for name in _FORMATS)):
         known = next((kind for name in _FORMATS if (kind := known_type(owner.get(name)))), "")
     elif key == "result" and owner.get("type") == "image_generation_call":
@@ -99,5 +99,5 @@ def described_field(owner: Mapping[str, Any], key: str, text: str) -> str:
     length = len(text.rstrip("="))
     breaks = text.count("\n") + text.count("\r")
     if (length - breaks) % 4 == 1 or not _BASE64.fullmatch(text):
-        return described(text)  # a description already, one that tells its own type, or a text
+        return described(text)  # already a description, a data URI with its own type, or a text
     return description(known, length)

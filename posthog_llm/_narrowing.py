@@ -1,4 +1,4 @@
-"""What parsed JSON is, told to type checkers, too: `isinstance` leaves its items unknown."""
+"""Type guards for parsed JSON: with `isinstance` alone, the types of its items are unknown."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
 
 
 def is_collection(value: object) -> TypeGuard[Collection[Any]]:
-    """Tell a list, a tuple or a set."""
+    """Whether a value is a list, a tuple or a set."""
     return isinstance(value, (list, tuple, set, frozenset))
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
-    # Asking an abstract class takes several times as long, and most are plain.
+    # A check against an abstract class takes several times as long, and most are plain.
     return type(value) is dict or isinstance(value, Mapping)
 
 
 def first_given(*values: Any) -> Any:
-    """Return the first value that is not `None`; an empty one of the user's is given, too."""
+    """Return the first value that is not `None`; an empty value counts as given."""
     return next((value for value in values if value is not None), None)
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """Return `value` where it is a mapping, else an empty one."""
+    """Return `value` if it is a mapping, else an empty one."""
     return value if is_mapping(value) else {}

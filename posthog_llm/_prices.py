@@ -1,4 +1,4 @@
-"""Prices of the caller's own, for models that PostHog's price book lacks or has otherwise."""
+"""The caller's own prices, for models that PostHog's price book lacks or prices differently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._narrowing import is_mapping
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a model costs: USD a million tokens, unless said otherwise.
+    """The price of a model, in USD per million tokens unless stated otherwise.
 
     Raises `TypeError` or `ValueError` that names the field.
     """
@@ -26,23 +26,23 @@ class Price:
     cache_write: float | None = None
     """Input written to the cache; `None`: as `input`."""
     cache_write_1h: float | None = None
-    """Of that, what is kept for an hour (Anthropic); `None`: as `cache_write`."""
+    """The part of it that is kept for an hour (Anthropic); `None`: as `cache_write`."""
     audio_input: float | None = None
-    """Sound in the input; `None`: as `input`."""
+    """Audio input; `None`: as `input`."""
     audio_output: float | None = None
-    """Sound in the output; `None`: as `output`."""
+    """Audio output; `None`: as `output`."""
     image_input: float | None = None
-    """Pictures in the input; `None`: as `input`."""
+    """Image input; `None`: as `input`."""
     image_output: float | None = None
-    """Pictures in the output; `None`: as `output`."""
+    """Image output; `None`: as `output`."""
     request: float = 0.0
-    """USD a call."""
+    """USD per call."""
     web_search: float = 0.0
-    """USD a web search."""
+    """USD per web search."""
     audio_minute: float = 0.0
-    """USD a minute of sound, for calls that are billed by its length."""
+    """USD per minute of audio, for calls billed by its length."""
     characters: float = 0.0
-    """USD a million characters of text to be spoken, where no tokens are reported."""
+    """USD per million characters of text to speak, if no tokens are reported."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,4 +1,4 @@
-"""One trace through several services: headers out, headers in.
+"""One trace across several services: headers out, headers in.
 
 https://www.w3.org/TR/trace-context/
 """
@@ -24,45 +24,48 @@ _TRACE = "x-posthog-llm-trace-id"
 _PARENT = "x-posthog-llm-parent-id"
 _SESSION = "x-posthog-llm-session-id"
 _REPLAY = "x-posthog-session-id"
-"""PostHog's own, sent by posthog-js: the session replay's id."""
+"""PostHog's own header, sent by posthog-js: the id of the session replay."""
 _WHO = "x-posthog-distinct-id"
 _W3C = "traceparent"
 _SAMPLING = "x-posthog-llm-sampling"
-"""The number that was drawn for the trace, so that each service keeps it or none does."""
+"""The number drawn for the trace, so that either every service keeps it or none does."""
 _GROUPS = "x-posthog-llm-groups"
 _PROPERTIES = "x-posthog-llm-properties"
 _PRIVACY = "x-posthog-llm-privacy"
 _PRIVATE = "1"
 _MOST = {_GROUPS: 1024, _PROPERTIES: 4096}
-"""Characters of JSON that these headers take at most: servers refuse requests with longer ones."""
+"""Maximum characters of JSON in these headers: servers reject requests with longer ones."""
 _WEIGHT = 10
-"""Bytes of memory that a character of such JSON takes at most, about."""
+"""Approximate maximum bytes of memory per character of such JSON."""
 _DEEPEST = 4
-"""Levels of a property that are believed to be one."""
+"""Maximum nesting depth of a property that is accepted."""
 _NUMBER = re.compile(r"0\.[0-9]{1,9}")
 _TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?", re.ASCII
 )
 _NOTHING = ("0" * 32, "0" * 16)
 _LONGEST = 200
-"""Characters of a header that are taken for an id."""
+"""Maximum characters of a header that is used as an id."""
 _UNFIT = re.compile(r"[^\x21-\x7e]")
 _REPLAY_PROPERTY = "$session_id"
 
 
 def trace_headers() -> dict[str, str]:
-    """Return the headers by which another service continues what holds here; maybe none.
+    """Return the headers that let another service continue the current trace; may be empty.
 
         httpx.post(url, headers=posthog_llm.trace_headers())
 
-    `x-posthog-llm-trace-id`, `x-posthog-llm-parent-id`, `x-posthog-llm-session-id`,
-    `X-POSTHOG-DISTINCT-ID` and `X-POSTHOG-SESSION-ID` (of a session replay), each where it is
-    known and fits into a header; `x-posthog-llm-groups` and `x-posthog-llm-properties`, JSON of
-    1,024 and 4,096 characters at most, past which the longest values are left out;
-    `x-posthog-llm-privacy` where content is withheld; `x-posthog-llm-sampling`, by which each
-    service keeps the trace or none does; and `traceparent`: of the active OpenTelemetry span, else
-    with the trace's and the parent's ids where those are UUIDs, and ids derived from them
-    otherwise. Send them to services of your own only: they say who asks.
+    - `x-posthog-llm-trace-id`, `x-posthog-llm-parent-id`, `x-posthog-llm-session-id`,
+      `X-POSTHOG-DISTINCT-ID` and `X-POSTHOG-SESSION-ID` (of a session replay): each if it is known
+      and fits into a header.
+    - `x-posthog-llm-groups` and `x-posthog-llm-properties`: JSON of at most 1,024 and 4,096
+      characters; beyond that, the longest values are left out.
+    - `x-posthog-llm-privacy`: if content is withheld.
+    - `x-posthog-llm-sampling`: by which either every service keeps the trace or none does.
+    - `traceparent`: of the active OpenTelemetry span, else with the trace and parent ids if they
+      are UUIDs, or ids derived from them.
+
+    Send them only to your own services: they identify the user.
     """
     link, around = here(chain), ambient()
     values: Arguments = link.values
@@ -92,19 +95,19 @@ def trace_headers() -> dict[str, str]:
 
 
 def _header_text(value: Any) -> str | None:
-    """Return an id as a header says it; `None`: there is none, or no header can hold it."""
+    """Return an id as a header value; `None` if there is none, or it does not fit into a header."""
     text = _text(value)
     return text if text and len(text) <= _LONGEST and not _UNFIT.search(text) else None
 
 
 def _json(given: Mapping[Any, Any], most: int) -> str | None:
-    """Return a mapping as JSON of `most` characters at most, less its longest values.
+    """Return a mapping as JSON of at most `most` characters, without its longest values.
 
-    What is no JSON is left out: it is made so on the worker alone.
+    Values that are not JSON are left out: only the worker converts them.
     """
     texts: dict[str, str] = {}
     for key, value in given.items():
-        # The replay's id has a header of PostHog's own.
+        # PostHog has a header of its own for the replay's id.
         if type(key) is str and key != _REPLAY_PROPERTY and size_of(value) < most * _WEIGHT:
             with contextlib.suppress(TypeError, ValueError, RecursionError):
                 texts[key] = json.dumps({key: value}, allow_nan=False, separators=(",", ":"))[1:-1]
@@ -127,19 +130,19 @@ def _hex(identity: str, length: int) -> str:
 
 
 def continue_trace(headers: Mapping[str, str] | Iterable[tuple[Any, Any]]) -> context:
-    """Return a `context` with what the headers of a request say: the trace, who asks.
+    """Return a `context` with the trace and the identity from a request's headers.
 
         with posthog_llm.continue_trace(request.headers):
             ...
 
-    Takes a mapping, or pairs of texts or bytes, in any case. Reads what `headers` gives, and
-    of a request without our own headers W3C's `traceparent`. What is no id is as good as absent.
+    Takes a mapping, or pairs of str or bytes, in any case. Reads the headers of `trace_headers`; in
+    a request without them, W3C's `traceparent`. Invalid ids are ignored.
     """
     return continued(*read_headers(headers))
 
 
 def read_headers(headers: Any) -> tuple[ContextArguments, float | None]:
-    """Return what the headers of a request say, and the number that was drawn for its trace."""
+    """Return the arguments from a request's headers, and the number drawn for its trace."""
     found = _lowered(headers)
     properties = _read(found.get(_PROPERTIES))
     if _REPLAY in found:
@@ -160,9 +163,9 @@ def read_headers(headers: Any) -> tuple[ContextArguments, float | None]:
 
 
 def _read(text: str | None) -> dict[str, Any] | None:
-    """Return the groups or properties that a header says; `None` where it says none.
+    """Return the groups or properties in a header; `None` if there are none.
 
-    None of PostHog's own (`$ai_total_cost_usd`) is believed, nor anything nested deeply.
+    PostHog's own properties (`$ai_total_cost_usd`) are ignored, and so is anything deeply nested.
     """
     try:
         found: Any = json.loads(text) if text else None
@@ -193,7 +196,7 @@ def _traceparent(value: str) -> tuple[str, str] | None:
 
 
 def _lowered(headers: Any) -> dict[str, str]:
-    """Return the headers that are ids, by their names in lower case."""
+    """Return the headers that may be ids, by their names in lower case."""
     pairs: Any = headers.items() if hasattr(headers, "items") else headers
     found: dict[str, str] = {}
     for pair in pairs if hasattr(pairs, "__iter__") else ():
@@ -205,12 +208,12 @@ def _lowered(headers: Any) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """Return an id as a text; what is none is empty."""
+    """Return an id as text; empty if it is not an id."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if not isinstance(value, (str, int, uuid.UUID)) or isinstance(value, bool):
         return ""
     try:
         return str(value)
-    except ValueError:  # an int of thousands of digits
+    except ValueError:  # an int with thousands of digits
         return ""

@@ -1,6 +1,6 @@
-"""Which calls become events, where not all of them do.
+"""Which calls become events, if not all of them do.
 
-One decision a trace, by the number that was drawn where it began: see `roots.Root`.
+One decision per trace, by the number drawn where it began: see `roots.Root`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._settings import settings
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What sampling says of one call when it starts."""
+    """The sampling decision for one call when it starts."""
 
     rate: float
     only_errors: bool = False
@@ -32,22 +32,22 @@ class Sample:
 
 _ALL = Sample(1.0)
 _random = random.SystemRandom()
-"""Not the program's generator, which it may have seeded."""
+"""Not the application's generator, which it may have seeded."""
 
 
 def is_partial() -> bool:
-    """Whether calls are left out at all."""
+    """Whether any calls are left out."""
     return settings().sample_rate < 1
 
 
 def draw(root: Root | None, *by_precedence: Arguments, later: bool = False) -> Sample | None:
-    """Decide about a call, or a step: by its trace, which `root` began; `None`: it is left out.
+    """Decide about a call or step, by the trace that `root` began; `None` leaves it out.
 
-    Outside of any trace the session decides, else the trace that it names, else chance. So is a
-    call left out for which the first that says anything of `capture` says no.
+    Outside of any trace the session decides, else the trace that it names, else chance. A call is
+    also left out if the first `capture` argument given is false.
 
-    `later`: only the worker can know which session or trace it is. A background response is
-    captured by a later call, so it is decided by its own id where nothing else is known.
+    `later`: only the worker can know its session or trace. A background response is captured by a
+    later call, so its own id decides if nothing else is known.
     """
     if not _is_wanted(by_precedence):
         return None
@@ -67,10 +67,10 @@ def draw(root: Root | None, *by_precedence: Arguments, later: bool = False) -> S
 
 
 def draw_about(root: Root | None, *by_precedence: Arguments) -> Sample | None:
-    """Decide about what is said of a trace: as of the trace.
+    """Decide about feedback on a trace or a score for it, as about the trace.
 
-    One that began elsewhere, or long ago, is decided by its session, where that is named; what
-    is said of any other is kept, since nobody can know.
+    If the trace began elsewhere, or long ago, its session decides, if named. In all other cases it
+    is kept, since the trace's decision is unknown.
     """
     is_known = _draw_of(root, by_precedence[0]) or any(said.session_id for said in by_precedence)
     if is_known or not _is_wanted(by_precedence):
@@ -79,13 +79,13 @@ def draw_about(root: Root | None, *by_precedence: Arguments) -> Sample | None:
 
 
 def _is_wanted(by_precedence: Iterable[Arguments]) -> bool:
-    """Whether the first that says anything of `capture` does not say no."""
+    """Whether the first `capture` argument given is not false."""
     said = (arguments.capture for arguments in by_precedence if arguments.capture is not None)
     return next(said, True)
 
 
 def _draw_of(root: Root | None, call: Arguments) -> Draw | None:
-    """Return what was drawn for the trace of a call; `None`: it is in none, or in another's."""
+    """Return what was drawn for a call's trace; `None` if it is in none, or in another's."""
     if root is None or (call.trace_id is not None and call.trace_id != root.trace_id):
         return remembered(call.trace_id)
     if settings().sample_rate < 1 and root.draw.rate is None:
@@ -103,12 +103,12 @@ def identity_of(*by_precedence: Arguments) -> str | None:
 
 
 def is_kept(rate: float, identity: str | None) -> bool:
-    """Decide by `identity`: the same answer in every process. Without one, chance decides."""
+    """Decide by `identity`, the same way in every process. Without one, chance decides."""
     return (_random.random() if identity is None else number_of(identity)) < rate
 
 
 def is_sampled(record: Record) -> bool:
-    """Whether sampling lets an event through; notes the rate that holds for it."""
+    """Whether sampling lets an event through; notes the rate that applies to it."""
     exchange = record.exchange
     if exchange.sample_rate is None:
         return True
@@ -123,7 +123,7 @@ def is_sampled(record: Record) -> bool:
 
 
 def _late_identity(record: Record) -> str | None:
-    """Return what a call is decided by, now that its request and its answer are read."""
+    """Return the id that decides about a call, now that its request and response are read."""
     scope, router = record.exchange.scope, record.request.router_arguments or Arguments()
     known = identity_of(scope.call, scope.context, scope.client, router)
     if known is None and record.exchange.batch is not None:

@@ -1,4 +1,4 @@
-"""What holds for the whole process: `configure`."""
+"""Process-wide settings: `configure`."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _KEEP: Any = _Keep()
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """A directory that holds events until PostHog has them.
+    """A directory that stores events until PostHog has them.
 
-    Several processes may share it. Events are written before they are handed to the `posthog`
-    client and removed when PostHog has accepted them; what a process leaves behind, the next
-    process with the same directory delivers.
+    Several processes may share it. Events are written before they are passed to the `posthog`
+    client, and removed when PostHog has accepted them. What a process leaves behind is delivered by
+    the next process with the same directory.
     """
 
     path: str
     """The directory."""
     max_bytes: int = 1 << 30
-    """Size of the directory, bytes, beyond which events are kept in memory only."""
+    """Maximum size of the directory in bytes; beyond it, events are kept only in memory."""
     max_age: float = 7 * _DAY
-    """Seconds after which an undelivered event is given up."""
+    """Seconds after which an undelivered event is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def forget() -> None:
 
 
 def settings() -> Settings:
-    """Return what holds now: the environment's values until `configure` gives others."""
+    """Return the current settings: the environment's, until `configure` sets others."""
     global _settings
     if _settings is None:
         path = os.path.expanduser(os.environ.get("POSTHOG_LLM_SPOOL", ""))
@@ -100,32 +100,31 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     posthog_client: Destination | None = _KEEP,
     prices: Mapping[str, Price] | None = _KEEP,
 ) -> None:
-    """Set what holds for every call of this process; what is not given stays as it is.
+    """Set what applies to every call of this process; settings not given stay as they are.
 
-    - `spool`: a directory (made with mode 0700), or a `Spool` with bounds, in which events
-      survive the process. `None`: none. `POSTHOG_LLM_SPOOL` sets it, too.
-    - `queue_bytes`: most memory that undelivered events may take, bytes; 64 MiB by default.
-      Past it the oldest events lose their content first, and whole events are given up last.
-    - `on_drop(uuid, reason)`: called in the worker for each event that is lost.
-    - `sample_rate`: share of calls that become events, 0 to 1. Decided once for a trace, by its
-      session id, else by its own, so that it is captured whole or not at all.
-    - `keep_errors`: whether calls that fail become events whatever the sampling says.
-    - `before_capture(event)`: sees each event as a dict (`event`, `distinct_id`, `properties`,
-      `groups`, `timestamp`, `uuid`) in the worker; returns it, changed or not, or `None` to
-      drop it. An event for which it raises does not leave.
-    - `redact(text)`: sees each text of the content before it leaves, of every event that no
-      client's `posthog_redact` sees: manual captures, traces and spans included.
-    - `privacy_mode`: whether all content is withheld. Nothing nearer switches that off: neither a
-      client, nor a context, nor a call.
-    - `gateways`: hosts of LiteLLM gateways of yours whose callback is ours, too. Requests to
-      them carry `x-posthog-llm-span-id`, by which the gateway leaves the event to this process.
-    - `posthog_client`: where events go for which nothing nearer names a destination: of clients
-      without one, manual captures, traces and spans. `None`: where the environment says.
-    - `prices`: from a model's name to its `Price`. The requested name counts before the served
-      one; a price here wins over PostHog's book and over a cost that was reported. `None`: none.
+    - `spool`: a directory (created with mode 0700), or a `Spool` with limits, in which events
+      survive the process. `None`: no spool. `POSTHOG_LLM_SPOOL` sets it, too.
+    - `queue_bytes`: maximum memory for undelivered events, in bytes; 64 MiB by default. Beyond it,
+      the oldest events first lose their content; whole events are dropped last.
+    - `on_drop(uuid, reason)`: called in the worker for each lost event.
+    - `sample_rate`: share of calls that become events, 0 to 1. Decided once per trace, by its
+      session id, else by its own, so that it is captured completely or not at all.
+    - `keep_errors`: whether failed calls become events regardless of sampling.
+    - `before_capture(event)`: receives each event as a dict (`event`, `distinct_id`, `properties`,
+      `groups`, `timestamp`, `uuid`) in the worker; returns it, changed or not, or `None` to drop
+      it. If it raises, the event is not sent.
+    - `redact(text)`: receives each text of the content before it is sent, in every event that no
+      client's `posthog_redact` handles: manual captures, traces and spans included.
+    - `privacy_mode`: whether all content is withheld. No client, context or call can disable it.
+    - `gateways`: hosts of your LiteLLM gateways that also use our callback. Requests to them carry
+      `x-posthog-llm-span-id`, so that the gateway leaves the event to this process.
+    - `posthog_client`: where events go by default: those of clients without one, manual captures,
+      traces and spans. `None`: as set in the environment.
+    - `prices`: from a model's name to its `Price`. The requested name wins over the served one; a
+      price here wins over PostHog's price book and over a reported cost. `None`: no prices.
 
-    Raises `TypeError` or `ValueError` for a value that cannot be, `OSError` where the spool's
-    directory cannot be made or written.
+    Raises `TypeError` or `ValueError` for an invalid value, and `OSError` if the spool's directory
+    cannot be created or written.
     """
     given = {name: value for name, value in locals().items() if value is not _KEEP}
     _change({name: _read(name, value) for name, value in given.items()})
@@ -147,12 +146,12 @@ def _change(changes: dict[str, Any]) -> None:
 
 
 def note_instrumented(client: Any) -> None:
-    """Note where `instrument` sends; `None`: nowhere of its own."""
+    """Note where `instrument` sends events; `None`: it has no destination of its own."""
     _change({"instrumented": client})
 
 
 def default_for_steps() -> Any:
-    """Return where steps go that nobody named a destination for; `None`: nothing says so."""
+    """Return the default destination of steps; `None` if nothing sets one."""
     found = settings()
     return found.posthog_client if found.instrumented is None else found.instrumented
 
@@ -177,14 +176,12 @@ def _hosts(given: Any) -> frozenset[str]:
     if isinstance(given, str) or not all(isinstance(host, str) for host in given):
         raise TypeError("gateways must be a collection of host names, such as ['llm.internal']")
     if wrong := [host for host in given if not host or set(host) & set("/:@?# ")]:
-        raise ValueError(
-            f"gateways: {wrong[0]!r} must be a host name alone, without scheme or port"
-        )
+        raise ValueError(f"gateways: {wrong[0]!r} must be only a host name, without scheme or port")
     return frozenset(host.lower() for host in given)
 
 
 def _absolute(path: str) -> str:
-    """Return where a path leads now: the program may change its directory later."""
+    """Return the absolute path now: the program may change its directory later."""
     try:
         return os.path.abspath(path)
     except OSError:  # the working directory is gone

@@ -1,4 +1,4 @@
-"""What a program hands over, as it is now: it may change it before the worker reads it."""
+"""Copies what the caller passes, which may change before the worker reads it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 _MOST_NODES = 10_000
-"""Items that are looked at, on the caller's thread; those of flat containers weigh less."""
+"""Maximum items examined on the caller's thread; those of flat containers weigh less."""
 _FLAT = 64
-"""Items of a container that holds texts and numbers only that weigh what one other does."""
+"""In a container of only texts and numbers, this many items weigh as much as one other."""
 _DEEPEST = 64
-# By their ids: a class of the program's may have no hash, or an equality of its own.
+# By id: a class of the caller's may have no hash, or its own equality.
 _LEAVES = frozenset(map(id, (str, bytes, int, float, bool, type(None))))
 _CONTAINERS = frozenset(map(id, (dict, list, tuple, set)))
 
 
 def snapshot(value: Any) -> Any:
-    """Return a copy of plain containers, as deep as they go; what is shared in them stays so.
+    """Return a deep copy of plain containers, in which shared parts stay shared.
 
-    Other objects are the program's own, as they are. Containers that are too many, too large or
-    too deep are described by their type and size. The outermost ones come first. Tuples of what
-    may change become lists.
+    Other objects stay the caller's own. Containers that are too many, too large or too deep are
+    described by type and size; the outermost come first. Tuples whose items may change become
+    lists.
     """
     if id(_kind(value)) not in _CONTAINERS:
         return value
     top = [value]
     copies: dict[int, tuple[Any, Any]] = {}
-    """Copies by the original's id; with the original, which keeps its id its own."""
+    """Copies by the original's id; with the original, so that its id stays unique."""
     level: list[Any] = [top]
     left = _MOST_NODES
     for depth in range(_DEEPEST + 1):
@@ -45,7 +45,7 @@ def snapshot(value: Any) -> Any:
 
 
 def snapshot_of(given: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return a snapshot of a mapping, which is a dict however large that is."""
+    """Return a snapshot of a mapping, which is a dict however large it is."""
     pairs = dict(given)
     if all(id(_kind(item)) in _LEAVES for item in pairs.values()):
         return pairs
@@ -54,13 +54,13 @@ def snapshot_of(given: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _parts(holder: Any) -> list[tuple[Any, Any]]:
-    """Return the containers in a dict or a list, and where they are."""
+    """Return the containers in a dict or a list, and their positions."""
     pairs = holder.items() if _kind(holder) is dict else enumerate(holder)
     return [(key, item) for key, item in pairs if id(_kind(item)) in _CONTAINERS]
 
 
 def _copied(value: Any, left: int) -> tuple[Any, int]:
-    """Return a shallow copy, or a description, and what it weighs."""
+    """Return a shallow copy, or a description, and its weight."""
     kind, size = _kind(value), len(value)
     if size <= left * _FLAT:
         copy: Any = value if kind is tuple else value.copy()

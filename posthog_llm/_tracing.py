@@ -1,4 +1,4 @@
-"""Traces and spans of the user's own steps, around the calls to models that they make."""
+"""Traces and spans: the caller's own steps around the model calls that they make."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ F = TypeVar("F")
 
 @dataclass(slots=True)
 class _State:
-    """What a step was given and what it gave, until the worker reads it."""
+    """The input and output of a step, until the worker reads them."""
 
     input: Any
     output: Any
@@ -46,7 +46,7 @@ class _State:
 
 
 class _Step:
-    """What `trace` and `span` share: a context manager, sync and async, and a decorator."""
+    """The common part of `trace` and `span`: a sync and async context manager, and a decorator."""
 
     _chain = chain
     _kind: Kind
@@ -54,12 +54,12 @@ class _Step:
     def __init__(self, name: str, given: Arguments, input: Any, options: _Options) -> None:
         self.name = text("name", name)
         self.id = ""
-        """Id by which what happens inside names its parent; empty before the step begins."""
+        """The parent id of everything inside; empty before the step begins."""
         self.trace_id = ""
         self.input = input
-        """What the step was given; kept as it is when the step begins."""
+        """The input of the step; stored as it is when the step begins."""
         self.output: Any = None
-        """What the step gave; set it before the step ends."""
+        """The output of the step; set it before the step ends."""
         self.properties: dict[str, Any] = dict(given.properties or {})
         """Custom properties of the step's own event; add to them before the step ends."""
         self._given, self._options = given, options
@@ -68,17 +68,17 @@ class _Step:
         self._begins_trace, self._key = False, object()
         self._ambient = Ambient()
         self._begun_with: tuple[Any, Any] = None, None
-        """The input when the step began, and what it was then."""
+        """The input when the step began, and a snapshot of it."""
         self._started_at = self._clock = 0.0
         self._process = 0
 
     def _begin(self, outer: Link) -> Link:
-        """Settle ids and the trace; returns what holds inside."""
+        """Set the ids and the trace; return the link that applies inside."""
         raise NotImplementedError
 
     def __enter__(self) -> Any:
         if self._outer is not None:
-            raise RuntimeError(f"{self._kind} {self.name!r} was entered before: make another")
+            raise RuntimeError(f"{self._kind} {self.name!r} was entered before: make another one")
         outer = here(chain)
         try:
             self._outer, self._ambient = outer.values, _around() or Ambient()
@@ -88,7 +88,7 @@ class _Step:
             self._begun_with = self.input, snapshot(self.input)
             self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
             chain.set(inner)
-        except BaseException:  # a signal's handler raised between two of these instructions
+        except BaseException:  # a signal handler raised between two of these instructions
             chain.set(outer)
             raise
         return self
@@ -138,7 +138,7 @@ class _Step:
         return step
 
     def note_result(self, value: Any) -> None:
-        """Note what a decorated function returned or yielded, where that was asked for."""
+        """Note what a decorated function returned or yielded, if that was requested."""
         if self._options.result:
             self.output = value
 
@@ -175,7 +175,7 @@ class _Step:
         self._put(exchange, first_given(self._given.client, outer.client))
 
     def _put(self, exchange: Exchange, named: Any) -> None:
-        """Hand over the step, at once where it is known where to: see `roots.Root`."""
+        """Submit the step, at once if its destination is known: see `roots.Root`."""
         found = default_for_steps() if named is None else named
         if found is not None:
             call_queue.attach(found)
@@ -191,22 +191,22 @@ class _Options:
 
 
 class trace(_Step):
-    """One request of your program: the container of the spans and the calls that it makes.
+    """One request of your application: the container for its spans and calls.
 
         with posthog_llm.trace("answer a ticket", distinct_id="user-7", session_id="chat-1") as t:
             ...
             t.output = reply
 
-    A context manager (`with` and `async with`) and a decorator, also of generators. Who asked,
-    the session, the groups, the properties, privacy and the destination hold for everything
-    inside. `id` and `trace_id` are known inside; `output` and `properties` may be set until the
-    end. Emits `$ai_trace` when it ends, with its latency in seconds; an exception is recorded
-    and goes on unchanged.
+    A context manager (`with` and `async with`) and a decorator, also for generators. The user, the
+    session, the groups, the properties, privacy and the destination apply to everything inside.
+    `id` and `trace_id` are known inside; `output` and `properties` may be set until the end. Emits
+    `$ai_trace` when it ends, with its latency in seconds; an exception is recorded and propagates
+    unchanged.
 
-    - `trace_id`: an id of your own; one is made otherwise.
-    - `input`: what the request was; kept out in privacy mode, like `output`.
-    - `record_arguments`, `record_result`: whether the decorator takes the function's arguments
-      as the input, and what it returns (of a generator, the last item) as the output.
+    - `trace_id`: your own id; generated by default.
+    - `input`: the request; withheld in privacy mode, like `output`.
+    - `record_arguments`, `record_result`: whether the decorator records the function's arguments as
+      the input, and its return value (of a generator, the last item) as the output.
 
     Raises `TypeError` for an argument of the wrong type.
     """
@@ -240,14 +240,14 @@ class span(_Step):
         with posthog_llm.span("search", type="tool", input=query) as s:
             s.output = search(query)
 
-    A context manager (`with` and `async with`) and a decorator, also of generators. Calls to
-    models and spans inside are its children. Outside of any trace it is a trace of its own.
-    Emits `$ai_span` when it ends, with its latency in seconds; an exception is recorded and
-    goes on unchanged.
+    A context manager (`with` and `async with`) and a decorator, also for generators. Model calls
+    and spans inside are its children. Outside of any trace it is a trace of its own. Emits
+    `$ai_span` when it ends, with its latency in seconds; an exception is recorded and propagates
+    unchanged.
 
-    - `type`: what kind of step: `tool`, `agent`, `retrieval`, or a word of yours.
-    - `input`: what the step was given; kept out in privacy mode, like `output`.
-    - `properties`: of the span's own event; `trace(properties=...)` holds for all inside.
+    - `type`: the kind of step: `tool`, `agent`, `retrieval`, or your own word.
+    - `input`: the input of the step; withheld in privacy mode, like `output`.
+    - `properties`: of the span's own event; those of `trace` apply to everything inside.
     - `record_arguments`, `record_result`: see `trace`.
 
     Raises `TypeError` for an argument of the wrong type.

@@ -1,4 +1,4 @@
-"""Middleware for web servers: each request is asked by somebody, and a stop loses nothing."""
+"""Middleware for web servers: each request gets an identity, and a shutdown loses nothing."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def _checked(identify: Any) -> Any:
 
 
 class _Continued(NamedTuple):
-    """What a request's headers say."""
+    """The contents of a request's headers."""
 
     values: ContextArguments
     number: float | None
-    """What was drawn for the trace; see `roots.Root`."""
+    """The number drawn for the trace; see `roots.Root`."""
 
     def block(self, found: ContextArguments | None) -> context:
-        """Return the block of a request that was identified.
+        """Return the block of an identified request.
 
-        Raises `TypeError` for what is no identity.
+        Raises `TypeError` if `found` is not an identity.
         """
         given: dict[str, Any] = {**(found or {})}
         values: Any = {**self.values, **{k: v for k, v in given.items() if v is not None}}
@@ -62,16 +62,16 @@ class ASGIMiddleware:
 
         app.add_middleware(posthog_llm.ASGIMiddleware, identify=who)
 
-    They hold for the whole answer, streams and background tasks included. When the server stops,
-    everything is delivered before it is told that the app has: `uvicorn` ends the process by a
-    signal then, which runs no exit functions.
+    They apply to the whole response, including streams and background tasks. When the server shuts
+    down, everything is delivered before the server learns that the app has: after that, `uvicorn`
+    ends the process by a signal, which runs no exit functions.
 
-    - `identify(scope)`: returns what `posthog_llm.context` takes, such as
-      `{"distinct_id": scope["user"].id}`, or `None`; plain or async. It wins over the headers.
-      Where it fails, the request goes on, and its calls are anonymous and private.
-    - `continue_traces`: whether headers of the request say which trace it is part of, and who
-      asks, as `continue_trace` reads them; `False` where strangers could send them.
-    - `flush_timeout`: seconds that the delivery takes at most when the server stops.
+    - `identify(scope)`: returns the arguments of `posthog_llm.context`, such as `{"distinct_id":
+      scope["user"].id}`, or `None`; sync or async. It takes precedence over the headers. If it
+      fails, the request continues, and its calls are anonymous and private.
+    - `continue_traces`: whether the request headers may set the trace and the user, as
+      `continue_trace` reads them; use `False` if untrusted clients could send them.
+    - `flush_timeout`: maximum seconds for the delivery when the server shuts down.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ASGIMiddleware:
 
 
 class _Lifespan:
-    """Passes an app's lifespan on, and delivers before its end; has one where the app has none."""
+    """Forwards an app's lifespan, and delivers before its end; provides one if the app has none."""
 
     def __init__(self, app: Any, receive: Messages, send: Messages, timeout: float) -> None:
         self._app, self._receive, self._send, self._timeout = app, receive, send, timeout
@@ -117,7 +117,7 @@ class _Lifespan:
         except Exception:
             if self._has_begun or self._has_answered:
                 raise
-        if not self._has_answered:  # it takes requests only, as Django does
+        if not self._has_answered:  # it handles only requests, as Django does
             if not self._has_begun:
                 await self._receive()
             await self._send({"type": "lifespan.startup.complete"})
@@ -137,7 +137,7 @@ class _Lifespan:
 
     async def _delivered(self) -> None:
         try:
-            call_queue.abandon_open()  # streams that nobody reads any more: the server stops
+            call_queue.abandon_open()  # streams that nobody reads any more: the server is stopping
             await aflush(self._timeout)
         except Exception as error:
             if is_the_programs(error):
@@ -150,9 +150,9 @@ class WSGIMiddleware:
 
         app.wsgi_app = posthog_llm.WSGIMiddleware(app.wsgi_app, identify=who)
 
-    They hold for the whole answer, also where it is made while it is sent. `identify(environ)` and
-    `continue_traces` are those of `ASGIMiddleware`. WSGI has no message for the server's stop:
-    the end of the process delivers.
+    They apply to the whole response, even if it is generated while it is sent. `identify(environ)`
+    and `continue_traces` are those of `ASGIMiddleware`. WSGI has no shutdown message: delivery
+    happens at process exit.
     """
 
     def __init__(
@@ -189,13 +189,13 @@ class WSGIMiddleware:
 
 
 def _is_file(body: Any, environ: Any) -> bool:
-    """Whether an answer is a file that the server knows how to send by itself."""
+    """Whether a response is a file that the server can send by itself."""
     wrapper = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
 class _Body:
-    """A WSGI answer that is made while it is sent: what held for the request holds again."""
+    """A WSGI response generated while it is sent, in the context of its request."""
 
     def __init__(self, body: Any, block: Resumed) -> None:
         self._body, self._pieces, self._block = body, iter(body), block
@@ -209,7 +209,7 @@ class _Body:
             return piece
 
     def close(self) -> None:
-        """Close the app's own answer, as WSGI servers do."""
+        """Close the app's own response, as WSGI servers do."""
         close = getattr(self._body, "close", None)
         try:
             if close is not None:
@@ -220,7 +220,7 @@ class _Body:
 
 
 class _SizedBody(_Body):
-    """One whose number of pieces is known: of one piece, servers make the Content-Length."""
+    """One with a known number of pieces: for a single piece, servers set the Content-Length."""
 
     def __len__(self) -> int:
         return len(self._body)

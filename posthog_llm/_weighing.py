@@ -1,4 +1,4 @@
-"""About how many bytes of memory a value holds, found without any code of the caller's."""
+"""Estimates how many bytes of memory a value holds, without running the caller's code."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 _NODE = 64
-"""Bytes of a value, about, that is not looked at, and of a key."""
+"""Approximate bytes of a value that is not examined, and of a key."""
 _MOST_NODES = 1000
-"""Values that are looked at, for less than a millisecond of the caller's thread."""
+"""Maximum values examined, which takes less than a millisecond of the caller's thread."""
 _DEEPEST = 40
-"""Levels that are looked at."""
+"""Maximum nesting depth examined."""
 _FEW = 16
-"""Keys that a mapping may have for them to be names in somebody's code, which are there anyway."""
-# By their ids: a class of the program's may have no hash, or an equality of its own.
+"""A mapping with at most this many keys likely has names from code, which exist anyway."""
+# By id: a class of the caller's may have no hash, or its own equality.
 _FLAT = frozenset(map(id, (str, bytes, bytearray, int, float, bool, complex, type(None))))
 _ITEMS: dict[Any, Callable[[Any], Iterable[Any]]] = {
     dict: attrgetter("values")(dict),
     **{kind: attrgetter("__iter__")(kind) for kind in (list, tuple, set, frozenset, deque)},
 }
-"""Containers, and what goes through their items without code of a subclass."""
+"""Containers, and how to iterate over them without a subclass's code."""
 _SHARED: Any = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
-"""What an object refers to, and all others do, too."""
+"""Referenced by an object, but shared with all others."""
 
 
 def size_of(value: Any) -> int:
-    """Return about how many bytes a value holds: its first nodes stand for those beyond.
+    """Return about how many bytes a value holds, extrapolated from its first nodes.
 
-    What stands in several places is held once, however many paths lead to it.
-    A method that a class of the caller's overrides may raise, block, or never end: none is called.
+    A shared part counts once, however many paths lead to it. Methods that the caller's class
+    overrides may raise, block or never end, so none is called.
     """
     return _estimate(value, _MOST_NODES, _DEEPEST, set())[0]
 
 
 def size_of_plain(value: Any) -> int:
-    """Return how many bytes a value holds that is as JSON, each of its nodes looked at."""
+    """Return how many bytes a plain JSON value holds, by examining every node."""
     total, waiting = 0, [value]
     while waiting:
         item = waiting.pop()
@@ -64,16 +64,16 @@ def _leaf(item: Any) -> int:
 
 
 def _own(value: Any, kind: Any) -> int:
-    """Return the bytes of a container, and of a mapping's keys, without its values."""
+    """Return the bytes of a container and its keys, without its values."""
     size = int(kind.__sizeof__(value)) + 16
     count: int = kind.__len__(value)
     return size + _NODE * count if kind is dict and count > _FEW else size
 
 
 def _estimate(value: Any, most: int, levels: int, known: set[int]) -> tuple[int, int]:
-    """Return about how many bytes a value holds, and how many nodes were looked at for it.
+    """Return about how many bytes a value holds, and how many nodes were examined.
 
-    `most`: nodes to look at; `levels`: how deep; `known`: ids of what was looked at already.
+    `most`: nodes to examine; `levels`: how deep; `known`: ids of what was examined already.
     """
     if id(value) in known:
         return 0, 1
@@ -98,7 +98,7 @@ def _estimate(value: Any, most: int, levels: int, known: set[int]) -> tuple[int,
 
 
 def _opened(value: Any, kind: Any) -> tuple[int, int, Iterable[Any]]:
-    """Return the bytes of a value's own, how many parts it has, and what goes through them."""
+    """Return a value's own bytes, the number of its parts, and an iterable of them."""
     if id(kind) in _FLAT:
         return _leaf(value), 0, ()
     for base in (str, bytes, bytearray):

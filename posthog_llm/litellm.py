@@ -1,14 +1,14 @@
-"""LiteLLM and its gateway, with every call to a model told to PostHog.
+"""LiteLLM and its gateway, with every model call captured in PostHog.
 
     import litellm
     from posthog_llm.litellm import PostHogLogger
 
     litellm.callbacks = [PostHogLogger()]
 
-and in the gateway's `config.yaml`: `litellm_settings: {callbacks: posthog_llm.litellm.logger}`.
+In the gateway's `config.yaml`: `litellm_settings: {callbacks: posthog_llm.litellm.logger}`.
 """
 
-# LiteLLM pins another openai than the one that is checked against, so it is not there.
+# LiteLLM pins another openai version than the one we check against, so it is not installed.
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false, reportUnknownMemberType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
 
@@ -47,22 +47,24 @@ if TYPE_CHECKING:
 
 
 class PostHogLogger(_CustomLogger):
-    """A LiteLLM callback that tells each request to a provider as one PostHog event.
+    """A LiteLLM callback that captures each request to a provider as one PostHog event.
 
     Takes the `posthog_*` arguments of our clients as defaults for every call; see
-    `types.LoggerArguments`. `groups` and `properties` tell of the gateway's teams and keys:
+    `types.LoggerArguments`. `groups` and `properties` send facts about the gateway's teams and
+    keys:
 
         PostHogLogger(groups={"team": "team_id"}, properties=["key_alias"])
 
-    Their names are `key_alias`, and `id` and `alias` of `team_`, `org_` and `project_`, `user_id`,
-    `user_email` and `end_user_id`. Nothing of these leaves unless it is asked for, and never a key.
+    Valid names are `key_alias`, `team_id`, `team_alias`, `org_id`, `org_alias`, `project_id`,
+    `project_alias`, `user_id`, `user_email` and `end_user_id`. None of them is sent unless
+    configured, and the key never is.
 
-    The project is `posthog_client`, else that of `POSTHOG_API_KEY` and `POSTHOG_API_URL` or
-    `POSTHOG_HOST` (`https://us.i.posthog.com` by default). With `POSTHOG_MOCK=true` nothing
-    is sent.
+    The project is `posthog_client`, else the one set by `POSTHOG_API_KEY` and `POSTHOG_API_URL` or
+    `POSTHOG_HOST` (`https://us.i.posthog.com` by default). With `POSTHOG_MOCK=true` nothing is
+    sent.
 
-    Raises `ValueError` where no project is named or the URL is none, or for a name that the gateway
-    does not know, `TypeError` for an argument of the wrong type.
+    Raises `ValueError` if no project is configured, the URL is invalid, or the gateway does not
+    know a name, and `TypeError` for an argument of the wrong type.
     """
 
     def __init__(self, **given: Unpack[LoggerArguments]) -> None:
@@ -91,7 +93,7 @@ class PostHogLogger(_CustomLogger):
         retries.watch()
         streams.watch()
         gateway.watch()
-        # Now, because a process that ends takes no new threads: its calls may be told then only.
+        # Now, because an exiting process cannot start threads, and may capture its calls only then.
         worker.prepare()
         worker.attach(worker.destinations.find(client))
 
@@ -100,12 +102,12 @@ class PostHogLogger(_CustomLogger):
     @guarded
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: dict[str, Any]) -> None:
         if attempts.is_refused(kwargs) and not kwargs.get("additional_args"):
-            return  # the gateway announces what it refused itself; nothing is sent
+            return  # the gateway announces what it rejected itself; nothing is sent
         if not attempts.is_running(kwargs):
             attempts.begin(kwargs, self._attempt(kwargs, messages))
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
-        gateway.watch()  # its module may have come after us
+        gateway.watch()  # its module may be imported after ours
 
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
@@ -115,7 +117,7 @@ class PostHogLogger(_CustomLogger):
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Any = None, call_type: Any = None, **kwargs: Any
     ) -> None:
-        # LiteLLM calls back for the first failure of a gateway's request only.
+        # LiteLLM calls back only for the first failure of a gateway request.
         attempts.failed(request_data.get("litellm_logging_obj"), exception)
 
     # -- LiteLLM's callbacks: for one call several of them may come, and more than once ------
@@ -145,17 +147,17 @@ class PostHogLogger(_CustomLogger):
         self, kwargs: dict[str, Any], outcome: Outcome, response: Any, start: Any, end: Any
     ) -> None:
         found = attempts.of(kwargs)
-        if found is None:  # nothing was sent: a cache hit, or a failure before
+        if found is None:  # nothing was sent: a cache hit, or an earlier failure
             found = self.posthog_llm_unsent(kwargs, start)
         if found is None:
             return
         if outcome is Outcome.ERROR and found.response is not None:
-            found.abandon()  # the model has answered; what came after, such as a guardrail, failed
+            found.abandon()  # the model has responded; something later failed, such as a guardrail
         elif outcome is not Outcome.ERROR or not attempts.is_refused(kwargs):
             found.end(outcome, response, end)
 
     def posthog_llm_unsent(self, kwargs: dict[str, Any], start: Any) -> Attempt | None:
-        """Begin an attempt of a call for which nothing was sent; `None`: there is none to tell."""
+        """Begin an attempt for a call that sent nothing; `None` if there is nothing to capture."""
         if attempts.is_refused(kwargs) or remembered.has(kwargs):
             return None
         found = self._attempt(kwargs, None)
@@ -178,7 +180,7 @@ class PostHogLogger(_CustomLogger):
 
 
 def _is_internal() -> bool:
-    """Whether LiteLLM makes this call for another one, whose usage has it inside."""
+    """Whether LiteLLM makes this call for another one, whose usage includes it."""
     try:
         from litellm._internal_context import is_internal_call
     except ImportError:

@@ -186,6 +186,7 @@ def test_event_loop_is_held_up_for_a_tenth_of_a_second_a_capture(monkeypatch: An
     destination.opened.set()
 
 
+@pytest.mark.undelivered
 def test_nobody_waits_for_a_posthog_that_fails(receiver: PostHogReceiver) -> None:
     posthog_llm.configure(queue_bytes=1 << 20)
     receiver.status = 503

@@ -296,6 +296,7 @@ def _storm(sink: MemorySink, handler: Any, use: Any) -> int:
     return seen
 
 
+@pytest.mark.undelivered
 def test_what_another_thread_sets_reaches_the_program() -> None:
     """At each line of ours that a step and a capture by hand go through."""
     at = 0

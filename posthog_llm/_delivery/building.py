@@ -1,4 +1,4 @@
-"""From a finished call to its events: what it meant, whether it is captured, where it goes."""
+"""From a finished call to its events: parsing, sampling, destination."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from . import destinations
 from .dispatcher import Dispatcher
 
 _MOST = 10_000
-"""Responses that wait for their end; the oldest is forgotten first."""
+"""Most background responses waiting to finish; the oldest is forgotten first."""
 _SHARE = 0.25
-"""Share of the allowed bytes that what they were asked may take; the oldest loses its content."""
+"""Share of `queue_bytes` that their requests may take; the oldest loses its content first."""
 _SHORT = 1024
-"""Bytes of a parameter that is no content."""
+"""Most bytes of a parameter that does not count as content."""
 _WEIGHT = 4096
-"""Bytes that such a response takes beside what it was asked."""
+"""Bytes that a waiting response takes besides its request."""
 _MOST_CAPTURED = 200_000
-"""Ids of responses, and of requests of batches, that were told: one batch may have 100,000."""
+"""Most remembered ids of captured responses and batch requests: one batch may have 100,000."""
 
 
 class Builder:
-    """Builds events and gives them to the dispatcher. Used by the worker alone."""
+    """Builds events and passes them to the dispatcher. Used only by the worker."""
 
     def __init__(
         self,
@@ -55,18 +55,18 @@ class Builder:
 
     @property
     def bytes(self) -> int:
-        """Memory that calls take which have been read, and are not told yet."""
+        """Memory of calls that have been read but not yet captured."""
         return self._backgrounds.bytes
 
     def build(self, exchange: Exchange) -> None:
-        """Build what a call is worth. Every event that a fault of ours costs is counted."""
+        """Build the events of a call. Events lost to an internal fault are counted."""
         try:
             for record in records(exchange):
                 self._take(record)
                 self._yield_interpreter()
         except BaseException as error:
             if interrupts(error):
-                call_queue.put(exchange)  # those events that were built are known by their uuids
+                call_queue.put(exchange)  # events that are already built are skipped by uuid
                 raise
             self._lose(exchange.id, error)
         exchange.release()
@@ -103,10 +103,10 @@ class Builder:
 
 
 class Backgrounds:
-    """Holds what was asked in the background until the answer comes. Used by the worker alone.
+    """Holds background requests until their response is finished. Used only by the worker.
 
-    `responses.create(background=True)` answers at once that the work is queued. The event is due
-    when a later answer, of many that may be fetched, shows the work's end.
+    `responses.create(background=True)` returns at once, with the work queued. The event is due
+    when one of the later polls shows that the work has ended.
     https://platform.openai.com/docs/guides/background
     """
 
@@ -114,16 +114,16 @@ class Backgrounds:
         self._asked: OrderedDict[str, Record] = OrderedDict()
         self._captured: OrderedDict[str, None] = OrderedDict()
         self._whole: OrderedDict[str, int] = OrderedDict()
-        """Bytes of what was asked, where it is held."""
+        """Bytes of each request whose content is held."""
         self.bytes = 0
-        """What all of them take, about."""
+        """Approximate memory of all of them."""
 
     def due(self, record: Record) -> Record | None:
-        """Return the record to tell now, or `None` where nothing is due yet, or any more."""
+        """Return the record to capture now; `None` if it is not due yet, or already captured."""
         if record.exchange.batch is not None:
             return self._once(record)
         if record.exchange.reader is not None:
-            return record  # who told of it tells of it once
+            return record  # the library that reported it reports it once
         response, poll = record.response, record.exchange.endpoint == "response_poll"
         identity = response.response_id
         background = poll or response.pending or _asked_in_background(record.request)
@@ -142,7 +142,7 @@ class Backgrounds:
         return _joined(record, first, identity)
 
     def _once(self, record: Record) -> Record | None:
-        """Tell a request of a batch the first time that its results are read."""
+        """Capture a batch request the first time its result is read."""
         identity = record.exchange.id
         if identity in self._captured:
             return None
@@ -180,7 +180,7 @@ def _size(request: RequestFacts) -> int:
 
 
 def _drop_content(record: Record, size: int) -> Record:
-    """Return the record without the content of what was asked, `size` bytes."""
+    """Return the record without the content of its request, which is `size` bytes."""
     parameters = {k: v for k, v in record.request.parameters.items() if size_of_plain(v) <= _SHORT}
     request = replace(record.request, input=None, tools=None, parameters=parameters)
     return replace(record, request=request, content_cut=record.content_cut + size - _size(request))
@@ -191,13 +191,13 @@ def _asked_in_background(request: RequestFacts) -> bool:
 
 
 def _joined_scope(first: Scope, last: Scope) -> Scope:
-    """Return who asked first. What either call says of privacy, and redacts, holds for both."""
+    """Return the first call's scope; privacy mode and the redactor of either apply to both."""
     call = replace(first.call, privacy_mode=True) if is_private(last) else first.call
     return replace(first, call=call, redact=first_given(first.redact, last.redact))
 
 
 def _joined(last: Record, first: Record | None, identity: str) -> Record:
-    """Tell the end under the identity of the beginning."""
+    """Combine the final response with the identity of the initial request."""
     base = first or last
     exchange = replace(
         base.exchange,
@@ -220,16 +220,16 @@ def _joined(last: Record, first: Record | None, identity: str) -> Record:
 
 
 class Refused(Exception):
-    """An event is not to leave; its text is the reason."""
+    """An event must not be sent; the text is the reason."""
 
     def __init__(self, reason: str, *, wanted: bool = False) -> None:
         super().__init__(reason)
         self.wanted = wanted
-        """Whether that is what the user asked for."""
+        """Whether the user asked for that."""
 
 
 def filtered(event: Event) -> Event:
-    """Return the event as `before_capture` leaves it. Raises `Refused` where it may not leave."""
+    """Return the event as `before_capture` returns it. Raises `Refused` if it must not be sent."""
     before_capture = settings().before_capture
     if before_capture is None:
         return event
@@ -255,7 +255,7 @@ def filtered(event: Event) -> Event:
             distinct_id=text("distinct_id", "" if who is None else who),
             timestamp=answer["timestamp"],
             properties={
-                # It may have put anything there.
+                # `before_capture` may have added values of any type.
                 str(name): Cleaner(keep_media=True).plain(value)
                 for name, value in answer["properties"].items()
             },

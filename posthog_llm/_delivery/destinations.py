@@ -1,8 +1,8 @@
-"""Where events go: the official `posthog` client, or whatever has its `capture`.
+"""Where events go: the official `posthog` client, or any object with its `capture` method.
 
-The `posthog` package is imported on a caller's thread. Nothing is imported on a thread of ours:
-other packages look into `sys.modules` in the middle of a call, and fail at what another thread
-has half imported.
+The `posthog` package is imported on a caller's thread, and nothing on our own threads: other
+packages look into `sys.modules` in the middle of a call, and fail on a module that another
+thread has half imported.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from .._narrowing import first_given
 from .._settings import settings
 
 _LATER = ("netrc", "encodings.ascii", "encodings.idna", "encodings.utf_8_sig")
-"""What is imported with the first event otherwise, some of it on the package's own thread. The
-child of a fork amid that would wait for the import for good."""
+"""Modules otherwise imported with the first event, some on the package's own thread. The child
+of a fork during such an import would wait for it forever."""
 DEFAULT_HOST = "https://us.i.posthog.com"
 _MOST_CLIENTS = 1024
-"""Clients that are kept ready; the one that was not used for longest is let go of first."""
+"""Most clients kept for projects; the least recently used is dropped first."""
 _TIMEOUT = "timeout_seconds"
 _DEFAULT_TIMEOUT = 10.0
-"""Seconds that the official client's `flush` takes where its caller names none."""
+"""Default timeout of the official client's `flush`, in seconds."""
 _YES = frozenset({"1", "true", "yes", "on"})
 _LIFECYCLE = ("flush", "join", "shutdown")
 
 
 @guarded
 def load() -> None:
-    """Import all that our threads, and those of the package, will use."""
+    """Import everything that our threads and the package's threads will use."""
     if imported("posthog") is None:
         import posthog  # noqa: F401  # pyright: ignore[reportUnusedImport] - for its effect
     for name in _LATER:
@@ -54,7 +54,7 @@ def load() -> None:
 
 
 def package() -> Any:
-    """Return the `posthog` package. Raises `ImportError` where `load` could not import it."""
+    """Return the `posthog` package. Raises `ImportError` if `load` could not import it."""
     module = imported("posthog")
     if module is None:
         raise ImportError("the posthog package was not imported")
@@ -62,50 +62,50 @@ def package() -> Any:
 
 
 def queued_client(api_key: str, host: str) -> Any:
-    """Make a client with senders in the background. Raises `RuntimeError` where none can start."""
+    """Make a client with background senders. Raises `RuntimeError` if no thread can start."""
     cls = package().Posthog
     made = cls.__new__(cls)
     try:
         made.__init__(api_key, host=host)
     except RuntimeError:
-        forget_exit(made)  # it would fail there, half made as it is
+        forget_exit(made)  # half initialized, it would fail at exit
         raise
     return made
 
 
 def sync_client(api_key: str, host: str, **settings: Any) -> Any:
-    """Make a client that sends on the thread that captures."""
+    """Make a client that sends on the capturing thread."""
     return package().Posthog(api_key, host=host, sync_mode=True, **settings)
 
 
 def forget_exit(client: Any) -> None:
-    """Undo what a client registered for interpreter exit: `join` in the first 7.x."""
+    """Unregister a client's exit function: `join` in early 7.x."""
     atexit.unregister(getattr(client, "_atexit", client.join))
 
 
 def is_url(host: str) -> bool:
-    """Whether a PostHog can be reached at `host`: a http(s) URL that names one."""
+    """Whether `host` is an http(s) URL with a host name."""
     try:
         parts = urlsplit(host)
-    except ValueError:  # such as a bracket that is never closed
+    except ValueError:  # such as an unclosed bracket
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A destination for `posthog_client`: one project among many, such as a tenant's own.
+    """A destination for `posthog_client`: one of many projects, for example one per tenant.
 
         client.chat.completions.create(..., posthog_client=Project("phc_...", host="https://..."))
 
-    Costs no thread, however many there are: events are sent by a few threads that all projects
-    share. Equal projects are one destination.
+    Projects need no threads of their own: a few threads that all projects share send their
+    events. Equal projects are one destination.
     """
 
     api_key: str
     """The project's key, `phc_...`."""
     host: str = DEFAULT_HOST
-    """URL of its PostHog."""
+    """URL of its PostHog instance."""
 
     def capture(self, event: str, **arguments: Any) -> str | None:
         """Send one event now, as `posthog.Posthog.capture` does in sync mode."""
@@ -113,7 +113,7 @@ class Project:
         return answer
 
     def capture_ai(self, event: str, **arguments: Any) -> str | None:
-        """Send one event over the AI lane, which takes larger ones, where there is one."""
+        """Send one event over the AI lane, which accepts larger events, if there is one."""
         client = _client_of(self)
         answer: str | None = getattr(client, "capture_ai", client.capture)(event, **arguments)
         return answer
@@ -126,18 +126,18 @@ def _client_of(project: Project) -> Any:
 
 
 class Timeout:
-    """What one call of `flush`, `join` or `shutdown` may take."""
+    """The time budget of one call of `flush`, `join` or `shutdown`."""
 
     def __init__(self, method: Any, args: Any, kwargs: Any) -> None:
         self._args, self._kwargs = args, kwargs
         self._is_taken = _TIMEOUT in (parameters(getattr(method, "__func__", method)) or ())
         given = kwargs.get(_TIMEOUT, args[0] if args else _DEFAULT_TIMEOUT)
         self.seconds = given if isinstance(given, (int, float)) else None
-        """`None`: as many as it takes."""
+        """`None` means no limit."""
         self._until = time.monotonic() + (self.seconds or 0.0)
 
     def left(self) -> tuple[Any, Any]:
-        """Return the arguments of the call, with the time that is left of it now."""
+        """Return the call's arguments, with the remaining time as its timeout."""
         if self.seconds is None or not self._is_taken:
             return self._args, self._kwargs
         left = max(0.0, self._until - time.monotonic())
@@ -148,7 +148,7 @@ class Timeout:
 
 @functools.lru_cache(maxsize=256)
 def parameters(function: Any) -> frozenset[str] | None:
-    """Return the names that a function takes; `None` where it takes any."""
+    """Return the parameter names of a function; `None` if it accepts any."""
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -159,31 +159,31 @@ def parameters(function: Any) -> frozenset[str] | None:
 
 
 _passing: ContextVar[bool] = ContextVar("posthog_llm_passing", default=False)
-"""Whether a client is flushed by us, or inside a call of its user's that has delivered."""
+"""Whether we are flushing a client, or the caller's own flush has already delivered our events."""
 
 
 class Destinations:
-    """Finds the client an event goes to, and makes the official clients' `flush` wait for us."""
+    """Finds an event's client, and makes `flush` of official clients deliver our events first."""
 
     def __init__(self, deliver: Callable[[Any, float | None], bool]) -> None:
         self._shared: dict[Project, Any] = {}
-        """Official clients of ours. The newest live on in a forked child by themselves."""
+        """Official clients that we made. The newest versions survive a fork by themselves."""
         self._deliver = guarded(deliver)
-        """Hands over everything that is waiting for a client, within some seconds."""
+        """Submits everything that is waiting for a client, within a timeout."""
         self._warned = False
         self._hooked: dict[tuple[type, str], object] = {}
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: in a forked child."""
+        """Reset: in a forked child."""
         self._is_over = False
-        """Whether interpreter exit has waited for as long as it may."""
+        """Whether interpreter exit has used up its time."""
         self._known: dict[int, weakref.ref[Any]] = {}
-        """Every client that was attached, by its `id`: its own `==` is its user's affair."""
+        """Every attached client, by its `id`: a client's class may redefine `==`."""
         self._replacements: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
     def find(self, client: Any) -> Any:
-        """Return `client`, or the one that the environment or the `posthog` module stands for."""
+        """Return `client`, or the default of the environment or the `posthog` module."""
         if is_mock():
             return None
         found = self._usable_client(client) if client is not None else self._default()
@@ -203,10 +203,10 @@ class Destinations:
         return self._usable_client(module) if is_configured(module) else None
 
     def find_for(self, project: Project, filtered: bool) -> Any:
-        """Return a client for what an earlier process left; `None`: there is none that may.
+        """Return a client that may send what an earlier process left; `None` if there is none.
 
-        `filtered`: the event was meant for a client with a `before_send`, so only a client of
-        this process that has one, too, may send it.
+        `filtered`: the event was captured for a client with a `before_send`, so only a client of
+        this process that also has one may send it.
         """
         if is_mock() or imported("posthog") is None:
             return None
@@ -220,14 +220,14 @@ class Destinations:
         if project not in self._shared or _has_lost_its_senders(self._shared[project]):
             try:
                 self._shared[project] = queued_client(project.api_key, project.host)
-            except RuntimeError:  # no thread can be started: the process ends, or has too many
+            except RuntimeError:  # no thread can start: the process is ending, or has too many
                 self._shared[project] = project
         return self._shared[project]
 
     def _usable_client(self, client: Any) -> Any:
-        """Return `client`, or one like it where its senders are gone.
+        """Return `client`, or a replacement if its sender threads are gone.
 
-        They are in a forked child of posthog's first 7.x, and after its own `shutdown`.
+        They are gone in a forked child with early posthog 7.x, and after its own `shutdown`.
         """
         if isinstance(client, Project):
             package()
@@ -242,16 +242,16 @@ class Destinations:
 
     def _usable(self, client: Any) -> Any:
         official = official_client(client)
-        with contextlib.suppress(TypeError):  # an object that nothing can refer to weakly
+        with contextlib.suppress(TypeError):  # an object without weak references
             return self._replacements.get(official, client)
         return client
 
     @guarded
     def attach(self, client: Any) -> bool:
-        """Make `flush`, `join` and `shutdown` of an official client deliver what came before.
+        """Make `flush`, `join` and `shutdown` of an official client deliver our events first.
 
-        Nothing is set on the client itself, which its user may copy or pickle. True when it is
-        a new one.
+        Nothing is set on the client itself, which the application may copy or pickle. Returns
+        whether the client is new.
         """
         module: Any = imported("posthog")
         if client is None:
@@ -261,7 +261,7 @@ class Destinations:
         for cls in _official_classes(module.Client if client is module else client.__class__):
             for name in _LIFECYCLE:
                 self._hook(cls, name)
-        with contextlib.suppress(TypeError):  # an object that nothing can refer to weakly
+        with contextlib.suppress(TypeError):  # an object without weak references
             known, key = self._known, id(client)
             known[key] = weakref.ref(client, partial(known.pop, key))  # see `event_ids`
         return True
@@ -278,7 +278,7 @@ class Destinations:
             setattr(cls, name, wrapt.FunctionWrapper(method, before))
 
     def _is_filled(self, client: Any) -> bool:
-        """Whether a client that is flushed may have events of ours to wait for."""
+        """Whether a client being flushed may have events of ours to wait for."""
         if _passing.get() or self._is_over:
             return False
         module = imported("posthog")
@@ -296,7 +296,7 @@ class Destinations:
     async def _first_deliver_async(self, wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
         if not self._is_filled(client):
             return await wrapped(*args, **kwargs)
-        # The client's loop must go on meanwhile: it is what takes our events in.
+        # The client's event loop must keep running: it is what accepts our events.
         import asyncio
 
         given = Timeout(wrapped, args, kwargs)
@@ -308,7 +308,7 @@ class Destinations:
 
     @guarded
     def wait_no_longer(self, clients: Iterable[Any]) -> None:
-        """Keep clients from holding up interpreter exit: those of the first 7.x wait forever."""
+        """Keep clients from blocking interpreter exit: early 7.x clients wait forever."""
         self._is_over = True
         for client in clients:
             if not hasattr(client, "_atexit"):
@@ -317,17 +317,17 @@ class Destinations:
 
 @contextlib.contextmanager
 def passing() -> Generator[None]:
-    """Let the official clients' `flush` be their own alone, inside the block."""
+    """Make `flush` of official clients skip our delivery inside the block."""
     before = _passing.get()
     _passing.set(True)
     try:
         yield
     finally:
-        _passing.set(before)  # not a token's reset, which fails in another context
+        _passing.set(before)  # not `reset(token)`, which fails in another context
 
 
 def flush(client: Any, timeout: float) -> None:
-    """Flush a client by its own `flush`, within `timeout` seconds where it takes them."""
+    """Call a client's own `flush`, with `timeout` seconds if it accepts a timeout."""
     method = getattr(client, "flush", None)
     if not callable(method) or inspect.iscoroutinefunction(method):
         return
@@ -335,7 +335,7 @@ def flush(client: Any, timeout: float) -> None:
     with passing():
         if names is None or "timeout_seconds" in names:
             method(timeout)
-        elif not is_queued(official_client(client)):  # an older one waits, without a limit
+        elif not is_queued(official_client(client)):  # an older one waits without limit
             method()
 
 
@@ -356,17 +356,17 @@ def _is_official(cls: type) -> bool:
 
 
 def is_queued(client: Any) -> bool:
-    """Whether a client is the official one, with senders in the background."""
+    """Whether a client is the official one, with background senders."""
     module = imported("posthog.client")
     if module is None or not isinstance(client, module.Client):
         return False
-    sends = getattr(client, "send", False)  # a mock of the client passes for one, and lacks it
+    sends = getattr(client, "send", False)  # a mock passes `isinstance`, but lacks this
     return bool(sends and not client.sync_mode and not client.disabled)
 
 
 def has_own_capture(client: Any) -> bool:
-    """Whether `capture` is the official package's, and not a subclass's of the user's."""
-    if isinstance(client, Project):  # it hands on what an official client answers
+    """Whether `capture` is the official package's, not that of an application's subclass."""
+    if isinstance(client, Project):  # it returns what an official client returns
         return True
     if "capture" in getattr(client, "__dict__", ()):
         return False
@@ -386,7 +386,7 @@ def project_of(client: Any) -> Project | None:
 
 
 def is_mock() -> bool:
-    """Whether `POSTHOG_MOCK` asks that everything runs and nothing leaves."""
+    """Whether `POSTHOG_MOCK` is set: everything runs, nothing is sent."""
     return os.environ.get("POSTHOG_MOCK", "").strip().lower() in _YES
 
 
@@ -402,14 +402,14 @@ def _has_lost_its_senders(official: Any) -> bool:
 
 
 def _like(client: Any) -> Any:
-    """Make a client with the settings of another, that sends on the thread that captures."""
+    """Make a client with another's settings that sends on the capturing thread."""
     names = ("before_send", "super_properties", "disable_geoip", "privacy_mode", "gzip", "timeout")
     settings = {name: getattr(client, name) for name in names if hasattr(client, name)}
     return sync_client(client.api_key, client.host, **settings)
 
 
 def _set_up_module(module: Any) -> None:
-    """Make the `posthog` module's own client, without threads where the process is ending."""
+    """Make the `posthog` module's own client, without threads if the process is ending."""
     try:
         module.setup()
     except RuntimeError:
@@ -418,14 +418,14 @@ def _set_up_module(module: Any) -> None:
 
 
 def environment() -> Project:
-    """Return the project that the environment names; its key is empty where there is none."""
+    """Return the project set in the environment; its key is empty if there is none."""
     key = os.environ.get("POSTHOG_API_KEY") or os.environ.get("POSTHOG_PROJECT_API_KEY") or ""
     host = os.environ.get("POSTHOG_HOST") or os.environ.get("POSTHOG_API_URL") or DEFAULT_HOST
     return Project(key.strip(), host.strip())
 
 
 def is_configured(module: Any) -> bool:
-    """Whether the `posthog` module names a project, or has a client; `None`: it is not there."""
+    """Whether the `posthog` module (`None` if not imported) has a project key or a client."""
     return any(getattr(module, name, None) for name in ("project_api_key", "api_key")) or bool(
         getattr(module, "default_client", None)
     )

@@ -1,7 +1,7 @@
-"""From built events to receipts: every event is delivered, or counted as lost.
+"""From built events to delivery results: every event is delivered, or counted as lost.
 
-Everything here runs on the worker's thread, but for `capture` of destinations that may block
-and for receipts, which come back through `results`.
+Everything here runs on the worker's thread, except `capture` of destinations that may block, and
+delivery results, which arrive through `results`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .stats import Ledger, Stats
 from .trimming import drop_content, weigh, writable
 
 _WEIGHT = 2048
-"""Bytes that an event takes beside its properties."""
+"""Bytes that an event takes besides its properties."""
 _MOST_UNROUTABLE = 1000
-"""Receipts that are kept until `capture` has returned under which uuid it took an event."""
+"""Most results kept until `capture` returns the uuid under which it accepted an event."""
 _SHARE = 0.25
-"""Share of the allowed bytes that built events may take, however many calls wait to be read."""
+"""Share of `queue_bytes` that built events may always take, however many calls are unread."""
 MOST_SENDERS = 32
-"""Threads at once, however many destinations there are."""
+"""Most threads at once, however many destinations there are."""
 _IDLE_SECONDS = 10.0
 """Seconds that a thread waits for work before it ends."""
 
@@ -46,15 +46,15 @@ class Dispatcher:
         self._wake = wake
         self.ledger = Ledger()
         self.entries: OrderedDict[str, tuple[DestinationQueue, Entry]] = OrderedDict()
-        """Every event that is not settled, the oldest first."""
+        """Every event that is neither delivered nor dropped, oldest first."""
         self._aliases: dict[str, str] = {}
-        """Uuids that a `before_send` gave, to ours."""
+        """Uuids changed by a `before_send`, mapped to ours."""
         self._unroutable: OrderedDict[str, DeliveryResult] = OrderedDict()
-        """The last receipts for uuids that are not known: of the user's own events, mostly."""
+        """The latest results for unknown uuids: mostly of the application's own events."""
         self.bytes = 0
-        """Memory that they take, about."""
+        """Approximate memory of all events."""
         self._whole: OrderedDict[str, Entry] = OrderedDict()
-        """Those of them whose content is in memory."""
+        """The entries whose content is in memory."""
         self.queues = DestinationQueues()
         self._numbers = count(1)
         self.last_number = 0
@@ -63,15 +63,15 @@ class Dispatcher:
         self.spool = SpoolPolicy(self.ledger)
         self._checked_at = 0.0
         self.is_ending = False
-        """Whether the process ends: official clients close then, each when its turn comes."""
+        """Whether the process is ending: official clients then close one after another."""
         self._new = 0
 
     # -- in ------------------------------------------------------------------------
 
     def add(self, event: Event, client: Any, *, content_dropped: bool = False) -> None:
-        """Take an event for `client`; `None`: there is no destination for it.
+        """Add an event for `client`; `None` means that it has no destination.
 
-        `content_dropped`: its content was given up before it was built.
+        `content_dropped`: its content was dropped before it was built.
         """
         if client is None:
             self.ledger.lose(event.uuid, "no_destination", wanted=True)
@@ -83,14 +83,14 @@ class Dispatcher:
             self.spool.add(entry, self.entries[event.uuid][0])
 
     def claim(self, find: Callable[[Any, bool], Any]) -> None:
-        """Take in what earlier processes left in the spool."""
+        """Load events that earlier processes left in the spool."""
         for row, client in self.spool.read(find, self._has_room):
             known = self.entries.get(row.uuid)
             entry = known[1] if known else self._enter(client, row.uuid, None, row.stored.size)
-            if entry.stored is not None:  # two files have it: a copy's writer was killed
+            if entry.stored is not None:  # in two files: a process was killed while copying
                 self.spool.remove(row.stored)
                 continue
-            entry.stored, entry.number = row.stored, 0  # it came before what was captured here
+            entry.stored, entry.number = row.stored, 0  # older than anything captured here
 
     def _has_room(self, client: Any) -> bool:
         return self.queues.waiting(client) < IN_MEMORY // 2
@@ -110,13 +110,13 @@ class Dispatcher:
         return entry
 
     def next_turn(self) -> float | None:
-        """Return in how many seconds a turn is due; `None`: when something comes."""
+        """Return the seconds until the next turn is due; `None` means when something arrives."""
         return min(
             chain(self.ledger.next_line(), self.queues.due(), self.spool.due()), default=None
         )
 
     def save(self) -> None:
-        """Write what is new to the spool, and close it."""
+        """Write new events to the spool, and close it."""
         self._write()
         self._apply_results()
         self.spool.clean()
@@ -125,13 +125,13 @@ class Dispatcher:
     def _write(self) -> None:
         for entry in reversed(self.spool.write()):
             self._take_out(entry)
-        self.ledger.captured += self._new  # told only when it is safe
+        self.ledger.captured += self._new  # counted only once it is safe
         self._new = 0
 
     # -- the turn ------------------------------------------------------------------
 
     def turn(self, others: int) -> None:
-        """Do what can be done now. `others`: bytes of calls that wait to be read."""
+        """Do what can be done now. `others`: bytes of unread calls."""
         self._write()
         self._apply_results()
         self.keep_bound(others)
@@ -156,7 +156,7 @@ class Dispatcher:
                 self._apply(queue, {entry.uuid: result})
 
     def _send(self, queue: DestinationQueue, entries: list[tuple[Entry, Event | None]]) -> None:
-        """Hand events to a destination that may block, on a thread that may wait."""
+        """Submit events to a destination that may block, on a thread that may wait."""
         results: dict[str, DeliveryResult] = {}
         left = deque(entries)
         try:
@@ -164,13 +164,13 @@ class Dispatcher:
                 entry, event = left[0]
                 result = submit(queue, entry, event)
                 left.popleft()
-                if entry.sent_as != entry.uuid:  # its `before_send` gave another
+                if entry.sent_as != entry.uuid:  # changed by `before_send`
                     self._known_as(entry.sent_as, entry.uuid)
                 if result is None:
                     continue
                 results[entry.uuid] = result
                 if result.is_retryable and not isinstance(result.error, LookupError):
-                    break  # the rest is tried again with this one
+                    break  # the rest is retried with this one
         finally:
             for entry, _ in left:
                 results[entry.uuid] = DeliveryResult(ConnectionError("not tried yet"))
@@ -186,9 +186,9 @@ class Dispatcher:
     # -- out -----------------------------------------------------------------------
 
     def note(self, results: dict[str, DeliveryResult]) -> None:
-        """Take receipts, in any thread; those of the user's own events are left alone."""
+        """Accept delivery results, in any thread; those of the application's events are ignored."""
         unroutable = {uuid: one for uuid, one in results.items() if uuid not in self.entries}
-        self._unroutable.update(unroutable)  # before the look: the alias may come meanwhile
+        self._unroutable.update(unroutable)  # before the check: an alias may arrive meanwhile
         while len(self._unroutable) > _MOST_UNROUTABLE:
             self._unroutable.popitem(last=False)
         if self._aliases:
@@ -211,7 +211,7 @@ class Dispatcher:
                 self._apply(queue, batch)
 
     def _apply(self, queue: DestinationQueue, batch: dict[str, DeliveryResult]) -> None:
-        """Act on the receipts of one batch."""
+        """Apply the delivery results of one batch."""
         again: list[Entry] = []
         for uuid, result in batch.items():
             entry = self.entries[uuid][1]
@@ -240,7 +240,7 @@ class Dispatcher:
         queue.try_largest()
 
     def _refused(self, entry: Entry, reason: str) -> None:
-        """Give up what a client does not take; a closed one takes nothing, and the spool has it."""
+        """Drop what a client declines; if it closed at process end, leave it in the spool."""
         if reason == "declined" and entry.stored is not None and self.is_ending:
             self._take_out(entry)
         else:
@@ -250,7 +250,7 @@ class Dispatcher:
         self.spool.remove(self._take_out(self.entries[uuid][1]).stored)
 
     def _take_out(self, entry: Entry) -> Entry:
-        """Hold an event in memory no more."""
+        """Remove an event from memory."""
         queue, _ = self.entries.pop(entry.uuid)
         queue.forget(entry)
         self._whole.pop(entry.uuid, None)
@@ -259,38 +259,38 @@ class Dispatcher:
         return entry
 
     def drop(self, uuid: str, reason: str) -> None:
-        """Give an event up."""
+        """Drop an event."""
         self._forget(uuid)
         self.ledger.drop(uuid, reason)
 
     def _check_unconfirmed(self) -> None:
-        """Count events that the official client dropped without a word."""
+        """Drop and count events that the official client lost silently."""
         for queue in self.queues:
             if queue.busy or not (queue.is_queued and queue.sent and queue.is_idle()):
                 continue
-            self._apply_results()  # a receipt comes before the client calls the work done
+            self._apply_results()  # results arrive before the client marks its work as done
             for entry in list(queue.sent.values()):
                 self.drop(entry.uuid, "unconfirmed")
 
     # -- the bound -----------------------------------------------------------------
 
     def stats(self, waiting: int) -> Stats:
-        """Return the counts; `waiting`: bytes of calls that were not read yet."""
-        # At once, whatever thread asks: no code of Python's runs while a list is made.
+        """Return the counts. `waiting`: bytes of unread calls."""
+        # Atomic in any thread: no Python code runs while a list is made.
         oldest = next(iter(list(self.entries.values())), None)
         age = None if oldest is None else time.monotonic() - oldest[1].since
         return self.ledger.stats(self.spool.count, self.bytes + max(0, waiting), age)
 
     def undelivered(self) -> tuple[int, int]:
-        """Return how many events of this process are in the spool, and how many in memory alone."""
+        """Return how many events of this process are in the spool, and how many only in memory."""
         entries = [entry for _, entry in list(self.entries.values()) if entry.number]
         stored = sum(entry.stored is not None for entry in entries)
         return stored + self.spool.own, len(entries) - stored
 
     def keep_bound(self, others: int) -> None:
-        """Give up the oldest content, then events, until few enough bytes are held.
+        """Drop the oldest content, then events, until few enough bytes are held.
 
-        What is in the spool is only let go of: it is read again in its turn.
+        Spooled content only leaves memory: it is read again when its turn comes.
         """
         limit = max(settings().queue_bytes - others, settings().queue_bytes * _SHARE)
         while self.bytes > limit and self._whole:
@@ -307,10 +307,10 @@ class Dispatcher:
             if self.bytes > limit and entry.event is not None and uuid not in queue.sent:
                 self.drop(uuid, "queue_full")
 
-    # -- those who wait ------------------------------------------------------------
+    # -- waiting for delivery ------------------------------------------------------
 
     def expedite(self, timeout: float) -> None:
-        """Make the clients that hold events send them at once."""
+        """Make clients that hold events send them at once."""
         for queue in self.queues:
             if queue.unflushed and not queue.flushing:
                 queue.flushing, queue.unflushed = True, False
@@ -325,23 +325,23 @@ class Dispatcher:
         self._wake()
 
     def is_done(self, number: int) -> bool:
-        """Whether everything that was captured up to `number` has arrived, or was given up."""
+        """Whether everything captured up to `number` has been delivered or dropped."""
         waits = any(entry.number <= number for _, entry in self.entries.values())
         return not (waits or self.spool.is_waiting())
 
     def has_submitted(self, client: Any, number: int) -> bool:
-        """Whether a client has everything that was captured for it up to `number`."""
+        """Whether everything captured for a client up to `number` was submitted to it."""
         unread = self.spool.has_unread(project_of(client))
         return not unread and self.queues.have_submitted(client, number)
 
 
 def _weight(event: Event) -> int:
-    """Return how many bytes of memory an event takes."""
+    """Return the bytes of memory that an event takes."""
     return _WEIGHT + size_of_plain(event.properties) + size_of_plain(event.groups)
 
 
 class Senders:
-    """Runs jobs in daemon threads, so that no job can keep a process alive."""
+    """Runs jobs in daemon threads, so that no job keeps a process alive."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -350,11 +350,11 @@ class Senders:
         self._here = threading.local()
 
     def is_here(self) -> bool:
-        """Whether this thread does a job: what that calls cannot wait for it."""
+        """Whether this thread is running a job: code called by it cannot wait for it."""
         return getattr(self._here, "has_job", False)
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run `job` soon, or here and now where no thread can be started and none is there."""
+        """Run `job` soon, or on this thread if there is no sender and none can start."""
         with self._lock:
             self._pending += 1
             more = self._pending > self._threads and self._threads < MOST_SENDERS
@@ -363,7 +363,7 @@ class Senders:
         if more:
             try:
                 self._start()
-            except RuntimeError:  # the process ends, or has too many
+            except RuntimeError:  # the process is ending, or has too many threads
                 self._work_here()
 
     def _start(self) -> None:
@@ -391,11 +391,11 @@ class Senders:
                     return
             try:
                 self._done(job)
-            except BaseException as error:  # such as `sys.exit` in a sink: the thread must live on
+            except BaseException as error:  # such as `sys.exit` in a sink: the thread must survive
                 report("send", error)
 
     def _done(self, job: Callable[[], None]) -> None:
-        """Do a job; it guards itself."""
+        """Run a job, which handles its own errors."""
         self._here.has_job = True
         try:
             job()

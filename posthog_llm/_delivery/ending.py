@@ -1,4 +1,4 @@
-"""The end of a process: everything is delivered or saved, within a bound."""
+"""The end of a process: deliver or save everything within a time limit."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 _MOST = 4.0
-"""Seconds that interpreter exit may wait for us; the official client takes one more."""
+"""Most seconds that interpreter exit waits for us; the official client takes one more."""
 _MOST_SPOOLED = 1.0
-"""Seconds that it waits for PostHog when everything is in the spool."""
+"""Most seconds that it waits for PostHog when everything is in the spool."""
 _LEAST = 0.05
-"""Seconds for what comes after the time is up: to write takes less."""
+"""Seconds for final steps after the time is up: writing takes less."""
 _LAST = -1000
-"""Priority of our exit function among those of `multiprocessing`: the lowest runs last."""
+"""Priority of our exit function in `multiprocessing`: the lowest runs last."""
 _FAMILY = ("multiprocessing", "multiprocess")
-"""`multiprocess` is the fork of it that pathos and Hugging Face's datasets use."""
+"""`multiprocess` is its fork that pathos and Hugging Face's datasets use."""
 
 
 class Ending:
-    """Runs at the end, perhaps several times: as a child of `multiprocessing`, then at exit."""
+    """Runs at process end, perhaps twice: at the end of a `multiprocessing` child, and at exit."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._until: float | None = None
-        """When the process waits for us no longer; `None` before it ends."""
+        """When the process stops waiting for us; `None` before it ends."""
 
     @property
     def has_begun(self) -> bool:
-        """Whether the process ends: what others left on disk is theirs who can deliver it."""
+        """Whether the process is ending: orphaned spool files are then left to other processes."""
         return self._until is not None
 
     def run(self, timeout: float | None) -> None:
-        """Deliver what can be, in all `timeout` seconds at most; a failing step costs no other.
+        """Deliver what is possible in at most `timeout` seconds; each step may fail on its own.
 
-        `None`: as many as interpreter exit waits. A second run has the time that the first left.
+        `None` means as long as interpreter exit waits. A second run has the time that the first
+        left.
         """
         until = time.monotonic() + (_MOST if timeout is None else timeout)
         self._until = min(until, self._until or until)
@@ -57,7 +58,7 @@ class Ending:
 
     @guarded
     def _open_spool(self) -> None:
-        # No more than that: a turn runs code of the program's, which may never come back.
+        # Nothing more: a turn runs application code, which may never return.
         with self._worker.turn.alone(self._left()) as is_alone:
             if is_alone:
                 self._worker.dispatcher.spool.follow_settings()
@@ -73,16 +74,16 @@ class Ending:
 
 
 _started: dict[int, Callable[[float | None], object]] = {}
-"""What delivers at this process's end, by process id: a forked child's is another."""
+"""What delivers at the end of a process, by process id: a forked child has its own."""
 
 
 def watch(deliver: Callable[[float | None], object]) -> None:
-    """Have `deliver` called when this process ends as a child; called at its first call.
+    """Call `deliver` when this process ends as a child; runs with the process's first call.
 
-    Children may end without interpreter exit; each kind says in its own way that it ends. Nothing
-    is imported for that: where a library is not loaded, no child of its kind exists.
+    Children may end without interpreter exit; each kind announces its end in its own way. Nothing
+    is imported for that: if a library is not loaded, no child of its kind exists.
 
-    `deliver` takes the most seconds that it may take; `None`: as many as at interpreter exit.
+    `deliver` takes a timeout in seconds; `None` means as long as at interpreter exit.
     """
     if os.getpid() in _started:
         return
@@ -95,9 +96,9 @@ def watch(deliver: Callable[[float | None], object]) -> None:
 
 @guarded
 def disconnect() -> None:
-    """Give a forked child connections of its own, where the official client's first 7.x do not.
+    """Give a forked child its own connections, which early 7.x of the official client do not.
 
-    Two processes that write to one connection read each other's answers, and send again.
+    Two processes that share a connection read each other's responses, and send again.
     """
     request: Any = sys.modules.get("posthog.request")
     if hasattr(request, "_session") and not hasattr(request, "reset_sessions"):
@@ -105,9 +106,9 @@ def disconnect() -> None:
 
 
 def _deliver_at_end(**_: Any) -> None:
-    """Deliver what this process captured; a forked child that captured nothing has nothing.
+    """Deliver what this process captured; does nothing in a forked child that captured nothing.
 
-    Celery says by name which process ends.
+    Celery passes the ending process as keyword arguments.
     """
     if deliver := _started.get(os.getpid()):
         deliver(None)
@@ -119,8 +120,8 @@ def _watch_multiprocessing(name: str) -> None:
     if util is None:
         return
     _at_end_of_child(name)
-    # A child starts by forgetting all exit functions, ours too where its module made the first
-    # call while it was imported.
+    # A child starts by dropping all exit functions, including ours if the first call was made
+    # while its module was imported.
     util.register_after_fork(_deliver_at_end, partial(_at_end_of_child, name))
 
 

@@ -1,4 +1,4 @@
-"""What a program may ask of the delivery: wait, stop, count, survive a signal."""
+"""The public delivery functions: wait, stop, count, survive a signal."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ _CREDENTIALS = struct.Struct("3i")
 def flush(timeout: float = 10.0) -> bool:
     """Deliver everything that was captured before this call, to all destinations.
 
-    Returns `True` when nothing of it waits any more: each event was accepted by PostHog, or
-    given up and counted in `stats()`. `False` when `timeout` seconds ran out first, or where
-    steps of a trace that goes on wait for a destination that nothing names yet; what is
-    left goes on in the background. Needed before a short-lived process ends without interpreter
-    exit: in serverless functions, and before `os._exit`.
+    Returns `True` when none of it is waiting any more: each event was accepted by PostHog, or
+    dropped and counted in `stats()`. Returns `False` if `timeout` seconds ran out first, or if
+    steps of an open trace still wait for a destination; delivery of the rest continues in the
+    background. Needed before a short-lived process ends without interpreter exit: in serverless
+    functions, and before `os._exit`.
 
     Raises `ValueError` for a negative timeout.
     """
     if not timeout >= 0:
-        raise ValueError(f"timeout must be a number of seconds from 0 on, not {timeout!r}")
+        raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
     return worker.flush(timeout)
 
 
 async def aflush(timeout: float = 10.0) -> bool:
-    """Do what `flush` does, and let the event loop go on meanwhile: it waits in a thread.
+    """Do what `flush` does without blocking the event loop: it waits in a thread.
 
-    In an event loop that is not asyncio's, it waits here. Raises `ValueError` for a negative
-    timeout.
+    In an event loop other than asyncio's, it blocks. Raises `ValueError` for a negative timeout.
     """
     asyncio: Any = imported("asyncio")
     try:
         flushing = asyncio.get_running_loop().run_in_executor(None, flush, timeout)
-    except RuntimeError:  # another loop runs, or no thread can be started
+    except RuntimeError:  # another loop is running, or no thread can start
         return flush(timeout)
     return await flushing  # type: ignore[no-any-return]
 
@@ -53,8 +52,7 @@ async def aflush(timeout: float = 10.0) -> bool:
 def shutdown(timeout: float = 10.0) -> bool:
     """Deliver everything, as `flush` does, and end the worker thread.
 
-    The `posthog` clients that you made are left open: they are yours. A later call starts the
-    worker again.
+    `posthog` clients that you made stay open. A later call starts the worker again.
     """
     until = time.monotonic() + timeout
     delivered = flush(timeout)
@@ -63,23 +61,23 @@ def shutdown(timeout: float = 10.0) -> bool:
 
 
 def stats() -> Stats:
-    """Return what became of this process's events so far."""
+    """Return counts of this process's events so far."""
     return worker.stats()
 
 
 def install_signal_flush(timeout: float = 5.0) -> None:
-    """On SIGTERM, deliver what was captured, for `timeout` seconds at most, then go on as before.
+    """On SIGTERM, deliver what was captured for at most `timeout` seconds, then go on as before.
 
     For processes without a spool: Python's default handler ends a process at once, without
-    interpreter exit. Where there was no handler before, the process ends by the signal, as it
-    would have; streams that are still open are told first, as far as they came. A handler that
-    was installed before is called afterwards, and open streams are left to go on until the
-    process ends. Call it from the main thread; raises `ValueError` elsewhere. An event loop's
+    interpreter exit. If there was no handler before, the process then ends by the signal, as it
+    would have; streams that are still open are captured first, as far as they got. A handler that
+    was installed before is called afterwards, and open streams continue until the process ends.
+    Call it from the main thread; raises `ValueError` elsewhere. An event loop's
     `add_signal_handler` replaces it: call `posthog_llm.flush` in that handler instead.
 
-    Workers of a `multiprocessing.Pool` take it as `initializer`: leaving `with Pool()` ends them
-    by SIGTERM. Like every Python handler it runs between two lines of the main thread, so that a
-    worker deep in C code ends only after that.
+    Pass it as `initializer` to a `multiprocessing.Pool`: leaving `with Pool()` ends the workers
+    with SIGTERM. Like every Python handler, it runs between two lines of the main thread, so a
+    worker inside C code ends only when that returns.
     """
     previous = signal.getsignal(signal.SIGTERM)
     is_ignored = previous == signal.SIG_IGN
@@ -87,15 +85,15 @@ def install_signal_flush(timeout: float = 5.0) -> None:
 
     def flush_first(number: int, frame: FrameType | None) -> None:
         has_begun.set()
-        if worker.turn.is_here():  # a flush would wait for the very lines that are interrupted here
+        if worker.turn.is_here():  # a flush would wait for the code that is interrupted here
             worker.turn.afterwards(partial(os.kill, os.getpid(), number), timeout)
             return
-        # A thread of its own: the interrupted one may hold a lock that flushing needs.
+        # In a new thread: the interrupted one may hold a lock that flushing needs.
         deliver = worker.flush if callable(previous) or is_ignored else worker.end
         flushing = threading.Thread(target=deliver, args=(timeout,), daemon=True)
         try:
             flushing.start()
-        except RuntimeError:  # the process ends, or has too many
+        except RuntimeError:  # the process is ending, or has too many threads
             deliver(timeout)
         else:
             flushing.join(timeout)
@@ -110,19 +108,19 @@ def install_signal_flush(timeout: float = 5.0) -> None:
 
 
 _FIRST, _LONGEST = 0.05, 1.0
-"""Seconds that a handler has before its signal is sent again, at first and at most."""
+"""Seconds before a signal is sent again: initial and longest."""
 
 
 def see_to(number: int, has_begun: Flag) -> None:
-    """Send a signal to the main thread again until its handler sets `has_begun`.
+    """Resend a signal to the main thread until its handler sets `has_begun`.
 
-    Python runs handlers between two lines. A signal that comes after it has looked, and before the
-    main thread waits for a lock, is seen only once that wait is over. A worker of a `Pool` waits so
-    for its next task: its pool would wait for it, and it for its pool.
+    Python runs handlers between two lines. A signal that arrives after Python's check, but before
+    the main thread waits for a lock, is handled only when that wait is over. A `Pool` worker waits
+    for its next task in this way: pool and worker would wait for each other.
 
-    In children of `multiprocessing` alone: the one descriptor that Python has for this belongs to
-    the program's event loop, where there is one. Nothing is done where it is taken, or where the
-    system does not say which process wrote to it: a forked child has it, too.
+    Only in children of `multiprocessing`: Python's single wakeup descriptor belongs to the
+    application's event loop, if there is one. Does nothing if the descriptor is taken, or if the
+    system does not report which process wrote to it: a forked child shares it.
     """
     process = imported("multiprocessing.process")
     if sys.platform != "linux" or process is None or process.parent_process() is None:
@@ -141,7 +139,7 @@ def see_to(number: int, has_begun: Flag) -> None:
 
 
 def _watch(ours: Any, pythons: Any, number: int, has_begun: Flag) -> None:
-    """Read which signals came; `pythons` is held, since its descriptor is in use."""
+    """Read which signals arrived. `pythons` is kept alive because its descriptor is in use."""
     main = threading.main_thread().ident or 0
     while True:
         data, ancillary, _, _ = ours.recvmsg(1, 64)

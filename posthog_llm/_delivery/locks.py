@@ -1,4 +1,4 @@
-"""A lock and a flag that callbacks and signal handlers can live with."""
+"""A lock and a flag that are safe with callbacks and signal handlers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 BRIEF = 1.0
-"""Seconds that a caller, or a fork, may wait for the turn, which takes milliseconds."""
+"""Most seconds that a caller or a fork waits for the turn, which takes milliseconds."""
 
 
 class Turn:
-    """A lock, mostly the worker's; at the end of a process, and without a worker, anybody's."""
+    """A lock, mostly held by the worker; at process end, or without a worker, by any thread."""
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
         self.is_wanted = False
-        """Whether a fork waits for it: whoever has it gives it up between two events."""
+        """Whether a fork waits for it: the holder then releases it between two events."""
         self._then: list[Callable[[], object]] = []
-        """What is to be done once this thread has the turn no more, where no other can wait."""
+        """Functions to call once this thread releases the turn, if no other thread can wait."""
 
     @contextlib.contextmanager
     def alone(self, patience: float = -1) -> Generator[bool, None, None]:
-        """Have the turn; False: another thread, whose filter may not end, kept it all the time.
+        """Hold the turn; yields `False` if another thread, whose filter may hang, kept it.
 
-        `patience`: seconds to wait for it; without limit where it is -1.
+        `patience`: seconds to wait; -1 means no limit.
         """
         if not self._lock.acquire(timeout=patience):
             yield False
@@ -38,12 +38,12 @@ class Turn:
             self._do_then()
 
     def is_here(self) -> bool:
-        """Whether this thread has it: what a callback or a signal's handler cannot wait for."""
-        # What `threading.Condition` asks of its lock: nothing public tells whose a lock is.
+        """Whether this thread holds it: then a callback or signal handler cannot wait for it."""
+        # As `threading.Condition` does: there is no public way to ask for a lock's owner.
         return bool(self._lock._is_owned())
 
     def afterwards(self, then: Callable[[], object], patience: float) -> None:
-        """Call `then`, on a thread of its own, once nobody has it; or after `patience` seconds."""
+        """Call `then` on a new thread once the turn is free, or after `patience` seconds."""
 
         def wait() -> None:
             with self.alone(patience):
@@ -52,7 +52,7 @@ class Turn:
 
         try:
             threading.Thread(target=wait, name="posthog-llm-signal", daemon=True).start()
-        except RuntimeError:  # the process ends, or has too many
+        except RuntimeError:  # the process is ending, or has too many threads
             self._then.append(then)
 
     def _do_then(self) -> None:
@@ -60,28 +60,28 @@ class Turn:
             self._then.pop()()
 
     def pause(self) -> None:
-        """Let nobody have it while a process forks.
+        """Keep the turn free of work while the process forks.
 
-        The child of a fork amid our work would keep every lock held then, ours or others', for
-        good: of an import, or of what the official client looks up for its first event.
+        The child of a fork during our work would keep every lock that was held then forever: ours,
+        an import's, or that of a lookup which the official client makes for its first event.
         """
         self.is_wanted = True
         self._lock.acquire(timeout=BRIEF)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self.is_wanted = False
-        with contextlib.suppress(RuntimeError):  # it was not acquired in time
+        with contextlib.suppress(RuntimeError):  # not acquired in time
             self._lock.release()
         self._do_then()
 
 
 class Flag:
-    """As `threading.Event`, on a queue whose every step is one of C's.
+    """Like `threading.Event`, but on a queue whose operations are atomic C code.
 
-    `threading.Event` holds its lock over several lines of Python. A signal's handler that comes
-    between two of them, and waits for what another thread does with that event, waits for what
-    it has interrupted.
+    `threading.Event` holds its lock over several lines of Python. A signal handler that runs
+    between two of them and waits for another thread's use of the event deadlocks with the code
+    that it interrupted.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Flag:
                 self._set.get_nowait()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; False: it was not within `timeout` seconds."""
+        """Wait until it is set; return `False` if it was not set within `timeout` seconds."""
         try:
             self._set.get(timeout=timeout)
         except queue.Empty:

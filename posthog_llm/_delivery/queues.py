@@ -1,4 +1,4 @@
-"""The events for each destination, in order, and what is known of how it fares."""
+"""The events for each destination, in order, and the state of its delivery."""
 
 from __future__ import annotations
 
@@ -20,86 +20,86 @@ if TYPE_CHECKING:
     from .spool_file import Stored
 
 _LIMIT = 800 << 10
-"""Bytes of JSON of one event on the way that every PostHog has. The official client drops beyond
-900 KiB, without telling; what it adds itself needs room."""
+"""Most bytes of JSON of one event, for the endpoint that every PostHog has. The official client
+silently drops events above 900 KiB; the difference leaves space for what it adds itself."""
 _AI_LANE_LIMIT = 7_500 << 10
-"""The same for the AI lane (`capture_ai`), which takes 8 MiB."""
+"""The same for the AI lane (`capture_ai`), which accepts 8 MiB."""
 CHECK_INTERVAL = 1.0
-"""Seconds between two looks whether events were lost without a word."""
+"""Seconds between two checks for events that were silently lost."""
 _MOST_SENT = 1000
 _MOST_SENT_BYTES = 16 << 20
-"""What may be with the official client at a time, waiting for its answer."""
+"""Most events and bytes that may await results from the official client at a time."""
 _PROBE = 100
-"""Events that are tried at a time while a destination fails."""
+"""Events that are tried at a time while a destination is failing."""
 _PROBE_SHARE = 0.25
-"""Share of the allowed bytes that they may take: the client has a copy, which nobody weighs."""
+"""Share of `queue_bytes` that they may take: the client holds an uncounted copy."""
 _ONCE = 20
-"""Events that one thread sends before another destination has its turn."""
+"""Events that a thread sends before the next destination has its turn."""
 _LONGEST_WAIT = 30.0
-"""Seconds between two attempts, at most."""
+"""Most seconds between two attempts."""
 _PAUSE = 0.5
-"""Seconds between two attempts with what was too large."""
+"""Seconds before events that were too large are retried."""
 _LEAST = 4096
-"""Bytes to which an event is brought down at most, before it is given up as too large."""
+"""Smallest size in bytes that an event is trimmed to before it is dropped as too large."""
 _MOST_IDLE = 256
-"""Idle destinations that are remembered; the oldest is forgotten first."""
+"""Most idle destinations that are remembered; the oldest is forgotten first."""
 _POLL = 0.02
-"""Seconds between two looks whether a full client has room again."""
+"""Seconds between two checks whether a full client has space again."""
 _MOST_ATTEMPTS = 5
-"""Attempts for an object that takes no event and does not say why."""
+"""Most attempts with an object that declines events without a reason."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One event on its way."""
+    """One event on its way to its destination."""
 
     uuid: str
     number: int
     """Place in the order of capture, over all destinations."""
     event: Event | None
-    """`None`: in the spool only."""
+    """`None` means that it is only in the spool."""
     length: int
-    """Bytes that it takes as JSON."""
+    """Bytes as JSON."""
     size: int
-    """About how many bytes of memory it takes."""
+    """Approximate bytes of memory."""
     since: float
     """When it was captured, by the monotonic clock."""
     stored: Stored | None = None
-    """Where it lies in the spool; `None`: it does not."""
+    """Its place in the spool; `None` if it is not there."""
     limit: int | None = None
-    """Bytes that it must come down to, because PostHog refused it as too large."""
+    """Most bytes that it may have, because PostHog refused it as too large."""
     content_dropped: bool = False
-    """Whether its content was given up."""
+    """Whether its content was dropped."""
     trimmed: bool = False
-    """Whether it was sent smaller than it came."""
+    """Whether it was sent smaller than it was captured."""
     sent_as: str = ""
-    """The uuid under which the receipt comes."""
+    """The uuid under which its delivery result arrives."""
     attempts: int = 0
     weight: int = 0
-    """Bytes that it counted for when it was sent."""
+    """Bytes that it was counted with when it was sent."""
 
     def load(self) -> Event | None:
-        """Return the event; `None` where the spool cannot tell it any more."""
+        """Return the event; `None` if the spool cannot read it any more."""
         if self.event is None and self.stored is not None:
             return self.stored.file.load(self.stored.seq)
         return self.event
 
 
 class DestinationQueue:
-    """Hands events to one destination. Used by the worker alone, but for `capture`."""
+    """Submits events to one destination. Used only by the worker, except for `capture`."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.official = official_client(client)
         self.is_queued = is_queued(self.official)
-        """Whether the destination sends in the background, and sends receipts."""
+        """Whether the destination sends in the background, and reports delivery results."""
         self.declines = has_own_capture(self.official)
-        """Whether `None` from `capture` says that an event was not taken."""
+        """Whether `None` from `capture` means that an event was not accepted."""
         self.waiting: deque[Entry] = deque()
         self.sent: dict[str, Entry] = {}
         self.sent_bytes = 0
         self.busy = False
-        """Whether a thread is capturing for it now."""
+        """Whether a thread is submitting to it now."""
         self.flushing = self.unflushed = False
         self.failures = 0
         self.retry_at = 0.0
@@ -108,21 +108,21 @@ class DestinationQueue:
         self._refused_json = _MOST_SENT_BYTES
         """Bytes of JSON of the smallest of these batches."""
         self._most_json: int | None = None
-        """Bytes of JSON that a batch may have, where a refusal has shown that."""
+        """Most bytes of JSON in a batch; `None` unless a refusal has shown a limit."""
         self._has_ai_lane = True
-        """Whether the server has an AI lane, as far as is known."""
+        """Whether the server has an AI lane, as far as known."""
 
     def may_block(self) -> bool:
-        """Whether code of the program's, or a request, runs in the destination's `capture`."""
+        """Whether the destination's `capture` runs application code, or sends a request."""
         return (
             not (self.is_queued and self.declines)
             or getattr(self.official, "before_send", None) is not None
         )
 
-    # -- what may go ---------------------------------------------------------------
+    # -- waiting -------------------------------------------------------------------
 
     def ready(self, now: float) -> bool:
-        """Whether the first waiting event may be handed over now."""
+        """Whether the first waiting event may be submitted now."""
         if not self.waiting or self.busy or now < self.retry_at:
             return False
         if not self.is_queued:
@@ -134,7 +134,7 @@ class DestinationQueue:
             return False
         if self.sent and (self.suspects or self._is_too_much()):
             return False
-        # Half of the client's queue is left for the events that are not ours.
+        # Half of the client's queue is left for the application's own events.
         return all(q.qsize() <= q.maxsize // 2 for q in self._client_queues() if q.maxsize > 0)
 
     def _is_too_much(self) -> bool:
@@ -145,7 +145,7 @@ class DestinationQueue:
         return together + self.waiting[0].length > self._most_json
 
     def is_full(self) -> bool:
-        """Whether the official client has no room for another event."""
+        """Whether the official client has no space for another event."""
         return any(0 < queue.maxsize <= queue.qsize() for queue in self._client_queues())
 
     def _client_queues(self) -> list[Any]:
@@ -153,7 +153,7 @@ class DestinationQueue:
         return [queue.queue for queue in queues] if queues else [self.official.queue]
 
     def next(self) -> Entry:
-        """Take the first waiting event out, to be handed over."""
+        """Take out the first waiting event, to be submitted."""
         entry = self.waiting.popleft()
         entry.attempts += 1
         self.sent[entry.uuid] = entry
@@ -163,12 +163,12 @@ class DestinationQueue:
         return entry
 
     def some(self) -> list[Entry]:
-        """Take the first few waiting events out, for a thread to hand over."""
+        """Take out the first few waiting events, for a thread to submit."""
         self.busy = True
         return [self.next() for _ in range(min(_ONCE, len(self.waiting)))]
 
     def forget(self, entry: Entry) -> None:
-        """Take an event out for good."""
+        """Remove an event for good."""
         if entry in self.suspects:
             self.suspects.remove(entry)
         if self.sent.pop(entry.uuid, None) is not None:
@@ -185,10 +185,10 @@ class DestinationQueue:
                 self.sent_bytes -= entry.weight
                 self.waiting.appendleft(entry)
 
-    # -- handing over --------------------------------------------------------------
+    # -- submitting ----------------------------------------------------------------
 
     def prepared(self, entry: Entry, event: Event) -> tuple[Any, Event | None]:
-        """Return the function that takes an event, and the event in a size that it takes."""
+        """Return the capture function for an event, and the event in a size that it accepts."""
         capture_ai = getattr(self.client, "capture_ai", None) if self._has_ai_lane else None
         full = getattr(self.official, "enable_full_ai_capture", False) is True
         limit = min(entry.limit or _LIMIT, _LIMIT)
@@ -199,40 +199,40 @@ class DestinationQueue:
         return capture_ai, fitted(event, min(entry.limit or _AI_LANE_LIMIT, _AI_LANE_LIMIT))
 
     def is_idle(self) -> bool:
-        """Whether the official client is done with all that it was given."""
+        """Whether the official client has processed everything it was given."""
         return not any(queue.unfinished_tasks for queue in self._client_queues())
 
-    # -- what came of it -----------------------------------------------------------
+    # -- results -------------------------------------------------------------------
 
     def refused_as_large(self, result: DeliveryResult) -> bool:
-        """Whether the server has no AI lane, or a smaller one; it is not used again then."""
+        """Whether the server has no AI lane, or a smaller one; it is then not used again."""
         if not result.path.endswith("/ai/batch/") or result.status not in (404, 405, 413):
             return False
         self._has_ai_lane = False
         return True
 
     def failed(self, now: float) -> None:
-        """Wait before the next attempt, longer each time; several batches of one are one."""
+        """Wait longer after each failed attempt; failures during a wait count once."""
         if now < self.retry_at:
             return
         self.failures += 1
         self.retry_at = now + min(0.25 * 2**self.failures, _LONGEST_WAIT)
 
     def pause(self, now: float) -> None:
-        """Wait a little before what was too large is tried in another size."""
+        """Wait a little before events that were too large are retried in another size."""
         self.retry_at = max(self.retry_at, now + _PAUSE)
 
     def works(self) -> None:
-        """Note that the destination takes events."""
+        """Note that the destination accepts events."""
         self.failures, self.retry_at = 0, 0.0
         if self.suspects:
             self._most_json, self.suspects = self._refused_json // 2, []
 
     def refused(self, batch: list[Entry]) -> list[Entry]:
-        """Act on a batch that was too large; returns the events to give up.
+        """Handle a batch that was too large; return the events to drop.
 
-        The largest is tried alone next. If that is taken, batches become smaller, and no event;
-        if not, all become smaller that may be as large.
+        The largest event is tried alone next. If it is accepted, batches become smaller, but no
+        event; if not, all events that may be as large become smaller.
         """
         self.suspects += [entry for entry in batch if entry not in self.suspects]
         if len(batch) > 1 and self.is_queued:
@@ -243,7 +243,7 @@ class DestinationQueue:
         return shrink(suspects, self.waiting)
 
     def try_largest(self) -> None:
-        """Put the largest event of those that were refused together first."""
+        """Move the largest of the events that were refused together to the front."""
         if self.suspects:
             largest = max(self.suspects, key=lambda entry: entry.limit or entry.length)
             self.waiting.remove(largest)
@@ -251,9 +251,9 @@ class DestinationQueue:
 
 
 def shrink(refused: list[Entry], waiting: Iterable[Entry]) -> list[Entry]:
-    """Bring events that were too large, and those behind them, to a quarter of the largest.
+    """Limit refused events, and those behind them, to a quarter of the largest's size.
 
-    Returns those to give up: all that were refused, where none can become smaller.
+    Returns the events to drop: all refused ones if none can become smaller.
     """
     if all(entry.limit == _LEAST for entry in refused):
         return refused
@@ -265,16 +265,16 @@ def shrink(refused: list[Entry], waiting: Iterable[Entry]) -> list[Entry]:
 
 
 class DestinationQueues:
-    """One lane a destination. Changed by the worker alone, and iterated over in any thread."""
+    """One queue per destination. Changed only by the worker, iterated over in any thread."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[Any, DestinationQueue] = OrderedDict()
 
     def __iter__(self) -> Iterator[DestinationQueue]:
-        return iter(list(self._queues.values()))  # at once: no code of Python's runs amid this
+        return iter(list(self._queues.values()))  # atomic: runs no Python code
 
     def of(self, client: Any) -> tuple[DestinationQueue, bool]:
-        """Return the lane of a client, and whether it is a new one."""
+        """Return the queue of a client, and whether it is new."""
         key = _key(client)
         is_new = key not in self._queues
         if is_new:
@@ -285,7 +285,7 @@ class DestinationQueues:
         return self._queues[key], is_new
 
     def waiting(self, client: Any) -> int:
-        """Return how many events wait for a client."""
+        """Return how many events are waiting for a client."""
         queue = self._queues.get(_key(client))
         return len(queue.waiting) if queue else 0
 
@@ -295,7 +295,7 @@ class DestinationQueues:
                 del self._queues[key]
 
     def due(self) -> Iterator[float]:
-        """Yield in how many seconds each lane is to be looked at."""
+        """Yield the seconds until each queue needs attention."""
         now = time.monotonic()
         for queue in self:
             if queue.waiting and not queue.busy:
@@ -304,16 +304,16 @@ class DestinationQueues:
                 yield CHECK_INTERVAL
 
     def retry_now(self) -> None:
-        """Let every destination try again now."""
+        """Let every destination retry now."""
         for queue in self:
             queue.retry_at = 0.0
 
     def unanswered(self) -> list[Any]:
-        """Return the official clients whose PostHog has not answered yet."""
+        """Return the official clients that still await a response."""
         return [queue.official for queue in self if queue.is_queued and queue.sent]
 
     def have_submitted(self, client: Any, number: int) -> bool:
-        """Whether a client has everything that was captured for it up to `number`."""
+        """Whether everything captured for a client up to `number` was submitted to it."""
         return not any(
             queue.busy or any(entry.number <= number for entry in queue.waiting)
             for queue in self
@@ -322,15 +322,16 @@ class DestinationQueues:
 
 
 def _key(client: Any) -> Any:
-    """Return what a destination is known by. Equal projects are one; an object's `==` is its
-    user's affair. The `posthog` module is another one with each client that it is given."""
+    """Return a destination's key. Equal projects are one destination; other objects are compared
+    by identity, as their `==` may be redefined. The `posthog` module is a new destination with
+    each client that is set on it."""
     return client if isinstance(client, Project) else (id(client), id(official_client(client)))
 
 
 def submit(queue: DestinationQueue, entry: Entry, event: Event | None) -> DeliveryResult | None:
-    """Hand one event over; returns its receipt, or `None` where that comes later.
+    """Submit one event; return its delivery result, or `None` if that arrives later.
 
-    A receipt's `LookupError` names the reason why the event can never be taken.
+    A `LookupError` in the result names the reason why the event can never be accepted.
     """
     if event is None:
         return DeliveryResult(LookupError("spool_damaged"))
@@ -350,16 +351,16 @@ def submit(queue: DestinationQueue, entry: Entry, event: Event | None) -> Delive
 
 
 def _queued(queue: DestinationQueue, entry: Entry, answer: Any) -> DeliveryResult | None:
-    """Read the official client's answer: the uuid it sends, or `None` when it took nothing."""
+    """Read the official client's return value: the sent uuid; `None` if it accepted nothing."""
     if answer is None and queue.declines:
         return DeliveryResult(BlockingIOError() if queue.is_full() else LookupError("declined"))
-    # A subclass may return anything; what it did not queue stays unconfirmed.
+    # A subclass may return anything; events that it did not queue stay unconfirmed.
     entry.sent_as = answer if isinstance(answer, str) else entry.uuid
     return None
 
 
 def _taken(queue: DestinationQueue, entry: Entry, answer: Any) -> DeliveryResult:
-    """Read the answer of an object that sends, or queues, before it returns."""
+    """Read the return value of an object that sends, or queues, before it returns."""
     result = results.last()
     if result is None and answer is None and queue.declines:
         # `AsyncPosthog` does not say whether its queue is full.
@@ -369,7 +370,7 @@ def _taken(queue: DestinationQueue, entry: Entry, answer: Any) -> DeliveryResult
 
 
 def _arguments(capture: Any, event: Event) -> dict[str, Any]:
-    """Return the arguments for `capture`, less those that a caller's own object lacks."""
+    """Return the arguments for `capture`, without those that a custom object does not accept."""
     arguments: dict[str, Any] = {
         "event": event.name,
         "distinct_id": event.distinct_id,

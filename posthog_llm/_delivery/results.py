@@ -1,6 +1,6 @@
-"""Whether PostHog took an event: heard where the official client's own senders return.
+"""Whether PostHog accepted an event: observed where the official client's senders return.
 
-The client tells its user of failures only (`on_error`), and of success never.
+The client reports only failures to its user (`on_error`), never success.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _AGAIN = frozenset({408, 429})
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """What came of sending one event."""
+    """The result of sending one event."""
 
     error: Exception | None = None
-    """Why PostHog did not take it; `None`: it did."""
+    """Why PostHog did not accept it; `None` if it did."""
     path: str = ""
     """The endpoint, e.g. `/batch/`."""
 
     @property
     def status(self) -> int | None:
-        """The HTTP status that an error names; `None` when no answer arrived."""
+        """The HTTP status of an error; `None` if there was no response."""
         status = getattr(self.error, "status", None)
         return status if isinstance(status, int) else None
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same event may be taken later: the rule of the official client."""
+        """Whether the same event may be accepted later, by the official client's rule."""
         if self.status is not None:
             return self.status >= 500 or self.status in _AGAIN
         return self.error is not None and not hasattr(self.error, "status")
@@ -46,12 +46,12 @@ Listener = Callable[[dict[str, DeliveryResult]], None]
 _listener: list[Listener] = []
 _here = threading.local()
 _warned: set[str] = set()
-"""Hosts that were warned of, because others than PostHog answer there."""
+"""Hosts already warned about, because something other than PostHog responds there."""
 
 
 @guarded
 def listen(listener: Listener) -> None:
-    """Tell `listener`, in whatever thread sends, the receipt of each event by its uuid."""
+    """Pass each event's delivery result to `listener` by uuid, in whichever thread sends it."""
     if not _listener:
         package()
         consumer, client = imported("posthog.consumer"), imported("posthog.client")
@@ -62,13 +62,13 @@ def listen(listener: Listener) -> None:
 
 
 def last() -> DeliveryResult | None:
-    """Return, once, what came of the last event that this thread sent by itself."""
+    """Return, once, the result of the last event that this thread itself sent."""
     result, _here.result = getattr(_here, "result", None), None
     return result
 
 
 def _request(wrapped: Any, consumer: Any, args: Any, kwargs: Any) -> Any:
-    """Around a background sender's delivery of one batch, retries included."""
+    """Wrap a background sender's delivery of one batch, including retries."""
     batch = args[0] if args else kwargs.get("batch", ())
     path = getattr(consumer, "endpoint", "/batch/")
     _here.foreign = None
@@ -82,14 +82,14 @@ def _request(wrapped: Any, consumer: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _batch_post(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    """Around one attempt of a background sender; what the official client makes of it stays so."""
+    """Wrap one attempt of a background sender; the official client's behavior is unchanged."""
     result = wrapped(*args, **kwargs)
     _here.foreign = _foreign_answer(result, args, kwargs)
     return result
 
 
 def _post(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    """Around the request that a client in sync mode makes on the capturing thread."""
+    """Wrap the request that a client in sync mode makes on the capturing thread."""
     path = kwargs.get("path", "/batch/")
     try:
         result = wrapped(*args, **kwargs)
@@ -102,10 +102,10 @@ def _post(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
 
 @guarded
 def _foreign_answer(answer: Any, args: Any, kwargs: Any) -> ConnectionError | None:
-    """Return why an answer is none of PostHog's, though its status says that all is well.
+    """Return why a response is not PostHog's, although its status says success.
 
-    A redirect that made the request a GET has lost the events on its way, and where the host is
-    wrong, or a network wants a login first, a web page answers.
+    A redirect that turned the request into a GET has lost the events, and a wrong host, or a
+    network that requires a login, responds with a web page.
     """
     if answer.request.method == "POST" and not _is_page(answer.headers.get("content-type")):
         return None
@@ -115,7 +115,7 @@ def _foreign_answer(answer: Any, args: Any, kwargs: Any) -> ConnectionError | No
         what = "a web page" if answer.request.method == "POST" else "a redirect"
         warn(
             "%s answers with %s, not as a PostHog; events wait. Is the host right? "
-            "`posthog-llm check` tells",
+            "Run `posthog-llm check`",
             host,
             what,
         )
@@ -123,7 +123,7 @@ def _foreign_answer(answer: Any, args: Any, kwargs: Any) -> ConnectionError | No
 
 
 def _not_posthogs() -> ConnectionError:
-    return ConnectionError("not PostHog's answer")
+    return ConnectionError("not PostHog's response")
 
 
 def _is_page(content_type: Any) -> bool:
@@ -137,16 +137,16 @@ def _notify(batch: Iterable[Any], error: Exception | None, path: str) -> None:
 
 
 def _one(uuid: str, error: Any, path: str) -> DeliveryResult:
-    """Return one event's receipt: the newer wire format answers for each event by itself."""
+    """Return one event's result: the newer wire format responds for each event separately."""
     drops: Iterable[tuple[str, Any]] = getattr(error, "drops", ())
     exhausted: Iterable[str] = getattr(error, "retry_exhausted", ())
     refused, unsent = {uuid for uuid, _ in drops}, set(exhausted)
     if not (refused or unsent):
-        # A status of success that is an error: the answer was not one of PostHog's.
+        # A success status as an error: the response was not PostHog's.
         is_foreign = getattr(error, "status", None) == 200
         return DeliveryResult(
-            ConnectionError("not PostHog's answer") if is_foreign else error, path
+            ConnectionError("not PostHog's response") if is_foreign else error, path
         )
     if uuid in unsent:
-        return DeliveryResult(ConnectionError("not taken yet"), path)
+        return DeliveryResult(ConnectionError("not accepted yet"), path)
     return DeliveryResult(error if uuid in refused else None, path)

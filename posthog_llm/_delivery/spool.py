@@ -1,4 +1,4 @@
-"""Events on disk, until PostHog has them: a directory with one SQLite file a process.
+"""Events on disk until PostHog has them: a directory with one SQLite file per process.
 
 Nothing here runs on a caller's thread.
 """
@@ -20,27 +20,27 @@ from .destinations import Project
 from .spool_file import SUFFIX, Address, Line, Row, SpoolFile, Stored, is_being_made
 
 _EARLIEST = 1_735_689_600.0
-"""The start of 2025: a clock that says less was never set."""
+"""The start of 2025: a clock that shows an earlier time was never set."""
 _AHEAD = 3600.0
-"""Seconds that another clock may be ahead of ours."""
+"""Most seconds that another clock may be ahead of ours."""
 _LOCK = "lock"
 _DAMAGED = ".damaged"
 _MOST_CLAIMED = 32
-"""Files of ended processes that are open at once."""
+"""Most files of ended processes that are open at once."""
 _LONGEST_LOOK = 0.02
-"""Seconds that the worker looks for orphans before it sees to other work."""
+"""Seconds that the worker scans for orphans before it does other work."""
 _MEASURED_FOR = 1.0
-"""Seconds for which a measured size of the directory is believed."""
+"""Seconds for which a measured size of the directory is reused."""
 _PATIENCE = 5.0
-"""Seconds to wait for a process that looks for orphans."""
+"""Seconds to wait for another process that scans for orphans."""
 
 
 @dataclass(slots=True)
 class Age:
-    """Tells what is too old. Errs for the younger side: what is dropped is gone."""
+    """Decides which events are too old. Errs on the younger side: dropped events are gone."""
 
     longest: float
-    """Seconds after which an event is given up."""
+    """Seconds after which an event is dropped."""
     clock: Callable[[], float] = time.time
     _start: tuple[float, float] = field(init=False)
 
@@ -48,21 +48,21 @@ class Age:
         self._start = self.clock(), time.monotonic()
 
     def now(self) -> float:
-        """Return the time, less what the clock was set forward since we began."""
+        """Return the time, ignoring forward changes of the clock since we began."""
         wall, monotonic = self._start
         return min(self.clock(), wall + time.monotonic() - monotonic)
 
     def is_over(self, created: float, found: float) -> bool:
-        """Whether an event is too old; `found` counts where `created` cannot be."""
+        """Whether an event is too old; uses `found` if `created` is implausible."""
         stamp = created if self.is_likely(created) else found
         return self.is_likely(stamp) and self.now() - stamp > self.longest
 
     def is_likely(self, stamp: float) -> bool:
-        """Whether a clock that was right may have said so."""
+        """Whether a correct clock may have shown this time."""
         return _EARLIEST < stamp < self.now() + _AHEAD
 
     def of_file(self, path: str) -> float:
-        """Return when a file was last written, or found first where its own time cannot be."""
+        """Return when a file was last written, or first found if its own time is implausible."""
         written = os.stat(path).st_mtime
         if not self.is_likely(written):
             os.utime(path)
@@ -72,14 +72,14 @@ class Age:
 
 @contextlib.contextmanager
 def turn(directory: str, *, patient: bool) -> Generator[bool]:
-    """Yield whether to look for orphans now. `patient`: not while another process looks.
+    """Yield whether to scan for orphans now. `patient`: not while another process scans.
 
-    Two that try the same file at once would both find it locked, and leave it. Nothing worse
-    happens without turns, so nobody waits long for one: its holder may be stopped.
+    Two processes that try the same file at once would both find it locked, and skip it. Nothing
+    worse happens without turns, so nobody waits long for one: its holder may be suspended.
     """
     try:
         lock = _locked(os.path.join(directory, _LOCK))
-    except (OSError, sqlite3.Error):  # another process looks, or nothing can be locked here
+    except (OSError, sqlite3.Error):  # another process is scanning, or locking fails here
         yield not patient
         return
     with contextlib.closing(lock):
@@ -87,7 +87,7 @@ def turn(directory: str, *, patient: bool) -> Generator[bool]:
 
 
 def _locked(path: str, *, again: bool = True) -> sqlite3.Connection:
-    """Return a lock that ends with its connection, or its process."""
+    """Return a lock that is released with its connection, or its process."""
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     lock = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
@@ -98,37 +98,37 @@ def _locked(path: str, *, again: bool = True) -> sqlite3.Connection:
             raise
     else:
         return lock
-    os.unlink(path)  # something else was written into it
+    os.unlink(path)  # something else wrote into it
     return _locked(path, again=False)
 
 
 @dataclass(slots=True, eq=False)
 class Backlog:
-    """The events for one address in one file that are on disk only."""
+    """The events for one address in one file that are only on disk."""
 
     file: SpoolFile
     line: Any
-    """The address as it is in the file."""
+    """The address as stored in the file."""
     unread: int
     found: float
     """When its file was found, Unix time."""
     cursor: int = 0
     """The last event that was read."""
     head: float | None = None
-    """Unix time of the first event, where no client of this process may send it."""
+    """Unix time of the first event, if no client of this process may send it."""
     is_own: bool = False
     """Whether this process captured them."""
     is_full: bool = False
-    """Whether so many of them are in memory that the next have to wait."""
+    """Whether so many of them are in memory that the rest must wait."""
 
     @property
     def address(self) -> Address | None:
-        """Where they go; `None`: that is damaged."""
+        """Where they go; `None` if the address is damaged."""
         return Address.read(self.line)
 
     @property
     def is_due(self) -> bool:
-        """Whether there is something to read for a client of this process."""
+        """Whether there are events to read for a client of this process."""
         return self.unread > 0 and self.head is None
 
     def page(self, most: int) -> list[Row]:
@@ -138,16 +138,16 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """A file that was let go of, because no client of this process may send what is in it."""
+    """A file that was released, because no client of this process may send its events."""
 
     backlogs: list[Backlog]
     state: tuple[int, int]
-    """By which a change of the file is seen."""
+    """Shows whether the file has changed since."""
 
 
 Find = Callable[[Project, bool], Any]
-"""Returns a client of this process that may send what was meant for a project, with or without a
-`before_send`; `None`: there is none."""
+"""Returns a client of this process that may send a project's events, with or without a
+`before_send`; `None` if there is none."""
 
 
 class SpoolDirectory:
@@ -156,30 +156,30 @@ class SpoolDirectory:
     def __init__(self, place: Spool, damaged: Callable[[str], None], age: Age) -> None:
         self.place = place
         self._damaged = damaged
-        """Told of each file that cannot be read."""
+        """Called with the name of each file that cannot be read."""
         self._age = age
         os.makedirs(place.path, mode=0o700, exist_ok=True)
         self.own: SpoolFile | None = None
         self.claimed: set[SpoolFile] = set()
         self._left: dict[str, _Left] = {}
         self._names: list[str] = []
-        """Files that are still to be tried in this look."""
+        """Files that are still to be tried in this scan."""
         self._others = 0
-        """Bytes of the files that are not our own, when last measured."""
+        """Bytes of all files but our own, when last measured."""
         self._measured_at = -_MEASURED_FOR
 
     # -- writing -------------------------------------------------------------------
 
     def put(self, lines: list[Line]) -> list[Stored]:
-        """Write events; returns where the first of them lie, up to where there was room.
+        """Write events as far as there is space; return the places of those written.
 
-        Raises `OSError` or `sqlite3.Error`: then nothing was written.
+        Raises `OSError` or `sqlite3.Error` if nothing was written.
         """
         lines = self._fitting(lines)
         if not lines:
             return []
         if self.own is not None and not self.own.is_in_place():
-            self.own = None  # somebody removed it: what it holds is ours alone now
+            self.own = None  # it was removed: only we still hold its events
         if self.own is None:
             os.makedirs(self.place.path, mode=0o700, exist_ok=True)
             self.own = SpoolFile.new(self.place.path)
@@ -187,7 +187,7 @@ class SpoolDirectory:
             return self.own.put(lines)
         except sqlite3.DatabaseError as error:
             if not isinstance(error, (sqlite3.OperationalError, sqlite3.DataError)):
-                self.own = None  # somebody wrote into it: the next events get a new one
+                self.own = None  # something wrote into it: the next events go to a new file
             raise
 
     def _fitting(self, lines: list[Line]) -> list[Line]:
@@ -211,7 +211,7 @@ class SpoolDirectory:
                         size += entry.stat().st_size
         return size
 
-    # -- looking -------------------------------------------------------------------
+    # -- scanning ------------------------------------------------------------------
 
     @property
     def is_looking(self) -> bool:
@@ -225,7 +225,7 @@ class SpoolDirectory:
 
     @property
     def left(self) -> int:
-        """Events in files that were let go of, because no client of this process may send them."""
+        """Events in released files, which no client of this process may send."""
         return sum(b.unread for left in list(self._left.values()) for b in left.backlogs)
 
     def begin_look(self) -> None:
@@ -237,13 +237,13 @@ class SpoolDirectory:
             if _DAMAGED in os.path.basename(path):
                 self._outlived(path)
         self._names = [path for path in paths if path.endswith(SUFFIX)]
-        random.SystemRandom().shuffle(self._names)  # several processes look, each at others first
+        random.SystemRandom().shuffle(self._names)  # so that processes start at different files
         self._left = {path: left for path, left in self._left.items() if path in self._names}
 
     def look(self, find: Find, *, patient: bool) -> list[list[Backlog]] | None:
-        """Claim some orphans, and return their backlogs; `None`: it is not our turn.
+        """Claim some orphans, and return their backlogs; `None` if it is not our turn.
 
-        `patient`: whether to wait for another process that looks.
+        `patient`: whether to wait for another process that scans.
         """
         until = time.monotonic() + _LONGEST_LOOK
         found: list[list[Backlog]] = []
@@ -266,7 +266,7 @@ class SpoolDirectory:
         found = self._age.of_file(path)
         try:
             file = SpoolFile(path)
-        except sqlite3.OperationalError:  # its process lives, or it is not ours to write
+        except sqlite3.OperationalError:  # its process is running, or we may not write to it
             return None
         except sqlite3.DatabaseError:
             return self._salvaged(path, find)
@@ -280,7 +280,7 @@ class SpoolDirectory:
         return self._salvaged(path, find)
 
     def _claimed(self, file: SpoolFile, found: float, find: Find) -> list[Backlog] | None:
-        """Return what is in a file that we have locked; `None`: there is nothing to do for us."""
+        """Return the backlogs of a file that we have locked; `None` if none of them is for us."""
         backlogs = [Backlog(file, line, n, found) for line, n in file.totals().items()]
         for backlog in backlogs:
             if (to := backlog.address) and find(to.project, to.filtered) is None:
@@ -293,7 +293,7 @@ class SpoolDirectory:
         return None
 
     def is_due(self, backlogs: Collection[Backlog], find: Find) -> bool:
-        """Whether something is to be done with them here now: to send, or to give up."""
+        """Whether there are events to send, or to drop, in this process now."""
         for backlog in backlogs:
             head, to = backlog.head, backlog.address
             if head is None or to is None:
@@ -303,7 +303,7 @@ class SpoolDirectory:
         return any(backlog.is_due for backlog in backlogs)
 
     def _salvaged(self, path: str, find: Find) -> list[Backlog] | None:
-        """Copy what a damaged file still tells into a new one, and set it aside."""
+        """Copy what is readable in a damaged file into a new one, and set it aside."""
         new = SpoolFile.new(self.place.path)
         pages = _pages(path)
         with contextlib.closing(pages):
@@ -313,23 +313,23 @@ class SpoolDirectory:
         return self._claimed(new, time.time(), find)
 
     def set_aside(self, path: str) -> None:
-        """Keep a damaged file under a name that nobody tries."""
+        """Rename a damaged file so that no process tries it again."""
         for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path + suffix, path + _DAMAGED + suffix)
         self._damaged(os.path.basename(path))
 
     def _outlived(self, path: str) -> None:
-        """Remove what was set aside long ago."""
+        """Remove a file that was set aside long ago."""
         with contextlib.suppress(FileNotFoundError):
             found = self._age.of_file(path)
             if self._age.is_over(found, found):
                 os.unlink(path)
 
-    # -- letting go ----------------------------------------------------------------
+    # -- releasing -----------------------------------------------------------------
 
     def release(self, file: SpoolFile, backlogs: list[Backlog]) -> None:
-        """Let go of a file in which nothing is left for us; our own is made anew."""
+        """Release a file in which nothing is left for us; a new own file is made when needed."""
         self.claimed.discard(file)
         if file is self.own:
             self.own = None
@@ -354,7 +354,7 @@ def _pages(path: str) -> Generator[list[Line]]:
 
 
 def _next(pages: Iterator[list[Line]]) -> list[Line] | None:
-    """Return the next page; `None` at the end, or where the file is damaged."""
+    """Return the next page; `None` at the end, or if the file is damaged."""
     try:
         return next(pages, None)
     except sqlite3.DatabaseError:
@@ -363,14 +363,14 @@ def _next(pages: Iterator[list[Line]]) -> list[Line] | None:
 
 @dataclass(slots=True)
 class Contents:
-    """Events of ended processes; those of living ones are theirs to tell."""
+    """Events of ended processes; running processes report their own."""
 
     events: Counter[Address | None] = field(default_factory=Counter[Address | None])
-    """How many there are for each address; `None`: that cannot be read."""
+    """Number of events for each address; `None` is an address that cannot be read."""
     oldest: float | None = None
-    """Unix time at which the first of them was written; `None`: there are none."""
+    """Unix time at which the first of them was written; `None` if there are none."""
     in_use: int = 0
-    """Files of living processes."""
+    """Files of running processes."""
     damaged: int = 0
     """Files that cannot be read."""
 
@@ -383,7 +383,7 @@ def contents_of(directory: str) -> Contents:
         with turn(directory, patient=time.monotonic() < until) as ours:
             if ours:
                 for path in _files(directory):
-                    with contextlib.suppress(FileNotFoundError):  # its process ended it just now
+                    with contextlib.suppress(FileNotFoundError):  # its process just removed it
                         _read_into(path, found)
                 return found
         time.sleep(0.05)
@@ -401,13 +401,13 @@ def _read_into(path: str, found: Contents) -> None:
         return
     try:
         file = SpoolFile(path)
-    except sqlite3.OperationalError:  # its process lives
+    except sqlite3.OperationalError:  # its process is running
         found.in_use += 1
         return
     except sqlite3.DatabaseError:
         found.damaged += 1
         return
-    with contextlib.closing(file):  # which removes it where it is empty
+    with contextlib.closing(file):  # which removes it if it is empty
         for line, count in file.totals().items():
             found.events[Address.read(line)] += count
             if rows := file.page(line, 0, 1):

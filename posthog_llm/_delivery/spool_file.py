@@ -1,7 +1,7 @@
-"""One process's events on disk: a SQLite file whose lock is its owner's life.
+"""One process's events on disk: a SQLite file that is locked while its owner lives.
 
-SQLite holds the lock until the process ends, however it ends, so a file that can be locked is an
-orphan, and whoever locks it has claimed it.
+SQLite holds the lock until the process ends, however it ends. So a file that can be locked is an
+orphan, and the process that locks it has claimed it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .destinations import Project
 
 SUFFIX = ".events"
 _NEW = 3600.0
-"""Seconds for which an empty file is taken for one that is just being made."""
+"""Seconds for which an empty file is treated as one that is just being created."""
 _PAGE = 256
-"""Rows that are in memory at once while a file is copied."""
+"""Rows that are held in memory while a file is copied."""
 _OPENING = (
-    # Kept from the first access until the connection or the process ends.
+    # Hold the lock from the first access until the connection or the process ends.
     "pragma locking_mode = exclusive",
-    # What is removed leaves the disk: its bytes are overwritten, and the file shrinks.
+    # Removed events leave the disk: their bytes are overwritten, and the file shrinks.
     "pragma auto_vacuum = full",
     "pragma secure_delete = on",
     "pragma journal_mode = wal",
-    # A killed process loses nothing by this; a power cut may cost the last moments.
+    # A killed process loses nothing; a power failure may lose the last moments.
     "pragma synchronous = normal",
     "pragma cache_size = -256",
     "begin exclusive",
@@ -44,29 +44,29 @@ _OPENING = (
     "commit",
 )
 Line = tuple[str, float, str, int, str]
-"""An event to be written: uuid, Unix time, address, and its JSON with the length of that."""
+"""An event to be written: uuid, Unix time, address, length of its JSON, its JSON."""
 
 
 def is_being_made(path: str) -> bool:
-    """Whether a process may be about to lock this file. Raises `OSError` where it is gone."""
+    """Whether a process may be about to lock this file. Raises `OSError` if it is gone."""
     state = os.stat(path)
     return not state.st_size and time.time() - state.st_mtime < _NEW
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a spooled event goes: it outlives the client object that it was meant for."""
+    """Where a spooled event goes: events outlive the client object that they were meant for."""
 
     project: Project
     filtered: bool = False
-    """Whether the client had a `before_send`: then only another client that has one may send."""
+    """Whether the client had a `before_send`: then only a client with one may send the event."""
 
     def line(self) -> str:
         return json.dumps([self.project.api_key, self.project.host, self.filtered])
 
     @classmethod
     def read(cls, line: Any) -> Address | None:
-        """Return what a line says; `None` where it is damaged."""
+        """Parse a line; `None` if it is damaged."""
         try:
             api_key, host, filtered = json.loads(line)
         except (ValueError, TypeError):
@@ -78,7 +78,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where one event lies on disk."""
+    """The place of one event on disk."""
 
     file: SpoolFile
     seq: int
@@ -93,20 +93,20 @@ class Row:
     stored: Stored
     uuid: str
     created: float
-    """Unix time, seconds, by the clock of its writer; 0 where that is damaged."""
+    """Unix time in seconds, by its writer's clock; 0 if that is damaged."""
 
 
 class SpoolFile:
-    """Events in the order of their writing. Every method may raise `sqlite3.Error`."""
+    """Events in the order in which they were written. Every method may raise `sqlite3.Error`."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.count = 0
         """Events in it."""
         self.bytes = 0
-        """JSON of the events that were written through this object."""
+        """Bytes of JSON of the events that were written through this object."""
         self.dirty_since: float | None = None
-        """Since when removed content may be readable on disk, by the monotonic clock."""
+        """Since when removed content may be readable on disk (monotonic clock)."""
         self.used_at = time.monotonic()
         """When something was last written."""
         self._db = _connected(path)
@@ -118,19 +118,19 @@ class SpoolFile:
         except BaseException:
             self._db.close()
             raise
-        # SQLite holds this function, which holds us: only `close` ends the connection. A forked
-        # child that dropped it would take its parent's write-ahead log away.
+        # A reference cycle through SQLite, so that only `close` ends the connection: dropping it
+        # in a forked child would delete the parent's write-ahead log.
         self._db.create_function("owner", 0, self.close)
 
     @classmethod
     def new(cls, directory: str) -> SpoolFile:
-        """Make a file of our own, for the owner's eyes only."""
+        """Create our own file, readable only by its owner."""
         path = os.path.join(directory, uuid.uuid4().hex + SUFFIX)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         return cls(path)
 
     def is_in_place(self) -> bool:
-        """Whether the file still is where it was made."""
+        """Whether the file is still where it was created."""
         try:
             return os.stat(self.path).st_ino == self._inode
         except OSError:
@@ -151,17 +151,17 @@ class SpoolFile:
         return [Stored(self, seq, line[3]) for seq, line in enumerate(lines, first)]
 
     def load(self, seq: int) -> Event | None:
-        """Read one event; `None` where it is damaged or gone."""
+        """Read one event; `None` if it is damaged or gone."""
         try:
             return _event(json.loads(self._one("select body from events where seq = ?", seq)))
         except (sqlite3.DatabaseError, ValueError, TypeError, KeyError):
             return None
 
     def remove(self, done: Sequence[Stored]) -> None:
-        """Remove events. What was said in them is readable until `scrub`.
+        """Remove events. Their content stays readable on disk until `scrub`.
 
-        On a disk that is full the write-ahead log makes room, else the whole file goes where
-        nothing else is in it: what PostHog has must not be sent again.
+        On a full disk, space is freed by emptying the write-ahead log, or else by deleting the
+        file if it holds nothing else: events that PostHog has must not be sent again.
         """
         try:
             self._delete(done)
@@ -189,20 +189,20 @@ class SpoolFile:
         self._db.execute("pragma wal_checkpoint(truncate)").fetchone()
 
     def scrub(self) -> None:
-        """Take what was removed off the disk."""
-        self.dirty_since = time.monotonic()  # where it fails, it is tried again later
+        """Erase removed events from the disk."""
+        self.dirty_since = time.monotonic()  # if this fails, it is retried later
         self._empty_log()
         self.dirty_since = None
 
     def totals(self) -> dict[Any, int]:
-        """Count the events by address; what is damaged may be no text."""
+        """Count the events by address; a damaged address may have another type than `str`."""
         counts = "select address, count(*) from events group by address"
         totals: dict[Any, int] = dict(self._db.execute(counts).fetchall())
         self.count = sum(totals.values())
         return totals
 
     def page(self, address: Any, after: int, most: int) -> list[Row]:
-        """Return the next events of an address, behind the event `after`."""
+        """Return the next events of an address after the event `after`."""
         found = self._db.execute(
             "select seq, size, uuid, created from events where address is ? and seq > ? "
             "order by seq limit ?",
@@ -214,13 +214,13 @@ class SpoolFile:
         ]
 
     def pages(self) -> Iterator[list[Line]]:
-        """Yield everything, up to where the file is damaged."""
+        """Yield all events up to where the file is damaged."""
         found = self._db.execute("select uuid, created, address, size, body from events")
         while page := found.fetchmany(_PAGE):
             yield [line for line in page if isinstance(line[4], str)]
 
     def close(self) -> None:
-        """Let the next process have the file; remove it where nothing is in it."""
+        """Release the file to the next process; remove it if it is empty."""
         try:
             is_empty = self._one("select 1 from events limit 1") is None
         finally:
@@ -229,7 +229,7 @@ class SpoolFile:
             os.unlink(self.path)
 
     def abandon(self) -> None:
-        """Close the file as it is."""
+        """Close the file without changes."""
         self._db.close()
 
     def _one(self, query: str, *values: Any) -> Any:
@@ -243,14 +243,14 @@ class SpoolFile:
             yield
             self._db.execute("commit")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # SQLite may have done it already
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back already
                 self._db.execute("rollback")
             raise
 
 
 def _connected(path: str) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"{Path(path).absolute().as_uri()}?mode=rw",  # never makes a file that is gone
+        f"{Path(path).absolute().as_uri()}?mode=rw",  # never recreates a deleted file
         uri=True,
         timeout=0,
         isolation_level=None,
@@ -259,7 +259,7 @@ def _connected(path: str) -> sqlite3.Connection:
 
 
 def packed(event: Event) -> str:
-    """Return an event as JSON. Raises what `json` raises for a value that cannot be told."""
+    """Return an event as JSON. Raises what `json` raises for a value it cannot encode."""
     return json.dumps(
         {
             "name": event.name,

@@ -1,4 +1,4 @@
-"""What is written to the spool when, and what happens when it fails."""
+"""What is written to the spool, when, and what happens if that fails."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ if TYPE_CHECKING:
     from .spool_file import Line, Row, SpoolFile, Stored
 
 _FIRST_PAUSE = 5.0
-"""Seconds between the first two looks."""
+"""Seconds between the first two scans."""
 _LONGEST_PAUSE = 60.0
-"""Seconds between two looks, once several have found nothing."""
+"""Most seconds between two scans, once several have found nothing."""
 _JITTER = 0.25
-"""Share by which a pause is longer or shorter: processes that start together part."""
+"""Random share added to or taken off a pause, to spread processes that start together."""
 _RETRY = 0.05
-"""Seconds between two attempts to look, while another process looks."""
+"""Seconds between two attempts to scan while another process scans."""
 _PATIENCE = 1.0
-"""Seconds after which we look beside it: it may be stopped."""
+"""Seconds after which we scan in parallel: the other process may be suspended."""
 _SCRUB = 1.0
-"""Seconds for which removed content may lie on disk."""
+"""Seconds for which removed content may stay on disk."""
 _REST = 10.0
-"""Seconds after which an idle process gives its empty file up: others would try it."""
+"""Seconds after which an idle process removes its empty file, which others would try."""
 _PAGE = 256
 """Events that are read at a time."""
 IN_MEMORY = 4000
-"""Waiting events of a destination beyond which new ones are on disk only."""
+"""Waiting events of a destination beyond which new ones are only on disk."""
 
 
 class Looks:
-    """Looks at one directory. Used by the worker alone, but for `is_wanted`."""
+    """Scans one directory. Used only by the worker, except for `is_wanted`."""
 
     def __init__(self, directory: SpoolDirectory) -> None:
         self._directory = directory
         self.is_wanted = True
-        """Whether there is to be a look as soon as can be."""
+        """Whether to scan as soon as possible."""
         self._next_at = self._began = 0.0
         self._pause = _FIRST_PAUSE
         self._is_refused = False
-        """Whether another process was looking when we last tried."""
+        """Whether another process was scanning when we last tried."""
 
     @property
     def is_pending(self) -> bool:
-        """Whether a look is wanted, or not at its end."""
+        """Whether a scan is wanted or unfinished."""
         return self.is_wanted or self._directory.is_looking
 
     def due(self) -> Iterator[float]:
-        """Yield in how many seconds there is something to do."""
+        """Yield the seconds until there is something to do."""
         if not self._directory.is_looking:
             yield max(0.0, self._next_at - time.monotonic())
         elif self._directory.has_room:
             yield _RETRY if self._is_refused else 0.0
 
     def look(self, held: Collection[Backlog], find: Find) -> Iterator[list[Backlog]]:
-        """Yield the backlogs of each file that is claimed now; think anew of those we hold."""
+        """Yield the backlogs of each newly claimed file; check again those that we hold."""
         now = time.monotonic()
         if not self._directory.is_looking:
             if now < self._next_at and not self.is_wanted:
@@ -97,9 +97,9 @@ class _New:
 
 
 class SpoolPolicy:
-    """Writes events to the spool before they are handed over; does nothing without a spool.
+    """Writes events to the spool before they are submitted; does nothing without a spool.
 
-    A disk that is full, or fails, degrades to memory: the event goes on without its copy.
+    If the disk is full or fails, the event continues in memory, without a copy on disk.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -109,20 +109,20 @@ class SpoolPolicy:
         self._new: list[_New] = []
         self._gone: dict[SpoolFile, list[Stored]] = {}
         self._files: dict[SpoolFile, dict[Any, Backlog]] = {}
-        """Every file that is ours now, with what is on disk only, by address."""
+        """Every file that we hold now, with the events that are only on disk, by address."""
         self._in_memory: Counter[SpoolFile] = Counter()
-        """Unsettled events in each file that are in memory, too."""
+        """Unresolved events in each file that are also in memory."""
         self._looks: Looks | None = None
 
     @property
     def count(self) -> int:
-        """Events that are in the spool."""
+        """Number of events in the spool."""
         left = self._directory.left if self._directory else 0
         return left + sum(file.count for file in list(self._files))
 
     @property
     def own(self) -> int:
-        """Events of this process that are in the spool only."""
+        """Number of events of this process that are only in the spool."""
         backlogs = [b for known in list(self._files.values()) for b in list(known.values())]
         return sum(backlog.unread for backlog in backlogs if backlog.is_own)
 
@@ -144,7 +144,7 @@ class SpoolPolicy:
     def _opened(self, place: Spool) -> SpoolDirectory | None:
         from .spool import (
             Age,
-            SpoolDirectory,  # SQLite is loaded where it is used
+            SpoolDirectory,  # SQLite is loaded only if it is used
         )
 
         self._age = Age(place.max_age)
@@ -167,9 +167,9 @@ class SpoolPolicy:
             self._new.append(_New(entry, queue, project, filtered))
 
     def write(self) -> list[Entry]:
-        """Write what is new, all at once, before it is handed over.
+        """Write all new events in one transaction, before they are submitted.
 
-        Returns the events that need not be in memory: so many wait before them.
+        Returns the events that need not stay in memory, because many wait before them.
         """
         new, self._new = self._new, []
         if not new or self._directory is None:
@@ -178,7 +178,7 @@ class SpoolPolicy:
         stored = self._written([line for _, line in pairs]) or ()
         return [
             one.entry
-            for (one, line), where in zip(pairs, stored, strict=False)  # less: no more room
+            for (one, line), where in zip(pairs, stored, strict=False)  # fewer: no more space
             if not self._keeps(one, line[2], where)
         ]
 
@@ -199,9 +199,9 @@ class SpoolPolicy:
         return self._directory.put(lines)
 
     def _keeps(self, one: _New, line: str, where: Stored) -> bool:
-        """Note where an event lies; tells whether it stays in memory, too.
+        """Note where an event is stored; return whether it also stays in memory.
 
-        Once an event of an address is on disk only, those behind it are: they are read in order.
+        Once an event of an address is only on disk, so are those after it: they are read in order.
         """
         from .spool import Backlog
 
@@ -219,12 +219,12 @@ class SpoolPolicy:
     # -- reading -------------------------------------------------------------------
 
     def look_soon(self) -> None:
-        """Ask for a look: there may be a client now for what had none. In any thread."""
+        """Request a scan: there may now be a client for events that had none. For any thread."""
         if (looks := self._looks) is not None:
             looks.is_wanted = True
 
     def read(self, find: Find, has_room: Callable[[Any], bool]) -> Iterator[tuple[Row, Any]]:
-        """Yield some of what is on disk only, each with a client that may send it."""
+        """Yield some events that are only on disk, each with a client that may send it."""
         if self._looks is not None:
             held = [b for backlogs in self._files.values() for b in backlogs.values()]
             for found in self._looks.look(held, find):
@@ -260,7 +260,7 @@ class SpoolPolicy:
 
     def _page(self, backlog: Backlog) -> list[Row]:
         rows = guarded(backlog.page)(_PAGE)
-        if not rows:  # damaged, or not as many as were counted
+        if not rows:  # damaged, or fewer than counted
             backlog.file.count -= backlog.unread
             backlog.unread = 0
         if rows is None and self._directory is not None:
@@ -268,9 +268,9 @@ class SpoolPolicy:
         return rows or []
 
     def is_waiting(self) -> bool:
-        """Whether something is on disk only that a client of this process may send, or may have to.
+        """Whether events that this process may send, or captured, are only on disk.
 
-        What other processes left, and none of our clients may send, waits for another process.
+        Events that other processes left, and none of our clients may send, do not count.
         """
         is_looking = self._looks is not None and self._looks.is_pending
         return is_looking or any(
@@ -280,7 +280,7 @@ class SpoolPolicy:
         )
 
     def has_unread(self, project: Project | None) -> bool:
-        """Whether something for a project is on disk only."""
+        """Whether events for a project are only on disk."""
         return any(
             backlog.is_due and backlog.address is not None and backlog.address.project == project
             for backlogs in self._files.values()
@@ -290,16 +290,16 @@ class SpoolPolicy:
     # -- removing ------------------------------------------------------------------
 
     def remove(self, stored: Stored | None) -> None:
-        """Note that an event is settled; `None`: it was never written."""
+        """Note that an event is delivered or dropped; `None` if it was never written."""
         if stored is not None:
             self._gone.setdefault(stored.file, []).append(stored)
 
     def clean(self) -> None:
-        """Remove what is settled, all at once, and let go of files that are done."""
+        """Remove delivered and dropped events in one transaction, and release finished files."""
         gone, self._gone = self._gone, {}
         for file, done in gone.items():
             if not self._removed(file, done):
-                self._gone.setdefault(file, []).extend(done)  # the next turn tries again
+                self._gone.setdefault(file, []).extend(done)  # the next turn retries
         now = time.monotonic()
         for file in list(self._files):
             if file.dirty_since is not None and now - file.dirty_since >= _SCRUB:
@@ -317,7 +317,7 @@ class SpoolPolicy:
         return self._directory is not None and file is self._directory.own
 
     def _is_done(self, file: SpoolFile) -> bool:
-        """Whether nothing in a file concerns this process any more."""
+        """Whether this process is finished with a file."""
         backlogs = self._files[file].values()
         is_read = not any(b.is_due or (b.is_own and b.unread) for b in backlogs)
         return is_read and not self._in_memory[file]
@@ -332,7 +332,7 @@ class SpoolPolicy:
             self._directory.release(file, backlogs)
 
     def due(self) -> Iterator[float]:
-        """Yield in how many seconds there is something to do."""
+        """Yield the seconds until there is something to do."""
         now = time.monotonic()
         if self._looks is not None:
             yield from self._looks.due()
@@ -347,9 +347,9 @@ class SpoolPolicy:
     # -- the end -------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the directory, and of each file when it is done.
+        """Release the directory, and each file once it is finished.
 
-        Until then a file stays ours: PostHog may still accept what it holds.
+        Until then a file stays ours: PostHog may still accept its events.
         """
         if self._directory is None:
             return

@@ -1,4 +1,4 @@
-"""What became of the events: counted always, logged once a minute at most."""
+"""What happened to the events: always counted, logged at most once a minute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._faults import interrupts, report, warn
 from .._settings import settings
 
 _SILENCE = 60.0
-"""Seconds between two lines about lost events."""
+"""Seconds between two log lines about lost events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +19,23 @@ class Stats:
     """Counts of this process since it started; in a forked child, since the fork."""
 
     captured: int = 0
-    """Events that were made of calls, and written to the spool where there is one."""
+    """Events built from calls, and written to the spool if there is one."""
     delivered: int = 0
-    """Events that PostHog accepted, or that an object of yours with `capture` took."""
+    """Events that PostHog, or your own object with `capture`, accepted."""
     trimmed: int = 0
-    """Events that were made smaller than they came: too large, or too much was waiting."""
+    """Delivered events that were cut: too large, or too much was waiting."""
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Events that were lost, by reason; docs/delivery.md names the reasons."""
+    """Events that were lost, by reason; docs/delivery.md lists the reasons."""
     spooled: int = 0
-    """Events that are in the spool now, what earlier processes left included."""
+    """Events that are in the spool now, including those of earlier processes."""
     queue_bytes: int = 0
-    """Memory that undelivered calls and events take, about."""
+    """Approximate memory of undelivered calls and events, in bytes."""
     oldest_age: float | None = None
-    """Seconds that the oldest undelivered event has waited; `None`: none waits."""
+    """Seconds that the oldest undelivered event has waited; `None` if none is waiting."""
 
 
 class Ledger:
-    """Counts; written by the worker alone."""
+    """The counts; written only by the worker."""
 
     def __init__(self) -> None:
         self.captured = self.delivered = self.trimmed = 0
@@ -44,7 +44,7 @@ class Ledger:
         self._logged_at = -_SILENCE
 
     def drop(self, uuid: str, reason: str, *, wanted: bool = False) -> None:
-        """Count a lost event. `wanted`: the user's own doing, which needs no warning."""
+        """Count a lost event. `wanted`: the user asked for it, so it needs no warning."""
         self.dropped[reason] += 1
         if wanted:
             return
@@ -52,23 +52,23 @@ class Ledger:
         if on_drop := settings().on_drop:
             try:
                 on_drop(uuid, reason)
-            except BaseException as error:  # `sys.exit`, too: what else was lost is to be counted
+            except BaseException as error:  # even `sys.exit`: further losses must be counted
                 if interrupts(error):
                     raise
                 report("on_drop", error)
 
     def lose(self, uuid: str, reason: str, *, wanted: bool = False) -> None:
-        """Count an event that was captured and lost before it could wait for anything."""
+        """Count an event that was captured and lost before it was queued."""
         self.captured += 1
         self.drop(uuid, reason, wanted=wanted)
 
     def lost(self, events: deque[tuple[str, str]]) -> None:
-        """Count what callers' threads had to give up, by uuid and reason."""
+        """Count events that callers' threads had to drop, by uuid and reason."""
         while events:
             self.lose(*events.popleft())
 
     def stats(self, spooled: int, queue_bytes: int, oldest_age: float | None) -> Stats:
-        """Return the counts, with what the caller knows of what still waits."""
+        """Return the counts, combined with the given figures on undelivered events."""
         return Stats(
             captured=self.captured,
             delivered=self.delivered,
@@ -80,12 +80,12 @@ class Ledger:
         )
 
     def next_line(self) -> Iterator[float]:
-        """Yield in how many seconds there is something to tell."""
+        """Yield the seconds until the next log line."""
         if self._unlogged:
             yield max(0.0, self._logged_at + _SILENCE - time.monotonic())
 
     def log_losses(self) -> None:
-        """Log what was lost since the last line."""
+        """Log the events lost since the last line."""
         now = time.monotonic()
         if self._unlogged and now - self._logged_at >= _SILENCE:
             self._logged_at = now

@@ -1,8 +1,8 @@
-"""Making an event small enough, and saying how much was cut.
+"""Trimming an event to size, and recording how much was cut.
 
 Media goes first, then the middle of the longest texts, then messages from the middle of the
 conversation, then the caller's own long properties, then all content. Roles, the first and the
-last message, tokens and cost stay.
+last messages, tokens and cost stay.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from .._media import described_field
 from .._narrowing import is_dict, is_list, is_mapping
 
 _SHORTEST = 200
-"""Bytes below which no text is cut."""
+"""Bytes below which a text is never cut."""
 _LARGE = 1024
-"""Bytes that a property of the caller's may take when all content had to go."""
+"""Most bytes of a caller's property once all content had to go."""
 _MARKS = 300
-"""Bytes that are left for the marks that say what was cut."""
+"""Bytes reserved for the marks that say what was cut."""
 _ENDS = 2
 """Messages that are kept at either end of a conversation."""
 _LONGEST_INT = 4000
-"""Bits of an integer: Python refuses to write one of more than 4,300 digits."""
+"""Most bits of an integer: Python refuses to format one of more than 4,300 digits."""
 _DEEPEST = 100
-"""Levels of a value that are kept; one may hold itself."""
+"""Levels of a value that are kept; a value may contain itself."""
 
 
 def weigh(value: Any) -> int:
-    """Return the bytes that a value takes as JSON, as the official client counts them."""
+    """Return a value's length as JSON, as the official client counts it."""
     return len(json.dumps(value, default=str))
 
 
 def fitted(event: Event, limit: int) -> Event | None:
-    """Return the event, smaller where it takes more than `limit` bytes; `None`: it cannot be."""
+    """Return the event, trimmed to at most `limit` bytes; `None` if that is impossible."""
     size = left = weigh(event.properties)
     if size <= limit:
         return event
@@ -73,7 +73,7 @@ def _cut_texts(properties: dict[str, Any], excess: int) -> None:
 
 
 def _cut_messages(properties: dict[str, Any], excess: int) -> None:
-    """Take messages out of the middle of the longest lists."""
+    """Remove messages from the middle of the longest lists."""
     lists = [properties[name] for name in CONTENT & properties.keys()]
     for messages in sorted((v for v in lists if is_list(v)), key=weigh, reverse=True):
         start = end = len(messages) // 2
@@ -102,7 +102,7 @@ def _cut_content(properties: dict[str, Any], excess: int) -> None:
 
 
 def _texts(properties: dict[str, Any], names: Collection[str]) -> Iterator[tuple[Any, Any]]:
-    """Yield the place, as container and key, of every text inside the named properties."""
+    """Yield the container and key of every text inside the named properties."""
     containers: list[Any] = [{name: properties[name] for name in names if name in properties}]
     for name, item in containers.pop().items():
         if isinstance(item, str):
@@ -120,7 +120,7 @@ def _texts(properties: dict[str, Any], names: Collection[str]) -> Iterator[tuple
 
 
 def _shorten(texts: Iterable[tuple[Any, Any]], excess: int) -> None:
-    """Cut the middle out of the longest texts, all to one length, until `excess` bytes are gone."""
+    """Cut the middle of the longest texts, all to one length, until `excess` bytes are gone."""
     sized = [(weigh(owner[key]), owner, key) for owner, key in texts]
     longest = sorted((one for one in sized if one[0] > _SHORTEST), key=lambda one: -one[0])
     level = _level([size for size, _, _ in longest], excess)
@@ -134,7 +134,7 @@ def _shorten(texts: Iterable[tuple[Any, Any]], excess: int) -> None:
 
 
 def _level(sizes: list[int], excess: int) -> int:
-    """Return the size to which the largest of `sizes` (falling) must come down."""
+    """Return the size to which the largest of `sizes` (in descending order) must be cut."""
     total = 0
     for count, size in enumerate(sizes, 1):
         total += size
@@ -145,9 +145,9 @@ def _level(sizes: list[int], excess: int) -> int:
 
 
 def writable(event: Event) -> tuple[Event, int]:
-    """Return the event, as JSON can tell it, and its length as JSON.
+    """Return the event in a form that JSON can encode, and its length as JSON.
 
-    Else it would cost others: a batch with it fails, and some official clients lose their sender.
+    An event that cannot be encoded fails its whole batch, and stops some official clients' sender.
     """
     try:
         return event, _length(event)
@@ -179,5 +179,5 @@ def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
 def _text(value: Any) -> str:
     try:
         return str(value)
-    except Exception:  # an object of the caller's, or an integer of too many digits
+    except Exception:  # a caller's object, or an integer with too many digits
         return f"[{value.__class__.__name__}]"

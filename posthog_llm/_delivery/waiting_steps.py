@@ -1,4 +1,4 @@
-"""Steps of traces that wait for a destination: what a flush makes of them, and the counts."""
+"""Steps of traces that wait for a destination: flushing and counting them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .stats import Stats
 
 
 def release(client: Any = None) -> bool:
-    """Put on the call queue what waits and may go; False: some of it waits on.
+    """Put waiting steps on the call queue; return `False` if some must keep waiting.
 
-    It goes where it would go if its trace ended now. `client`: only where that is this client.
+    They go where they would go if their trace ended now. `client`: steps for the default client
+    are released only if that is this client.
     """
     has_default = _has_default() if client is None else official_client(_nearest()) is client
     waiting.abandon(default_for_steps(), has_default=has_default)
@@ -29,19 +30,19 @@ def _has_default() -> bool:
 
 
 def _nearest() -> Any:
-    """Return the client of the program's that stands for what names none; `None`: none does."""
+    """Return the application's default client; `None` if there is none."""
     module = imported("posthog")
     of_module = None if environment().api_key or not is_configured(module) else module
     return first_given(default_for_steps(), of_module)
 
 
 def held() -> list[Any]:
-    """Return the steps that wait."""
+    """Return the waiting steps."""
     return waiting.held()
 
 
 def counted(stats: Stats) -> Stats:
-    """Return the counts with what waits."""
+    """Return the counts with the waiting steps added."""
     steps = held()
     if not steps:
         return stats

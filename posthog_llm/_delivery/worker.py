@@ -1,4 +1,4 @@
-"""The thread that captures finished calls: read, build, submit. Never the caller's."""
+"""The thread that captures finished calls: read, build, submit. Never the caller's thread."""
 
 from __future__ import annotations
 
@@ -32,43 +32,43 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 _CALLBACK_PATIENCE = 1.0
-"""Seconds that a call which has ended waits for the callback."""
+"""Seconds that a call which has ended waits for its callback."""
 _GATHER = 0.1
-"""Seconds that the worker lets calls gather: one wake-up for a burst, not one a call."""
+"""Seconds that the worker lets calls gather: one wake-up per burst, not per call."""
 _GATHER_SPOOLED = 0.002
 """The same with a spool: a call that is not written yet is lost with the process."""
 _TURN = 0.01
-"""Seconds between two turns of the dispatcher while calls are read: each is a transaction."""
+"""Seconds between two dispatcher turns while calls are read: each turn is a transaction."""
 _BUSY = 0.001
-"""Seconds that the worker keeps the interpreter from others, where it can choose."""
+"""Seconds that the worker holds the interpreter, where it has a choice."""
 _LEAST = 0.05
-"""Seconds for what comes after the time is up: to write takes less."""
+"""Seconds for final steps after the time is up: writing takes less."""
 _POLL = 0.02
-"""Seconds between two looks while somebody waits."""
+"""Seconds between two checks while a thread is waiting."""
 
 
 before_flush: list[Callable[[float], object]] = []
-"""Each is called with the seconds that it may wait for callbacks which are on their way."""
+"""Each is called with the seconds that it may wait for pending callbacks."""
 
 
 class Pending:
-    """Calls that have ended; each has `abandon()`, which captures it unless that was done.
+    """Calls that have ended; each has `abandon()`, which captures it unless it was captured.
 
-    Any thread may add, and the worker and those who flush take out.
+    Any thread may add calls; the worker and flushing threads remove them.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._waiting: deque[tuple[float, Any]] = deque()
         self._taking = threading.Lock()
-        """Held until what was taken out is captured: a flush must not overtake it."""
+        """Held until removed calls are captured: a flush must not overtake them."""
 
     def add(self, call: Any) -> None:
         self._waiting.append((time.monotonic() + _CALLBACK_PATIENCE, call))
         self._wake()
 
     def due(self) -> float | None:
-        """Return in how many seconds the first has waited long enough; `None`: none waits."""
+        """Return the seconds until the first has waited long enough; `None` if none waits."""
         with contextlib.suppress(IndexError):
             return max(0.0, self._waiting[0][0] - time.monotonic())
         return None
@@ -77,14 +77,14 @@ class Pending:
         self._abandon(time.monotonic())
 
     def capture_ended(self, timeout: float | None) -> None:
-        """Capture what has ended by now, whoever was to call back for it."""
+        """Capture all calls that have ended by now, without waiting for their callbacks."""
         until = time.monotonic()
         for wait in before_flush:
             wait(_CALLBACK_PATIENCE if timeout is None else min(_CALLBACK_PATIENCE, timeout))
         self._abandon(until + _CALLBACK_PATIENCE)
 
     def _abandon(self, until: float) -> None:
-        # Not for ever: a signal's handler may flush while the thread that it interrupts takes out.
+        # With a timeout: a signal handler may flush while the interrupted thread holds the lock.
         is_taken = self._taking.acquire(timeout=_CALLBACK_PATIENCE)
         try:
             with contextlib.suppress(IndexError):
@@ -97,22 +97,22 @@ class Pending:
 
 @dataclass(slots=True)
 class Waiter:
-    """Put on the call queue, so that it stands behind what it waits for."""
+    """A waiting thread's entry in the call queue, behind the calls that it waits for."""
 
     client: Any = None
-    """Wait until this client has its events; `None`: until every event has arrived."""
+    """Wait until this client has its events; `None` means until every event has arrived."""
     until: float | None = None
     number: int | None = None
-    """The last event that is waited for; `None` until the calls before it have been read."""
+    """The last event to wait for; `None` until the calls before it have been read."""
     done: Flag = field(default_factory=Flag)
 
     def left(self) -> float:
-        """Return the seconds that it still waits; an hour where there is no limit."""
+        """Return the seconds left to wait; an hour if there is no limit."""
         return 3600.0 if self.until is None else max(0.0, self.until - time.monotonic())
 
 
 class Waiters:
-    """All who wait now. Any thread may add one; the worker's turn takes them out."""
+    """All current waiters. Any thread may add one; the worker's turn removes them."""
 
     def __init__(self) -> None:
         self._waiting: list[Waiter] = []
@@ -124,7 +124,7 @@ class Waiters:
         self._waiting.append(waiter)
 
     def serve(self, dispatcher: Dispatcher) -> bool:
-        """Tell those whose events have arrived; returns whether somebody still waits."""
+        """Wake waiters whose events have arrived; return whether any are left."""
         for waiter in list(self._waiting):
             if waiter.number is not None and _is_served(waiter, waiter.number, dispatcher):
                 waiter.done.set()
@@ -142,7 +142,7 @@ def _is_served(waiter: Waiter, number: int, dispatcher: Dispatcher) -> bool:
 
 
 class Worker:
-    """Reads the outbox in a daemon thread that starts with the first call of a process."""
+    """Reads the call queue in a daemon thread that starts with a process's first call."""
 
     def __init__(self) -> None:
         self.destinations = Destinations(self.deliver_for)
@@ -162,7 +162,7 @@ class Worker:
         self._ending = Ending(self)
 
     def forget(self) -> None:
-        """Start anew in a forked child, where the thread does not exist."""
+        """Reset in a forked child, where the thread does not exist."""
         self.destinations.forget()
         ending.disconnect()
         self._begin()
@@ -171,10 +171,10 @@ class Worker:
 
     @guarded
     def prepare(self) -> None:
-        """Import what the thread will use, on a caller's: see `official`."""
+        """Import what the thread will use, on a caller's thread: see `destinations`."""
         if self._is_prepared:
             return
-        # Alone: a child of a fork amid an import would keep its lock for good.
+        # Holding the turn: the child of a fork during an import would keep its lock forever.
         with self.turn.alone(BRIEF):
             load()
         self._is_prepared = imported("posthog") is not None
@@ -183,9 +183,9 @@ class Worker:
 
     @guarded
     def start(self) -> bool:
-        """Make sure that the thread runs; not true: it does not, or not yet."""
+        """Make sure that the thread runs; a false result means that it does not, or not yet."""
         if not self._lock.acquire(blocking=False):
-            return False  # this very thread may have it, and a finaliser have come in between
+            return False  # a finalizer may have interrupted this very thread while it holds it
         try:
             if self._thread is None and call_queue.is_outdated():
                 self._renew()
@@ -199,10 +199,10 @@ class Worker:
         return self._is_prepared
 
     def _renew(self) -> None:
-        """Begin anew with locks of the kind that holds now: ours were made when we were imported.
+        """Recreate locks of the current kind: ours were made when we were imported.
 
-        Where nothing runs yet, nobody waits for them. A thread of gevent's that waited for one of
-        Python's own would stop all others.
+        While nothing runs yet, nobody waits for them. A gevent greenlet that waited for one of
+        Python's own locks would block all others.
         """
         is_prepared = self._is_prepared
         call_queue.renew()
@@ -211,50 +211,50 @@ class Worker:
 
     @guarded
     def attach(self, client: Any) -> None:
-        """Take note of a destination when a client is made for it."""
+        """Register a destination when a client is made for it."""
         if self.destinations.attach(client):
             self._last_at_exit()
             self.dispatcher.spool.look_soon()
         self.look_for_spooled()
 
     def follow_settings(self) -> None:
-        """Take note of a default destination; deliver what earlier processes left."""
+        """Register a default destination; deliver what earlier processes left."""
         client = settings().posthog_client
         if client is not None:
             self.attach(client)
         self.look_for_spooled()
 
     def look_for_spooled(self) -> None:
-        """Deliver what earlier processes left, also where no call is made."""
+        """Deliver what earlier processes left, even if no call is made."""
         if settings().spool is not None:
             call_queue.start()
             call_queue.wake()
 
     def _last_at_exit(self) -> None:
-        """Exit functions run last in, first out: ours must come before the posthog client's."""
-        with contextlib.suppress(Exception):  # it asks the `==` of the program's exit functions
+        """Run our exit function before the posthog client's: they run last in, first out."""
+        with contextlib.suppress(Exception):  # calls `==` of the application's exit functions
             atexit.unregister(self.end)
         atexit.register(self.end)
 
     def end(self, timeout: float | None = None) -> None:
-        """Deliver what can be, in all `timeout` seconds at most: the process ends.
+        """Deliver what is possible in at most `timeout` seconds, as the process is ending.
 
-        `None`: as many as interpreter exit waits.
+        `None` means as long as interpreter exit waits.
         """
         self._ending.run(timeout)
 
     def is_reader(self) -> bool:
-        """Whether this thread delivers: what a redactor asks a model is no event, or none ends."""
+        """Whether this thread delivers: capturing a redactor's model calls would never end."""
         return self.turn.is_here() or self.dispatcher.senders.is_here()
 
     def reads_itself(self) -> bool:
-        """Whether a thread reads what comes, so that no other has to run code of the program's."""
+        """Whether a worker thread reads calls, so that no other must run application code."""
         return self._thread is not None and self._thread.is_alive()
 
     def stop(self, timeout: float) -> None:
-        """End the thread, within `timeout` seconds; the next call starts another.
+        """End the thread within `timeout` seconds; the next call starts another.
 
-        What a slow filter of the program's leaves unread then waits for that.
+        Calls that a slow application filter leaves unread wait until then.
         """
         until = time.monotonic() + timeout
         thread, self._thread = self._thread, None
@@ -265,7 +265,7 @@ class Worker:
         self.save(until - time.monotonic())
 
     def reset(self, timeout: float) -> None:
-        """Begin anew, with counts of zero; what is not delivered in `timeout` seconds is lost."""
+        """Reset all counts; events that are not delivered in `timeout` seconds are lost."""
         self.flush(timeout)
         self.stop(timeout)
         call_queue.reset()
@@ -273,7 +273,7 @@ class Worker:
 
     @guarded
     def save(self, patience: float) -> None:
-        """Leave nothing unread, and nothing outside the spool, within `patience` seconds or so."""
+        """Read all calls and write all events to the spool, in about `patience` seconds."""
         until = time.monotonic() + patience
         with self.turn.alone(max(_LEAST, patience)) as is_alone:
             if is_alone:
@@ -282,7 +282,7 @@ class Worker:
                 self.dispatcher.save()
 
     def wait_for_room(self) -> None:
-        """Wait, for a bounded time, until more may be captured by hand."""
+        """Wait, for a limited time, until there is capacity for manual capture."""
         self.backpressure.wait()
 
     def read_now(self) -> None:
@@ -291,7 +291,7 @@ class Worker:
     # -- work --------------------------------------------------------------------
 
     def _run(self) -> None:
-        # Ready before the first call ends: it is written as fast as any other.
+        # Open the spool before the first call ends, so that it is written as fast as any other.
         with self.turn.alone():
             guarded(self.dispatcher.spool.follow_settings)()
         while self._thread is threading.current_thread():
@@ -306,9 +306,9 @@ class Worker:
         return min(_POLL if due is None else due, _POLL) if self._waiters else due
 
     def take_turn(self, patience: float = -1) -> None:
-        """Read what has come, and hand over what may go.
+        """Read new calls, and submit events that are ready.
 
-        `patience`: seconds to wait for another thread's turn; without limit where it is -1.
+        `patience`: seconds to wait for another thread's turn; -1 means no limit.
         """
         with self.turn.alone(patience) as is_alone:
             if not is_alone:
@@ -324,7 +324,7 @@ class Worker:
                     self.dispatcher.claim(self.destinations.find_for)
                 if self._waiters.serve(self.dispatcher):
                     self._urgent.set()
-            except BaseException as error:  # whatever it is, the thread must live on
+            except BaseException as error:  # whatever it is, the thread must survive
                 if interrupts(error):
                     raise
                 report("worker", error)
@@ -338,7 +338,7 @@ class Worker:
                 self._yield_interpreter()
         call_queue.reweigh()
         if self.turn.is_wanted:
-            call_queue.wake()  # what is left unread is read once the fork is done
+            call_queue.wake()  # unread calls are read after the fork
 
     @guarded
     def _yield_interpreter(self) -> None:
@@ -348,7 +348,7 @@ class Worker:
         if now - self._turned_at > _TURN:
             self.dispatcher.turn(call_queue.bytes + self._builder.bytes)
             self._turned_at = time.monotonic()
-        time.sleep(0)  # give up the interpreter: a caller may want it
+        time.sleep(0)  # release the interpreter: a caller may need it
         self._busy_since = time.monotonic()
 
     def _handle(self, item: Any) -> None:
@@ -365,20 +365,20 @@ class Worker:
             self.dispatcher.spool.look_soon()
         return client
 
-    # -- those who wait ------------------------------------------------------------
+    # -- waiting for delivery ------------------------------------------------------
 
     def deliver_for(self, client: Any, timeout: float | None) -> bool:
-        """Hand over what was captured for `client` before; False: not within `timeout` seconds."""
+        """Submit everything captured for `client` so far; `False` if `timeout` ran out."""
         return self._wait(Waiter(client), timeout)
 
     def flush(self, timeout: float) -> bool:
-        """Deliver what was captured before; False: not within `timeout` seconds."""
+        """Deliver everything captured so far; `False` if `timeout` ran out."""
         return self._wait(Waiter(), timeout)
 
     def _wait(self, waiter: Waiter, timeout: float | None) -> bool:
         thread = self._thread
         if thread is threading.current_thread() or self.is_reader():
-            return False  # a callback of the user's cannot wait for the work that it is part of
+            return False  # a user's callback cannot wait for the work that it is part of
         is_whole = waiting_steps.release(waiter.client)
         waiter.until = None if timeout is None else time.monotonic() + timeout
         self.pending.capture_ended(timeout)
@@ -390,7 +390,7 @@ class Worker:
         return waiter.done.wait(None if timeout is None else waiter.left()) and is_whole
 
     def _wait_here(self, waiter: Waiter) -> bool:
-        """Do the worker's work on this thread; there is none, or none can be started any more."""
+        """Do the worker's work on this thread, as there is no worker, or none can start."""
         while True:
             self.take_turn(waiter.left())
             if waiter.done.is_set() or not waiter.left():
@@ -398,12 +398,12 @@ class Worker:
             call_queue.wait(min(0.02, waiter.left()))
 
     def undelivered(self) -> tuple[int, int]:
-        """Return how many events of this process are in the spool, and how many in memory alone."""
+        """Return how many events of this process are in the spool, and how many only in memory."""
         spooled, waiting = self.dispatcher.undelivered()
         return spooled, waiting + call_queue.count() + len(waiting_steps.held())
 
     def stats(self) -> Stats:
-        """Return what the counts are now."""
+        """Return the current counts."""
         return waiting_steps.counted(self.dispatcher.stats(call_queue.bytes + self._builder.bytes))
 
 

@@ -1,4 +1,4 @@
-"""One record → one PostHog event. The only place that knows PostHog's property names.
+"""One record → one PostHog event. The only package that knows PostHog's property names.
 
 https://posthog.com/docs/ai-observability
 """
@@ -28,7 +28,7 @@ LIBRARY = "posthog-llm"
 def _version() -> str:
     try:
         return version(LIBRARY)
-    except PackageNotFoundError:  # run from a source tree that was never installed
+    except PackageNotFoundError:  # running from a source tree that was never installed
         return "0"
 
 
@@ -37,28 +37,28 @@ VERSION = _version()
 _NAMES = {"generation": "$ai_generation", "embedding": "$ai_embedding", **step.NAMES}
 CUT_MARK = "posthog_llm_content_cut_bytes"
 _LARGE = 8 << 20
-"""Bytes of a request and its answer beyond which their longest texts are cut."""
+"""Total size of request and response, in bytes, beyond which the longest texts are cut."""
 _LONGEST_TEXT = 256 << 10
-"""Characters that are kept of a text in such a call."""
+"""Characters kept of a text in such a call."""
 _LABELS = frozenset(
     {"$ai_model", "posthog_llm_requested_model", "posthog_llm_served_model", "$ai_service_tier"}
     | {"$ai_stop_reason", "posthog_llm_upstream_provider", "posthog_llm_inference_geo"}
     | {"posthog_llm_request_id", "posthog_llm_response_id"}
 )
-"""Names and words of a provider's, beside its answer."""
+"""Names and words set by a provider, other than content."""
 _TITLES = frozenset({"$ai_span_name", "$ai_trace_name"})
-"""Names that the caller gives, which may hold a credential by mistake."""
+"""Names set by the caller, which may contain a credential by mistake."""
 _IDS = ("distinct_id", "trace_id", "session_id", "span_id", "parent_id")
 _DAY = 86_400
 _LONGEST_AGO = 30 * _DAY
-"""Seconds for which OpenAI keeps a response."""
+"""How long OpenAI keeps a response, in seconds."""
 _TOO_LONG = 200
-"""Characters of a distinct id beyond which PostHog refuses or cuts it."""
+"""Maximum characters of a distinct id; PostHog rejects or cuts longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the `posthog` client's `capture` takes."""
+    """The arguments of the `posthog` client's `capture`."""
 
     name: str
     uuid: str
@@ -68,24 +68,24 @@ class Event:
     groups: Mapping[str, Any] | None
 
     def of_nobody(self) -> Event:
-        """Return it as a call is told that names nobody: an id of its own, and no person."""
+        """Return the event as an anonymous one: with an id of its own and no person profile."""
         own_id = str(self.properties.get("$ai_trace_id") or self.uuid)[:_TOO_LONG]
         properties = {**self.properties, "$process_person_profile": False}
         return replace(self, distinct_id=own_id, properties=properties)
 
 
 def builds(record: Record, private: bool) -> Iterator[Event]:
-    """Tell a record as an event, and each model that worked for its answer as one more."""
+    """Build a record's event, and one more for each helper model of its response."""
     yield (first := build(record, private))
     for helped in helpers.records(record, first.properties):
         yield build(helped, private)
 
 
 def build(record: Record, private: bool) -> Event:
-    """Tell a record as an event.
+    """Build the event of a record.
 
-    `private` is what the destination says of privacy; the call, its context and its client
-    may say so too, and any of them suffices.
+    `private` is the destination's privacy setting; the call, its context and its client may also
+    request privacy, and any one of them suffices.
     """
     exchange, scope = record.exchange, record.exchange.scope
     private = private or record.private or is_private(scope)
@@ -95,9 +95,9 @@ def build(record: Record, private: bool) -> Event:
     redact = first_given(scope.redact, settings().redact)
     cleaner = Cleaner(secrets, redact, longest, keep_media=exchange.keep_media)
     who = _cleaned(merge_identity(scope, _user(record), record.request.router_arguments), cleaner)
-    # Apart, so that a conversation without end leaves the caller's properties alone.
+    # A separate cleaner, so that a huge conversation does not affect the caller's properties.
     for_custom = Cleaner(secrets, keep_media=exchange.keep_media)
-    # Every process that reads the end of a background response, or of a batch, tells the same.
+    # Each process that reads the end of a background response or a batch sends the same event.
     is_read_again = record.response.background or exchange.batch is not None
     trace_id = who.trace_id or (exchange.id if is_read_again else str(uuid.uuid4()))
     tell = step.properties if record.kind in step.NAMES else call.properties
@@ -129,7 +129,7 @@ def build(record: Record, private: bool) -> Event:
 
 
 def _started_at(record: Record) -> float:
-    """Return when a call began: of a background response, what its provider says, if credible."""
+    """Return when a call began; for a background response, the provider's time if plausible."""
     seen, created = record.exchange.started_at, record.response.created_at
     return created if created is not None and seen - _LONGEST_AGO < created < seen + _DAY else seen
 
@@ -144,13 +144,13 @@ def _cleaned(who: Arguments, cleaner: Cleaner) -> Arguments:
 
 
 def _user(record: Record) -> str | None:
-    """Return the user that the request names, where its client takes that for who asks."""
+    """Return the user named in the request, if the client uses it as the distinct id."""
     by_user = getattr(record.exchange.client, "_posthog_request_user", False)
     return record.request.user if by_user else None
 
 
 def _router_user(record: Record) -> str | None:
-    """Return the user that the request names to a router; `None`: it names none."""
+    """Return the user that the request names to a router; `None` if it names none."""
     router = record.request.router_arguments
     return None if router is None else router.distinct_id
 
@@ -177,7 +177,7 @@ def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) ->
 def _add_custom(
     properties: dict[str, Any], who: Arguments, ambient: Ambient, cleaner: Cleaner
 ) -> None:
-    """Add the caller's properties: tags of posthog's context below, arguments on top."""
+    """Add the caller's properties; arguments override tags of posthog's context."""
     tags = dict(cleaner.properties(ambient.tags))
     custom = dict(cleaner.properties(who.properties or {}))
     _give_way(properties, {**tags, **custom})
@@ -190,7 +190,7 @@ def _add_custom(
 
 
 def _give_way(properties: dict[str, Any], custom: Mapping[str, Any]) -> None:
-    """Leave out our cost where the caller gives prices, or costs: theirs hold, and alone."""
+    """Drop our cost if the caller gives prices or costs: then only theirs apply."""
     has_prices = all(name in custom for name in call.PRICES)
     if not has_prices and not any(name in custom for name in call.COSTS):
         return
@@ -201,9 +201,9 @@ def _give_way(properties: dict[str, Any], custom: Mapping[str, Any]) -> None:
 
 
 def _leave_cost_out(properties: dict[str, Any]) -> None:
-    """Keep PostHog from taking the usage object's own `cost` where no total is told.
+    """Keep PostHog from using the usage object's own `cost` if no total is sent.
 
-    The caller's prices are to hold there, or nobody said what the owner of the key pays.
+    Then the caller's prices apply, or nobody reported what the key's owner pays.
     """
     usage = properties.get("$ai_usage")
     if is_mapping(usage) and "cost" in usage and "$ai_total_cost_usd" not in properties:

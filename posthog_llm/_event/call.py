@@ -1,4 +1,4 @@
-"""The properties of a call to a model.
+"""The properties of a model call.
 
 https://posthog.com/docs/ai-observability/generations
 """
@@ -23,7 +23,7 @@ from .output import choices
 from .private import summarized
 
 _LONGEST_ERROR = 20_000
-"""Characters of an error's text, or of its stack, that are told."""
+"""Maximum characters of an error's message or stack."""
 _LONGEST_LABEL = 1000
 TOKENS = {
     "$ai_input_tokens": "input_tokens",
@@ -43,7 +43,7 @@ TOKENS = {
     "$ai_cache_read_audio_tokens": "cached_audio_tokens",
 }
 PRICES = ("$ai_input_token_price", "$ai_output_token_price")
-"""Prices of the caller's, USD per token, by which PostHog reckons where no cost is told."""
+"""The caller's prices, USD per token, from which PostHog computes the cost if none is sent."""
 COSTS = (
     *("$ai_total_cost_usd", "$ai_input_cost_usd", "$ai_output_cost_usd"),
     "$ai_cost_passthrough",
@@ -51,7 +51,7 @@ COSTS = (
 
 
 def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
-    """Return what is told of a call to a model."""
+    """Return the event properties of a model call."""
     request, response, exchange = record.request, record.response, record.exchange
     named = who.provider_override
     provider = provider_named(named) if named else record.provider
@@ -93,14 +93,14 @@ def _model(record: Record, provider: str) -> str | None:
     request, response = record.request, record.response
     requested = None if response.fell_back else record.model or request.model
     aliases, fast = record.aliases, response.fast
-    # What only repeats the request tells nothing, where the gateway knows the model's own name.
+    # If the gateway reports the real name, a served name that repeats the request adds nothing.
     served = None if record.model and response.model == request.model else response.model
     name = priced_name(requested, served, provider, aliases=aliases, fast=fast)
     return batch_name(name) if record.exchange.batch is not None else name
 
 
 def _parameters(request: Mapping[str, Any], private: bool, cleaner: Cleaner) -> dict[str, Any]:
-    """Return the model's parameters; the redactor sees what is no known word."""
+    """Return the model parameters; the redactor sees everything that is not a known word."""
     shown = parameters(request, private)
     try:
         return {
@@ -114,26 +114,26 @@ def _parameters(request: Mapping[str, Any], private: bool, cleaner: Cleaner) -> 
 
 
 def _status(record: Record) -> int | None:
-    """Return the HTTP status; 0 where it was seen that no answer came, as PostHog has it."""
+    """Return the HTTP status; 0 (PostHog's convention) if an observed call got no response."""
     found = record.exchange.status or (record.failure.status if record.failure else None)
     is_seen = record.exchange.reader is None
     return 0 if found is None and is_seen else found
 
 
 def rounded(seconds: float | None) -> float | None:
-    """Return seconds to the microsecond."""
+    """Return seconds, rounded to the microsecond."""
     return None if seconds is None else round(seconds, 6)
 
 
 def _last_attempt(record: Record) -> float | None:
-    """Seconds of the last HTTP attempt alone, where there were several."""
+    """Return the seconds of the last HTTP attempt alone, if there were several."""
     if not record.retries or record.latency is None:
         return None
     return rounded(max(0.0, record.latency - record.exchange.last_attempt))
 
 
 def error(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
-    """Return what is told of how a call, or a step, failed."""
+    """Return the error properties of a call or step."""
     failure = record.failure
     if record.outcome is not Outcome.ERROR:
         return {}
@@ -182,7 +182,7 @@ def _output(record: Record, cleaner: Cleaner) -> Any:
     if _is_sound(record.exchange.endpoint) and record.outcome is not Outcome.ERROR:
         return _sound(record)
     said = choices(cleaner.content(record.response.output))
-    # Of a model that worked for another's answer, neither is known.
+    # For a helper model, neither input nor output is known.
     return said if said or record.request.input is None else []
 
 
@@ -192,7 +192,7 @@ def _is_sound(endpoint: str) -> bool:
 
 
 def _sound(record: Record) -> list[dict[str, Any]]:
-    """Tell synthesised speech by type and size."""
+    """Describe synthesized speech by type and size."""
     exchange = record.exchange
     said: str = (exchange.headers.get("content-type") if exchange.headers else None) or ""
     kind = known_type(said.partition(";")[0].strip().lower()) or "audio"
@@ -202,11 +202,11 @@ def _sound(record: Record) -> list[dict[str, Any]]:
 
 
 def _counts(reported: Usage, priced_as: Usage, cleaner: Cleaner) -> dict[str, Any]:
-    """Return what is told of a usage; `priced_as` has the counts in PostHog's meaning."""
+    """Return the usage properties; `priced_as` has the counts as PostHog defines them."""
     found: dict[str, Any] = {name: getattr(priced_as, field) for name, field in TOKENS.items()}
     if reported.raw is not None or reported.input_tokens is not None:
-        # PostHog would go by the model's name: a Claude behind an OpenAI-style API has its
-        # cached tokens inside the input nevertheless.
+        # Otherwise PostHog decides by the model's name, but a Claude behind an OpenAI-style API
+        # includes its cached tokens in the input.
         found["$ai_cache_reporting_exclusive"] = priced_as.cache_tokens_excluded
     if reported.raw is not None:
         found["$ai_tokens_source"] = "sdk"
@@ -222,7 +222,7 @@ def _counts(reported: Usage, priced_as: Usage, cleaner: Cleaner) -> dict[str, An
 
 
 def _costs(reported: Usage, own: Cost | None) -> dict[str, Any]:
-    """Return what is told of the cost: by the caller's prices, else as reported."""
+    """Return the cost properties: by the caller's prices, else as reported."""
     if own is not None:
         return {
             "$ai_total_cost_usd": own.input + own.output + own.other,

@@ -1,7 +1,7 @@
-"""What a call cost by the caller's own prices.
+"""The cost of a call at the caller's own prices.
 
-PostHog's own rules for such prices know neither the lifetimes of cached tokens nor sound and
-pictures, and take cache writes of Claude alone. So the cost is reckoned here and passed through.
+PostHog's own rules for such prices ignore cache lifetimes, audio and images, and count cache writes
+only for Claude. So the cost is computed here and passed through.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Cost:
     input: float
     output: float
     other: float
-    """What is charged beside tokens."""
+    """What is charged in addition to tokens."""
 
 
 def cost_of(
     record: Record, usage: Usage, model: str | None, prices: Mapping[str, Price]
 ) -> Cost | None:
-    """Return what a call cost by `prices`; `None` where they, or the counts, do not say.
+    """Return a call's cost at `prices`; `None` if the price or the counts are unknown.
 
-    `usage` has the counts as PostHog takes them under the name `model`.
+    `usage` has the counts as PostHog uses them under the name `model`.
     """
     price = _price_of(record, model, prices) if prices else None
     if price is None or _is_reported(record):
@@ -42,12 +42,12 @@ def cost_of(
     by_length = usage.audio_seconds or billed_characters(record)
     if into is None and (not other or (not by_length and (price.input or price.output))):
         return None
-    # Of an answer that broke off, the input alone is known; PostHog counts no more of it, either.
+    # If the response broke off, only the input is known; PostHog does not count more, either.
     return Cost(into or 0.0, out or 0.0, other)
 
 
 def _price_of(record: Record, model: str | None, prices: Mapping[str, Price]) -> Price | None:
-    """Return the price of the model; that of a batch has a name of its own."""
+    """Return the price of the model; a batch price is listed under its own name."""
     requested, served = record.request.model, record.response.model
     names = [requested, record.model, model, served]
     if record.response.fell_back:
@@ -58,7 +58,7 @@ def _price_of(record: Record, model: str | None, prices: Mapping[str, Price]) ->
 
 
 def _is_reported(record: Record) -> bool:
-    """Whether the cost was given with a capture by hand, or nothing ran."""
+    """Whether the cost was given in a manual capture, or no model ran."""
     usage = record.response.usage
     return usage.raw is None and usage.cost_usd is not None and not record.response.is_local
 
@@ -71,7 +71,7 @@ def _input(usage: Usage, price: Price, model: str) -> float | None:
     inside = 0 if _is_apart(usage, model) else read + written + hour
     audio = max(0, (usage.audio_input_tokens or 0) - (usage.cached_audio_tokens or 0))
     image = max(0, (usage.image_input_tokens or 0) - (usage.cached_image_tokens or 0))
-    # What was cached, of a kind that is not told, is no sound and no picture a second time.
+    # Cached tokens of an unknown kind must not be counted again as audio or images.
     image = min(image, max(0, usage.input_tokens - inside))
     audio = min(audio, max(0, usage.input_tokens - inside - image))
     plain = max(0, usage.input_tokens - inside - audio - image)
@@ -87,7 +87,7 @@ def _input(usage: Usage, price: Price, model: str) -> float | None:
 
 
 def _is_apart(usage: Usage, model: str) -> bool:
-    """Whether cached tokens are beside the input; PostHog goes by the name where nobody says."""
+    """Whether the input excludes cached tokens; if unknown, by model name, as in PostHog."""
     if usage.cache_tokens_excluded is None:
         return "anthropic" in model.lower() or model.lower().startswith("claude")
     return usage.cache_tokens_excluded
@@ -107,13 +107,13 @@ def _output(usage: Usage, price: Price, model: str) -> float | None:
 
 
 def billed_characters(record: Record) -> int | None:
-    """Return the characters that were spoken, and are charged, where no tokens were reported."""
+    """Return the billed characters of a speech request, if no tokens were reported."""
     nothing_ran = record.outcome is Outcome.ERROR or record.response.usage.cost_usd == 0
     return None if record.response.usage.raw or nothing_ran else record.request.characters
 
 
 def _beside_tokens(record: Record, usage: Usage, price: Price) -> float:
-    """Return the cost of what is no token; a call that failed ran nothing, as far as is known."""
+    """Return the cost other than tokens; a failed call is assumed to have run no model."""
     if record.outcome is not Outcome.OK and usage.input_tokens is None:
         return 0.0
     return (

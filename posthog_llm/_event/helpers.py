@@ -1,4 +1,4 @@
-"""The models that worked for an answer, each a generation of its own beneath the answer's."""
+"""The helper models of a response, each a generation below the response's own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .._record import Helper, Record, ResponseFacts
 
 _NAMESPACE = uuid.UUID("0b0f5a52-6a0e-5d0c-8f0a-5f5a7f3f9a11")
 _SHARED = frozenset({"$ai_trace_id", "$ai_session_id"})
-"""PostHog's own properties that hold for a whole trace, where the caller gave them."""
+"""PostHog's own properties that apply to the whole trace, if the caller set them."""
 
 
 def records(record: Record, first: Mapping[str, Any]) -> Iterator[Record]:
-    """Yield what each helper of an answer did; `first` are the properties told of the answer.
+    """Yield a record for each helper of a response; `first` has the properties of its event.
 
-    A cost that a gateway reported has all of it inside.
+    A cost reported by a gateway already includes the helpers.
     """
     if record.response.usage.cost_usd is not None:
         return
@@ -79,7 +79,7 @@ def _without_content(exchange: Exchange, identity: str, scope: Scope) -> Exchang
 
 
 def _scope(scope: Scope, place: Arguments) -> Scope:
-    """Return the same scope, in its place in the trace, without prices and counts of the answer."""
+    """Return the scope at its place in the trace, without the response's prices and counts."""
     call = replace(
         _without_numbers(scope.call),
         trace_id=place.trace_id,

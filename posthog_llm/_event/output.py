@@ -1,7 +1,7 @@
-"""An output in the one shape that every version of PostHog renders, whichever API gave it.
+"""Converts any API's output to the one shape that every version of PostHog renders.
 
-A message for each choice, with a list of typed blocks. PostHog's own libraries send it so, and
-PostHog counts the tools that were called from it:
+One message per choice, with a list of typed blocks. PostHog's own libraries send this shape, and
+PostHog counts tool calls from it:
 https://posthog.com/docs/ai-observability/generations
 """
 
@@ -14,17 +14,17 @@ from .._narrowing import is_dict, is_list
 
 _SAID = ("content", "refusal", "tool_calls", "function_call", "audio", "images")
 _THOUGHTS = ("reasoning_content", "reasoning")
-"""Fields in which providers of OpenAI's format put what their models think."""
+"""Fields in which OpenAI-compatible providers put reasoning."""
 _TEXTS = frozenset({"text", "output_text"})
 _NOT_SHOWN = frozenset({"type", "text", "logprobs", "parsed"})
-"""Fields of a text that are no part of its block, or repeat it."""
+"""Fields of a text that are not part of its block, or repeat it."""
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def choices(output: Any) -> Any:
-    """Return what an answer said, cleaned before, as messages of blocks.
+    """Return cleaned output as messages of blocks.
 
-    Items of a response become one message together. What has no shape of an API's stays as it is.
+    The items of a response are combined into one message. Output in no known shape stays as it is.
     """
     if not is_list(output):
         return output
@@ -78,7 +78,7 @@ def _message(value: Any) -> Any:
 
 
 def _thoughts(rest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Take the thoughts out of a message's further fields; some tell them under both names."""
+    """Extract the reasoning from a message's fields; some providers send it under both names."""
     kept: list[str] = []
     for name in _THOUGHTS:
         if isinstance(text := rest.get(name), str):
@@ -89,7 +89,7 @@ def _thoughts(rest: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _beside(message: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield what a chat message says beside its content."""
+    """Yield what a chat message contains besides its content."""
     if refusal := message.get("refusal"):
         yield {"type": "refusal", "refusal": refusal}
     calls = message.get("tool_calls")
@@ -114,7 +114,7 @@ def _tool_call(call: Any) -> Any:
 
 
 def _function(item: Mapping[str, Any], arguments: Any) -> dict[str, Any]:
-    """Return the block of a tool call that is an item, or a block, of its own."""
+    """Return the block of a tool call that is an item or block of its own."""
     identity = item.get("call_id") or item.get("id")
     function = {"name": item.get("name"), "arguments": arguments}
     return {"type": "function", "id": identity, "function": function}

@@ -1,4 +1,4 @@
-"""The properties of what is no call to a model: traces, spans, feedback and metrics.
+"""The properties of events other than model calls: traces, spans, feedback and metrics.
 
 https://posthog.com/docs/ai-observability/traces, https://posthog.com/docs/ai-observability/spans
 """
@@ -21,7 +21,7 @@ NAMES = {
 
 
 def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
-    """Return what is told of a step. Never a cost: PostHog adds up those of all events."""
+    """Return the event properties of a step. No costs: PostHog sums them over all events."""
     if record.kind == "feedback":
         return {"$ai_feedback_text": cleaner.content(record.request.input)}
     if record.kind == "metric":

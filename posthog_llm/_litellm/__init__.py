@@ -1,1 +1,1 @@
-"""What LiteLLM holds of a call, read for its callback in `posthog_llm.litellm`."""
+"""What LiteLLM knows about a call, read for its callback in `posthog_llm.litellm`."""

@@ -1,8 +1,8 @@
-"""One request of LiteLLM's to a provider: noted before it is sent, told at its one end.
+"""One request from LiteLLM to a provider: noted before it is sent, captured exactly once.
 
-LiteLLM answers its caller first and calls back later, or not at all: where a task is
-cancelled, a stream is let go of, or the event loop ends with the program. What was noted
-inline is told then.
+LiteLLM returns to its caller first and calls back later. It never calls back if a task is
+cancelled, a stream is abandoned unread, or the event loop ends with the program. In these cases we
+capture what was noted inline.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from .credentials import Credentials
 from .litellm_call import LiteLLMCall, callbacks, endpoint_of, is_captured_outside, payload_of
 
 _KEY = "posthog_llm_attempt"
-"""Where an attempt lies in LiteLLM's own record of its call."""
+"""Key of an attempt in LiteLLM's record of its call."""
 _REFUSED = "litellm_no_upstream_llm_call"
-"""What LiteLLM writes into its record of a request that its gateway refused itself."""
+"""What LiteLLM adds to its record of a request that its gateway rejected itself."""
 _SENT = ("model", "custom_llm_provider", "call_type", "optional_params", "litellm_params")
-"""What the gateway writes anew, with names of its own, when it refuses a request or its answer."""
+"""What the gateway overwrites with its own names when it rejects a request or its response."""
 _LONGEST_STACK = 20_000
 
 
 @dataclass(eq=False)
 class Attempt:
-    """What is known of a request to a provider while it runs."""
+    """What is known about a request to a provider while it runs."""
 
     kwargs: Mapping[str, Any]
-    """LiteLLM's record of the call (`model_call_details`), which it goes on writing."""
+    """LiteLLM's record of the call (`model_call_details`), which it keeps updating."""
     defaults: Arguments = NOTHING
     redact: Any = None
     of_keys: metadata.OfKeys = metadata.OF_NO_KEYS
@@ -59,21 +59,21 @@ class Attempt:
     fields: frozenset[str] | None = None
     """Names in the call's metadata when it was sent; LiteLLM adds its own later."""
     number: tuple[int, ...] = ()
-    """Which retry and which fallback of its request this is."""
+    """The retry number and the fallback number of this request."""
     is_captured_above: bool = False
-    """Whether a layer above tells this call."""
+    """Whether an outer layer captures this call."""
     response: Any = None
-    """The answer, where it was seen before LiteLLM calls back."""
+    """The response, if it was seen before LiteLLM calls back."""
     ended_at: float | None = None
     first_at: float | None = None
-    """Unix time at which a stream first said something; `None`: it did not, or nobody saw it."""
+    """Unix time of a stream's first content; `None` if there was none or it was not seen."""
     broke: Failure | None = None
-    """Why a stream ended before its answer did."""
+    """Why a stream ended before its response did."""
     call: Any = None
-    """LiteLLM's object of the call that was answered, where it was seen."""
+    """LiteLLM's object for the finished call, if it was seen."""
     is_cache_hit: bool = False
     is_partial: bool = False
-    """Whether the answer is what came before the gateway's client left."""
+    """Whether the response is only what was sent before the gateway's client disconnected."""
     credentials: Credentials = field(init=False)
     _open: list[bool] = field(default_factory=lambda: [True])
     _process: int = field(default_factory=os.getpid)
@@ -89,21 +89,21 @@ class Attempt:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not been told yet."""
+        """Whether it has not been captured yet."""
         return bool(self._open)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attempt:
         return self  # LiteLLM copies its record of a call
 
     def __repr__(self) -> str:
-        return "<posthog_llm attempt>"  # LiteLLM prints its record of a call when it debugs
+        return "<posthog_llm attempt>"  # LiteLLM's debug mode prints its record of a call
 
     def __del__(self) -> None:
         if getattr(self, "_open", None):
             self.abandon()
 
     def note_response(self, response: Any, call: Any = None) -> None:
-        """Note an answer inline: LiteLLM's own callback may come late, or never."""
+        """Note a response inline: LiteLLM's own callback may come late, or never."""
         if not self._open:
             return
         is_first = self.response is None
@@ -115,9 +115,9 @@ class Attempt:
 
     @guarded
     def abandon(self) -> None:
-        """Tell an attempt that LiteLLM will say no more of."""
+        """Capture an attempt that LiteLLM will not report any more."""
         if not self._open or self._process != os.getpid():
-            return  # what the parent of a fork has not told, the parent tells
+            return  # after a fork, the parent captures its own attempts
         if self.response is not None:
             kwargs = self._as_sent(self.kwargs)
             if self.is_cache_hit:
@@ -135,7 +135,7 @@ class Attempt:
         end_time: Any = None,
         error: BaseException | None = None,
     ) -> None:
-        """Tell how the attempt ended. Only the first end counts."""
+        """Capture how the attempt ended. Only the first end counts."""
         try:
             self._open.pop()
         except IndexError:
@@ -176,7 +176,7 @@ class Attempt:
             return None
         try:
             given = metadata.arguments(kwargs, self.fields)
-            # Over what its client says: that could name another's team.
+            # This wins over the gateway client's values, which could name another team.
             given = merged(given, self.of_keys.read(kwargs))
         except ValueError as refusal:
             _warn(str(refusal))
@@ -205,20 +205,20 @@ class Attempt:
 
 @functools.lru_cache(maxsize=64)
 def _warn(refusal: str) -> None:
-    """Say once why a request's events are not sent."""
-    warn("%s. Events that are meant for it are not sent", refusal)
+    """Warn once why a request's events are not sent."""
+    warn("%s. Events for it are not sent", refusal)
 
 
 def is_refused(kwargs: Mapping[str, Any]) -> bool:
-    """Whether the gateway refused this request, or its answer, itself."""
+    """Whether the gateway itself rejected this request or its response."""
     return _REFUSED in kwargs
 
 
 def is_running(kwargs: Mapping[str, Any]) -> bool:
-    """Whether the attempt in LiteLLM's record is still the one at hand.
+    """Whether the attempt in LiteLLM's record is still the current one.
 
-    Some providers' code announces a request twice, or sends it again by itself; the Router and
-    the gateway count theirs.
+    Some providers' code announces a request twice, or resends it by itself; the Router and the
+    gateway number their attempts.
     """
     found = of(kwargs)
     if found is None or not found.is_open or found.response is not None:
@@ -227,7 +227,7 @@ def is_running(kwargs: Mapping[str, Any]) -> bool:
 
 
 def begin(kwargs: dict[str, Any], attempt: Attempt) -> None:
-    """Put an attempt into LiteLLM's record of its call; the one before it has ended."""
+    """Put an attempt into LiteLLM's record of its call; the previous one has ended."""
     before = of(kwargs)
     if before is not None and before.is_open:
         before.end(Outcome.ERROR if before.response is None else Outcome.OK)
@@ -243,7 +243,7 @@ def of(kwargs: Mapping[str, Any]) -> Attempt | None:
 
 @guarded
 def note_response(call: Any, response: Any, *, is_cache_hit: bool = False) -> None:
-    """Note the answer to the attempt in the record of `call`, LiteLLM's object."""
+    """Note the response for the attempt in the record of `call`, LiteLLM's object."""
     details = getattr(call, "model_call_details", {})
     if not _is_whole(response):
         return
@@ -256,7 +256,7 @@ def note_response(call: Any, response: Any, *, is_cache_hit: bool = False) -> No
 
 
 def _logger(call: Any) -> Any:
-    """Return the first of our callbacks that LiteLLM will call for `call`."""
+    """Return the first of our callbacks that LiteLLM will run for `call`."""
     own = (getattr(call, f"dynamic_{kind}success_callbacks", None) for kind in ("", "async_"))
     found = (*callbacks(), *(one for known in own for one in known or ()))
     return next((one for one in found if hasattr(one, "posthog_llm_unsent")), None)
@@ -264,9 +264,10 @@ def _logger(call: Any) -> Any:
 
 @guarded
 def failed(call: Any, error: BaseException | None) -> None:
-    """Tell that the attempt in the record of `call` failed; an answered one did not.
+    """Record that the attempt of `call` failed, unless it already got a response.
 
-    Neither did one whose caller the gateway refuses meanwhile: the model answers, or is cancelled.
+    If the gateway rejects its caller meanwhile, the attempt has not failed: the model responds, or
+    the request is cancelled.
     """
     details = getattr(call, "model_call_details", {})
     found = of(details)
@@ -289,7 +290,7 @@ def _is_off(kwargs: Mapping[str, Any]) -> bool:
 
 
 NAMES = frozenset({"posthog", "posthog_llm", "posthoglogger", "posthog_llm.litellm.logger"})
-"""Names by which a request may switch our callback off."""
+"""Names by which a request may disable our callback."""
 
 
 def _timestamp(moment: Any) -> float | None:

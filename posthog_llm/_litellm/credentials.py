@@ -1,4 +1,4 @@
-"""What authenticates a call of LiteLLM's to its provider: it is removed from whatever leaves."""
+"""The credentials of a LiteLLM call to its provider; they are removed from everything we send."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SECRET = re.compile(r"(?:key|token|secret|password|credentials)$")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What LiteLLM's record has when the request is sent; it lets go of most afterwards."""
+    """What LiteLLM's record holds when the request is sent; most of it is dropped afterwards."""
 
     headers: Mapping[str, Any] = field(default_factory=dict[str, Any])
     posthog_llm_secrets: tuple[str, ...] = ()
-    """Keys, tokens and passwords, of whatever kind."""
+    """Keys, tokens and passwords of any kind."""
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Credentials:
-        """Gather from LiteLLM's record of a call (`model_call_details`)."""
+        """Collect from LiteLLM's record of a call (`model_call_details`)."""
         return cls(_headers(kwargs), tuple(_secrets(kwargs)))
 
 

@@ -1,7 +1,7 @@
-"""How LiteLLM's calls end, noted when it learns of it: it calls back later, or never.
+"""Notes how LiteLLM calls end, as soon as LiteLLM knows: it calls back later, or never.
 
-What it does then runs in a thread, after callbacks of others that may be slow, or in a task that
-ends with the event loop. So the answer is noted on its way there.
+Its callbacks run in a thread, after others that may be slow, or in a task that ends with the event
+loop. So the response is noted on its way there.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from . import attempt as attempts
 
 _SUCCESS = frozenset({"dispatch_success_handlers", "async_success_handler", "success_handler"})
 _FAILURE = frozenset({"dispatch_failure_handlers", "async_failure_handler", "failure_handler"})
-"""Methods of LiteLLM's object of a call, and what they mean."""
+"""Methods of LiteLLM's call object, by what they mean."""
 _CACHE_HIT = 3
-"""Where `cache_hit` stands among the arguments of the first kind."""
+"""Position of `cache_hit` among the arguments of the first kind."""
 _running: set[Future[Any]] = set()
-"""What LiteLLM's own threads have still to do."""
+"""Jobs that LiteLLM's own threads have not finished."""
 
 
 @guarded
 def watch() -> None:
-    """Note how calls end, from here on."""
+    """Note how calls end, from now on."""
     from litellm.litellm_core_utils import litellm_logging, thread_pool_executor
 
     kind: Any = getattr(litellm_logging, "Logging", None)
     for name in sorted(_SUCCESS | _FAILURE):
         method = getattr(kind, name, None)
-        # The others run where LiteLLM has handed them to a thread: too late to be noted.
+        # The others run when LiteLLM has submitted them to a thread: too late to note them.
         if "_handlers" in name or name.startswith("async_"):
             _replace(kind, name, method, _noting)
     executor: Any = getattr(thread_pool_executor, "executor", None)
@@ -90,9 +90,9 @@ def _note(call: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def _wait(timeout: float) -> None:
-    """Let LiteLLM's threads call back, where they do it soon."""
+    """Give LiteLLM's threads a short time to call back."""
     wait(tuple(_running), timeout)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_running.clear)  # its threads are the parent's
+    os.register_at_fork(after_in_child=_running.clear)  # its threads belong to the parent

@@ -1,7 +1,7 @@
-"""LiteLLM's gateway as a process: it ends by a signal, without interpreter exit.
+"""LiteLLM's gateway process, which ends by a signal without interpreter exit.
 
-Its server stops gracefully and then raises SIGTERM again, so exit functions never run. What the
-gateway has is `proxy_shutdown_event`, which every server that runs it awaits before the end.
+Its server stops gracefully and then raises SIGTERM again, so exit functions never run. But every
+server that runs the gateway awaits `proxy_shutdown_event` before the end.
 https://github.com/BerriAI/litellm/blob/main/litellm/proxy/proxy_server.py
 """
 
@@ -18,12 +18,12 @@ from .._observe.call_queue import call_queue
 _MODULE = "litellm.proxy.proxy_server"
 _NAME = "proxy_shutdown_event"
 _LONGEST = 4.0
-"""Seconds that the gateway's end may wait for us, as long as interpreter exit may."""
+"""How long the gateway's end may wait for us, in seconds; the same as interpreter exit."""
 
 
 @guarded
 def watch() -> None:
-    """Deliver what was captured before this process's gateway ends, if there is one."""
+    """Deliver everything captured before this process's gateway ends, if there is one."""
     module: Any = sys.modules.get(_MODULE)
     event = getattr(module, _NAME, None)
     if callable(event) and not hasattr(event, "_posthog_llm"):
@@ -33,7 +33,7 @@ def watch() -> None:
 def _delivering(event: Any) -> Any:
     @functools.wraps(event)
     def delivering(*args: Any, **kwargs: Any) -> Any:
-        _deliver()  # the event loop may stand still: no request runs any more
+        _deliver()  # blocking the event loop is fine: no request runs any more
         return event(*args, **kwargs)
 
     delivering._posthog_llm = True  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What LiteLLM holds of one call, gathered on its own thread: references, nothing parsed.
+"""What LiteLLM knows about one call, collected on its own thread: references, nothing parsed.
 
 https://docs.litellm.ai/docs/proxy/logging_spec
 """
@@ -28,7 +28,7 @@ _COUNTS = {
 
 @dataclass(slots=True)
 class LiteLLMCall:
-    """References to what LiteLLM holds of one attempt; read by the worker."""
+    """References to what LiteLLM knows about one attempt; read by the worker."""
 
     model: str | None
     provider: str
@@ -36,12 +36,12 @@ class LiteLLMCall:
     parameters: Mapping[str, Any]
     response: Any
     payload: Mapping[str, Any]
-    """LiteLLM's `StandardLoggingPayload`; empty where it made none."""
+    """LiteLLM's `StandardLoggingPayload`; empty if there is none."""
     base_url: str
     headers: Mapping[str, Any]
-    """Headers of the provider's answer."""
+    """Headers of the provider's response."""
     cost: float | None
-    """What LiteLLM reckons the call costs, USD; `None` where it knows no price."""
+    """The cost in USD as computed by LiteLLM; `None` if it knows no price."""
     cache_hit: bool
     streamed: bool
     routing: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -51,11 +51,11 @@ class LiteLLMCall:
     is_private: bool = False
     uploads: Sequence[Upload] = ()
     first_at: float | None = None
-    """Unix time at which a stream first said something, seconds."""
+    """Unix time of a stream's first content, in seconds."""
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any], noted: Any, response: Any) -> LiteLLMCall:
-        """Gather from LiteLLM's record of a call (`model_call_details`)."""
+        """Collect from LiteLLM's record of a call (`model_call_details`)."""
         params, payload = mapping(kwargs.get("litellm_params")), payload_of(kwargs)
         found = metadata_of(kwargs)
         return cls(
@@ -77,7 +77,7 @@ class LiteLLMCall:
         )
 
     def drop_content(self) -> None:
-        """Let go of the content, and keep the numbers."""
+        """Drop the content and keep the numbers."""
         self.input, self.parameters = None, {}
         self.response = numbers(self.response)
         copy = numbers(self.payload.get("response"))
@@ -86,42 +86,42 @@ class LiteLLMCall:
 
 
 def payload_of(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return LiteLLM's standard payload of a call, empty where there is none."""
+    """Return LiteLLM's standard payload of a call, empty if there is none."""
     return mapping(kwargs.get("standard_logging_object"))
 
 
 def endpoint_of(kwargs: Mapping[str, Any]) -> str | None:
-    """Return the endpoint of a call; `None` where it runs no model."""
+    """Return the endpoint of a call; `None` if it runs no model."""
     found = kwargs.get("call_type")
     endpoint = litellm_endpoint(str(getattr(found, "value", found) or ""))
     return None if endpoint is None else endpoint.name
 
 
 def is_captured_outside(kwargs: Mapping[str, Any]) -> bool:
-    """Whether a client of ours, outside the gateway, tells this call itself."""
+    """Whether one of our clients outside the gateway captures this call itself."""
     return HEADER in request_headers(kwargs)
 
 
 def _part(kwargs: Mapping[str, Any]) -> Any:
-    """Return what is known of an answer that broke off: LiteLLM counts what came of it."""
+    """Return what is known of a response that broke off: LiteLLM's usage for the part received."""
     counted = kwargs.get("combined_usage_object")
     return None if counted is None else {"usage": plain(counted)}
 
 
 def _is_private(kwargs: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM's settings, the request, its headers or a guardrail keep content back."""
+    """Whether LiteLLM's settings, the request, its headers or a guardrail withhold content."""
     try:
         from litellm.litellm_core_utils.redact_messages import should_redact_message_logging
 
         return bool(should_redact_message_logging(dict(kwargs))) or _is_masked(kwargs)
-    except Exception as error:  # whatever changed there, content that may be meant to stay stays
+    except Exception as error:  # if this fails in a new version, withhold what may be private
         if is_the_programs(error):
             raise
         return True
 
 
 def callbacks() -> Iterator[Any]:
-    """Yield what LiteLLM calls when a call has succeeded, whichever that is."""
+    """Yield everything that LiteLLM calls after a successful call."""
     import litellm
 
     yield from litellm.success_callback
@@ -130,7 +130,7 @@ def callbacks() -> Iterator[Any]:
 
 
 def _is_masked(kwargs: Mapping[str, Any]) -> bool:
-    """Whether a guardrail masks what is logged of this call: late, and in some copies only."""
+    """Whether a guardrail masks what is logged of this call: late, and only in some copies."""
     from litellm.integrations.custom_guardrail import CustomGuardrail
     from litellm.types.guardrails import GuardrailEventHooks
 
@@ -140,7 +140,7 @@ def _is_masked(kwargs: Mapping[str, Any]) -> bool:
 
 
 def _model(kwargs: Mapping[str, Any]) -> str | None:
-    """Return the model without the provider that LiteLLM takes before a slash."""
+    """Return the model without LiteLLM's provider prefix."""
     model = kwargs.get("model")
     own = f"{kwargs.get('custom_llm_provider')}/"
     return (model.removeprefix(own) or None) if isinstance(model, str) else None
@@ -154,7 +154,7 @@ def _provider(kwargs: Mapping[str, Any], params: Mapping[str, Any]) -> str:
 
 
 def _parameters(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request's fields; those that LiteLLM was given before those that it sent."""
+    """Return the request's fields; those given to LiteLLM win over those that it sent."""
     given = mapping(kwargs.get("optional_params"))
     return {**_sent(kwargs), **mapping(given.get("extra_body")), **given}
 
@@ -170,7 +170,7 @@ def _uploads(kwargs: Mapping[str, Any]) -> list[Upload]:
 
 
 def _cost(kwargs: Mapping[str, Any], response: Any) -> float | None:
-    """Return LiteLLM's cost; a zero is a price that it does not know, or a failure."""
+    """Return LiteLLM's cost; a zero means an unknown price or a failure."""
     hidden = mapping(getattr(response, "_hidden_params", None))
     found = kwargs.get("response_cost")
     found = hidden.get("response_cost") if found is None else found
@@ -178,7 +178,7 @@ def _cost(kwargs: Mapping[str, Any], response: Any) -> float | None:
 
 
 def _routing(found: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield which attempt of a request this is: the Router and the gateway count them."""
+    """Yield which attempt of a request this is, as numbered by the Router and the gateway."""
     for name, ours in _COUNTS.items():
         if isinstance(number := found.get(name), int) and number:
             yield ours, number
@@ -188,15 +188,15 @@ def _routing(found: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[t
 
 
 def numbers(response: Any) -> dict[str, Any]:
-    """Return what is known of an answer beside its content."""
+    """Return what is known of a response besides its content."""
     get = response.get if is_mapping(response) else partial(getattr, response)
     return {name: plain(get(name, None)) for name in ("id", "model", "usage")}
 
 
 def plain(value: Any) -> Any:
-    """Return an answer of LiteLLM's as JSON types; `None` where it cannot be written as such."""
+    """Return a LiteLLM response as JSON types; `None` if it cannot be converted."""
     dump = getattr(value, "model_dump", None)
     try:
         return dump(warnings=False) if callable(dump) else value
-    except (RecursionError, ValueError):  # a callback of the user's put it inside itself
+    except (RecursionError, ValueError):  # a user's callback put it inside itself
         return None

@@ -1,4 +1,4 @@
-"""What a LiteLLM call says of itself beside its content: who, which trace, which project.
+"""What a LiteLLM call says about itself besides its content: user, trace and project.
 
 https://docs.litellm.ai/docs/observability/posthog_integration
 """
@@ -28,9 +28,9 @@ _ARGUMENTS = {
     "trace_name": "trace_name",
 }
 _MOST_PARTS = 10_000
-"""Strings, numbers and so on that a field of the caller's may have."""
+"""Maximum number of strings, numbers and so on in a field of the caller's."""
 _DEEPEST = 50
-"""Levels of nesting that it may have."""
+"""Maximum nesting depth of such a field."""
 _GROUPS = ("groups", "$groups")
 _TAKEN = frozenset({*_ARGUMENTS, *_GROUPS, "no-log", "turn_off_message_logging"})
 # What LiteLLM and its gateway write into the same mapping as the caller.
@@ -71,19 +71,19 @@ _KNOWN_OF_KEYS = {
     "user_email": "user_api_key_user_email",
     "end_user_id": "user_api_key_end_user_id",
 }
-"""What the gateway knows of the key that a request came with; never the key itself."""
+"""What the gateway knows about the key of a request; never the key itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfKeys:
-    """What of the gateway's knowledge becomes groups and properties, where that is asked for."""
+    """Which of the gateway's facts become groups and properties, if configured."""
 
     groups: Mapping[str, str] = field(default_factory=dict[str, str])
     properties: Sequence[str] = ()
 
     @classmethod
     def validated(cls, groups: Any, properties: Any) -> OfKeys:
-        """Raises `TypeError` or `ValueError` for what the gateway does not know."""
+        """Raises `TypeError` or `ValueError` for a name that the gateway does not know."""
         if not is_mapping(groups):
             raise TypeError(f"groups must be a mapping, not {type(groups).__name__}")
         if not is_sequence(properties):
@@ -92,12 +92,12 @@ class OfKeys:
             if name not in _KNOWN_OF_KEYS:
                 known = ", ".join(_KNOWN_OF_KEYS)
                 raise ValueError(
-                    f"LiteLLM's gateway knows no {name!r} of a key: it is one of {known}"
+                    f"LiteLLM's gateway knows no {name!r} of a key: use one of {known}"
                 )
         return cls(dict(groups), tuple(properties))
 
     def read(self, kwargs: Mapping[str, Any]) -> Arguments:
-        """Return what is known of the key that a call came with."""
+        """Return what is known about the key of a call."""
         if not (self.groups or self.properties):
             return NOTHING
         found = metadata_of(kwargs)
@@ -111,13 +111,13 @@ OF_NO_KEYS = OfKeys()
 
 
 def metadata_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a call, from either of the places where LiteLLM keeps it."""
+    """Return a call's metadata, from either of the places where LiteLLM keeps it."""
     params = mapping(kwargs.get("litellm_params"))
     return {**mapping(params.get(SLOTS[1])), **mapping(params.get(SLOTS[0]))}
 
 
 def number(kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return which retry and which fallback of its request a call is."""
+    """Return the retry number and the fallback number of a call."""
     found = metadata_of(kwargs)
     counts = (found.get(name) for name in ("attempted_retries", "attempted_fallbacks"))
     return tuple(count if isinstance(count, int) else 0 for count in counts)
@@ -129,7 +129,7 @@ def _of_gateway(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_left(kwargs: Mapping[str, Any]) -> bool:
-    """Whether the gateway's client went away before its answer's end."""
+    """Whether the gateway's client disconnected before the end of the response."""
     places = (metadata_of(kwargs), mapping(kwargs.get("metadata")))
     return any(place.get("client_disconnected") is True for place in places)
 
@@ -141,9 +141,9 @@ def request_headers(kwargs: Mapping[str, Any]) -> dict[str, str]:
 
 
 def arguments(kwargs: Mapping[str, Any], fields: frozenset[str] | None = None) -> Arguments:
-    """Return what a call's metadata gives, as the arguments of a call of our clients.
+    """Return a call's metadata as the arguments of a call of our clients.
 
-    `fields` are the names that may be read; `None`: all of them.
+    `fields` are the names that may be read; `None` means all of them.
     """
     found = metadata_of(kwargs)
     if fields is not None:
@@ -163,12 +163,12 @@ def arguments(kwargs: Mapping[str, Any], fields: frozenset[str] | None = None) -
 
 
 def _id(value: Any) -> str | None:
-    """Return what names somebody or something, as text; `None` for what is no id."""
+    """Return an id as text; `None` if it is not an id."""
     if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
         return None
     try:
         return str(value) or None
-    except ValueError:  # more digits than Python writes
+    except ValueError:  # more digits than Python converts
         return None
 
 
@@ -187,7 +187,7 @@ def request_names(kwargs: Mapping[str, Any], end_user: Any) -> Arguments:
 
 
 def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the caller's own fields: of the gateway, only what its client sent."""
+    """Yield the caller's own fields; in the gateway, only those that its client sent."""
     sent = mapping(found.get("requester_metadata")) if _of_gateway(kwargs) else found
     for name, value in sent.items():
         is_internal = name in _INTERNAL or str(name).startswith(_INTERNAL_STARTS)
@@ -196,9 +196,9 @@ def _custom(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[tup
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is what JSON holds: LiteLLM's own objects lie beside the caller's.
+    """Whether a value is plain JSON: LiteLLM keeps its own objects next to the caller's.
 
-    What refers to itself, is nested too deep or has too many parts is left out, too.
+    A value that contains itself, is nested too deeply or has too many parts is not.
     """
     level = [value]
     left = _MOST_PARTS
@@ -224,16 +224,16 @@ def _is_plain(value: Any) -> bool:
 
 
 def project(kwargs: Mapping[str, Any], found: Mapping[str, Any]) -> Project | None:
-    """Return the project that a request names; `None`: the logger's own.
+    """Return the project that a request names; `None` means the logger's own.
 
-    Raises `ValueError` for a host that is not a http(s) URL.
+    Raises `ValueError` for a host that is not an http(s) URL.
     """
     vetted = mapping(kwargs.get("standard_callback_dynamic_params"))
     places = (vetted, kwargs, found)
     key = _first(places, "posthog_api_key")
     host = _first(places, "posthog_api_url", "posthog_host")
     if key is None and (host is None or _of_gateway(kwargs)):
-        # The gateway lets nobody but its owner name a key; a host alone could take the owner's.
+        # The gateway lets only its owner name a key; a host alone could steal the owner's.
         return None
     own = environment()
     return Project(key or own.api_key, checked_host(host) if host else own.host)
@@ -245,17 +245,17 @@ def _first(places: tuple[Mapping[str, Any], ...], *names: str) -> str | None:
 
 
 def checked_host(host: str) -> str:
-    """Return a PostHog URL. Raises `ValueError` unless it is a http(s) URL with a host."""
+    """Return a PostHog URL. Raises `ValueError` unless it is an http(s) URL with a host."""
     if not is_url(host):
         raise ValueError(
             f"the PostHog URL {host!r} must begin with http:// or https:// and name a host: "
-            "mend POSTHOG_API_URL, POSTHOG_HOST or posthog_api_url"
+            "fix POSTHOG_API_URL, POSTHOG_HOST or posthog_api_url"
         )
     return host.rstrip("/")
 
 
 def is_withheld(kwargs: Mapping[str, Any]) -> bool:
-    """Whether the call asks not to be logged: `no-log` as an argument or in its metadata."""
+    """Whether the call opts out of logging: `no-log` as an argument or in its metadata."""
     params = mapping(kwargs.get("litellm_params"))
     return any(
         str(place.get("no-log", "")).lower() in _TRUE for place in (params, metadata_of(kwargs))
@@ -263,7 +263,7 @@ def is_withheld(kwargs: Mapping[str, Any]) -> bool:
 
 
 def disables(kwargs: Mapping[str, Any], names: frozenset[str]) -> bool:
-    """Whether the request switches one of the callbacks `names` off.
+    """Whether the request disables one of the callbacks `names`.
 
     https://docs.litellm.ai/docs/proxy/dynamic_logging#disabling-callbacks
     """

@@ -1,6 +1,6 @@
-"""What LiteLLM told of a call → one record, by the adapters that read the wire.
+"""What LiteLLM reported about a call → one record, by the adapters for the wire formats.
 
-LiteLLM gives every provider's answer the shape of OpenAI's.
+LiteLLM converts every provider's response to OpenAI's format.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .._record import Record, RequestFacts, ResponseFacts, Usage
 from .litellm_call import LiteLLMCall, numbers, plain
 
 _COUNTS_ITSELF = frozenset({"openai", "azure", "text-completion-openai"})
-"""Providers that report a stream's tokens only when asked; LiteLLM guesses them otherwise."""
+"""Providers that report stream usage only on request; otherwise LiteLLM estimates it."""
 _COUNTED = frozenset({"chat", "completion", "response", "embedding"})
-"""Endpoints whose answers always cost tokens: where LiteLLM has 0, nobody counted."""
+"""Endpoints whose responses always cost tokens: a 0 from LiteLLM means that nobody counted."""
 _MOST_PARTS = 200_000
-"""Fields and items of an answer that are looked at."""
+"""Maximum number of fields and items of a response that are cleaned."""
 _EARLY = frozenset({Outcome.CANCELLED, Outcome.DROPPED, Outcome.CLOSED_EARLY})
 
 
 def record(exchange: Exchange) -> Record:
-    """Read what LiteLLM told of an attempt."""
+    """Read what LiteLLM reported about an attempt."""
     call: LiteLLMCall = exchange.content
     exchange.headers = call.headers
     exchange.status = _status(exchange)
@@ -51,7 +51,7 @@ def record(exchange: Exchange) -> Record:
         outcome=exchange.outcome,
         failure=exchange.failure,
         request_id=_request_id(call.headers),
-        retries=None,  # the SDK below may have some of its own
+        retries=None,  # the SDK below may have its own retries
         content_cut=exchange.cut,
         private=call.is_private,
         extra={**call.routing, **_cached(call)},
@@ -73,7 +73,7 @@ def _cached(call: LiteLLMCall) -> dict[str, Any]:
     if not call.cache_hit:
         return {}
     saved = call.payload.get("saved_cache_cost")
-    known = isinstance(saved, (int, float)) and saved > 0  # LiteLLM 1.108 says 0 of each
+    known = isinstance(saved, (int, float)) and saved > 0  # LiteLLM 1.108 always reports 0
     return {"posthog_llm_cache_hit": True, "posthog_llm_saved_cost_usd": saved if known else None}
 
 
@@ -82,7 +82,7 @@ def _read_request(exchange: Exchange, call: LiteLLMCall) -> RequestFacts:
     exchange.uploads = call.uploads
     endpoint = ENDPOINTS[exchange.endpoint]
     if exchange.endpoint in ("transcription", "rerank"):
-        # LiteLLM's own is the checksum of the sound, and the query as a message.
+        # LiteLLM's own input is the checksum of the audio, and the query as a message.
         call.input = body.get(endpoint.input_field)
     body[endpoint.input_field] = call.input
     return endpoint.read_request(body, exchange)
@@ -92,11 +92,11 @@ def _read_response(exchange: Exchange, call: LiteLLMCall) -> ResponseFacts:
     endpoint = ENDPOINTS[exchange.endpoint]
     response = endpoint.read_response(_body(endpoint, call), call.provider)
     if call.cache_hit:
-        # Nothing ran: tokens would be priced by those versions that take no zero for a cost.
+        # No model ran. Versions that ignore a cost of zero would price the tokens.
         response.usage = Usage(cost_usd=0.0)
         return response
     if exchange.outcome in _EARLY or (call.streamed and exchange.outcome is Outcome.ERROR):
-        # What LiteLLM makes of the pieces has an end and counts that no provider reported.
+        # LiteLLM builds a response with an end and counts that no provider reported.
         response.usage, response.stop_reason, call.cost = Usage(), None, None
     elif call.streamed:
         _doubt(response, call)
@@ -104,24 +104,24 @@ def _read_response(exchange: Exchange, call: LiteLLMCall) -> ResponseFacts:
         response.usage = Usage()
     _drop_invented_details(response.usage, call.model or "")
     if endpoint.kind == "embedding" and not response.usage.output_tokens:
-        response.usage.output_tokens = None  # LiteLLM's own: an embedding has no output to count
+        response.usage.output_tokens = None  # added by LiteLLM: an embedding has no output tokens
     _set_cost(response.usage, call)
     return response
 
 
 def _body(endpoint: Endpoint, call: LiteLLMCall) -> Mapping[str, Any]:
-    """Return the answer as a mapping, without the vectors of embeddings, and without blanks."""
+    """Return the response as a mapping, without embedding vectors and empty fields."""
     if endpoint.kind == "embedding" or endpoint.answers_in_sound:
         return mapping(_said(numbers(call.response)))
-    # LiteLLM's own copy first: it writes its counts into the answer, in shapes of its own.
+    # LiteLLM's own copy first: LiteLLM writes its counts into the response in other shapes.
     copy = mapping(call.payload.get("response"))
     return mapping(_said(copy or plain(call.response)))
 
 
 def _said(value: Any, levels: int = 50, left: list[int] | None = None) -> Any:
-    """Leave out what says nothing: LiteLLM's answers hold every field that there could be.
+    """Drop empty fields: LiteLLM's responses have every field that could exist.
 
-    What is nested deeper than answers are, or has more parts, stays as it is.
+    What is nested deeper than any response, or has more parts, stays as it is.
     """
     left = [_MOST_PARTS] if left is None else left
     left[0] -= 1
@@ -135,12 +135,12 @@ def _said(value: Any, levels: int = 50, left: list[int] | None = None) -> Any:
 
 
 def _has_counts(counted: Usage) -> bool:
-    """Whether anything was counted: LiteLLM fills in zeros where a service says nothing."""
+    """Whether anything was counted: LiteLLM fills in zeros if a service reports nothing."""
     return bool(counted.input_tokens or counted.output_tokens or counted.cache_read_tokens)
 
 
 def _doubt(response: ResponseFacts, call: LiteLLMCall) -> None:
-    """Mark a stream's tokens that LiteLLM counted itself; forget those it could not count."""
+    """Mark stream tokens that LiteLLM counted itself; drop those it could not count."""
     counted, options = response.usage, mapping(call.parameters.get("stream_options"))
     if not counted.input_tokens and not counted.cache_read_tokens:
         response.usage, call.cost = Usage(), None
@@ -152,9 +152,10 @@ def _doubt(response: ResponseFacts, call: LiteLLMCall) -> None:
 
 
 def _drop_invented_details(counted: Usage, model: str) -> None:
-    """Forget the kinds of output tokens that LiteLLM made of the text where nobody reported any.
+    """Drop the kinds of output tokens that LiteLLM derived from the text if none were reported.
 
-    It fills in exactly these two, to the last token. Of Gemini's counts it makes them, too.
+    It fills in exactly these two, and they add up to the output. It also derives them from Gemini's
+    counts.
     """
     kinds = usage.details(counted.raw or {}, "completion_tokens_details", "output_tokens_details")
     names = ("reasoning_tokens", "text_tokens")
@@ -166,7 +167,7 @@ def _drop_invented_details(counted: Usage, model: str) -> None:
 
 
 def _set_cost(counted: Usage, call: LiteLLMCall) -> None:
-    """Tell what LiteLLM reckons: PostHog takes a cost of both sides as it is."""
+    """Set the cost that LiteLLM computed; PostHog uses the costs of both sides as they are."""
     if call.cost is None:
         return
     sides = mapping(call.payload.get("cost_breakdown"))

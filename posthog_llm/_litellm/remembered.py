@@ -1,4 +1,4 @@
-"""Calls that were told, for a callback whose record of its call does not show it."""
+"""Calls that were captured, for callbacks whose record of the call does not show it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 _MOST = 10_000
 _captured: OrderedDict[tuple[str, datetime | None], None] = OrderedDict()
-"""By id and begin: a caller may give several calls one id."""
+"""By id and start time: a caller may give several calls the same id."""
 
 
 def add(kwargs: Mapping[str, Any]) -> None:
@@ -23,7 +23,7 @@ def add(kwargs: Mapping[str, Any]) -> None:
 
 
 def has(kwargs: Mapping[str, Any]) -> bool:
-    """Whether that call was told."""
+    """Whether that call was captured."""
     return _key(kwargs) in _captured
 
 

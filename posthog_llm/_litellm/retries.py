@@ -1,7 +1,7 @@
-"""Retries inside LiteLLM (`num_retries`): several requests, of which it calls back for one at most.
+"""Retries inside LiteLLM (`num_retries`): several requests, but at most one callback.
 
-Its functions that retry are given the record of the call that failed first, so each try is noted
-where it begins and ends.
+LiteLLM's retry functions get the record of the call that failed first, so each try is noted where
+it begins and ends.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Try:
 
 @guarded
 def watch() -> None:
-    """Note each try of LiteLLM's own retries, from here on."""
+    """Note each of LiteLLM's own retries, from now on."""
     import litellm
 
     for name in _NAMES:

@@ -1,7 +1,7 @@
-"""LiteLLM's streams: when they first say something, and how they end before their end.
+"""LiteLLM's streams: when their first content arrives, and whether they break off.
 
-What LiteLLM itself tells of either is of the first piece, whatever it says, and of a stream that
-breaks off it makes an answer that has a stop reason. So its streams are watched where they read.
+LiteLLM itself reports the time of the first piece, whatever it contains, and gives a stream that
+breaks off a stop reason. So we watch its streams where they are read.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from . import attempt as attempts
 _READING = ("__anext__", "_finalize_completed_stream")
 """Methods of LiteLLM's stream that read it, and close it at its end."""
 _SAID = ("content", "reasoning_content", "thinking_blocks", "tool_calls", "function_call", "audio")
-"""Fields of a delta of LiteLLM's that say something."""
+"""Fields with content in a LiteLLM delta."""
 _INCOMPLETE = Failure("IncompleteStream", "the stream ended before the answer did")
 _LAST = 8
-"""Pieces of a stream among which its last event is."""
+"""The last event of a stream is within this many pieces."""
 
 
 @guarded
 def watch() -> None:
-    """Watch LiteLLM's streams, from here on."""
+    """Watch LiteLLM's streams, from now on."""
     from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
     reading = _codes_of_reading(CustomStreamWrapper)
@@ -146,7 +146,7 @@ def _note_event(stream: Any, chunk: Any) -> None:
 
 
 class _Pieces:
-    """What is seen of a stream of Anthropic's events while it passes, cut as it may be."""
+    """What was seen of a stream of Anthropic events that passes through, however it is split."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -167,7 +167,7 @@ class _Pieces:
 
     @guarded
     def note_end(self) -> None:
-        """Note an error among the last events, or that the last is missing."""
+        """Note an error among the last events, or a missing end."""
         last = b"".join(self._last)
         folded = messages.fold(events(last[max(0, last.find(b"event:")) :], named=True))
         failure = messages.read_response(folded.body, "anthropic").failure
@@ -215,15 +215,15 @@ def _noting_pieces_end(handle: Any) -> Any:
 
 
 def _codes_of_reading(stream: Any) -> frozenset[CodeType]:
-    """Return the code that reads a stream, which closes it at its end, too."""
+    """Return the code that reads a stream; it also closes the stream at its end."""
     methods = (getattr(stream, name, None) for name in _READING)
     return frozenset(m.__code__ for m in methods if m is not None)
 
 
 def _noting_close(aclose: Any, reading: frozenset[CodeType]) -> Any:
     def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
-        # LiteLLM closes a stream that fails before it says so, and leaves nothing else by which
-        # to tell that from its reader's `aclose()` than who calls.
+        # LiteLLM closes a failing stream before it reports the failure. Only the calling code tells
+        # that from `aclose()` by the reader.
         here = inspect.currentframe()
         caller = here.f_back if here is not None else None
         _closed(stream, by_itself=caller is not None and caller.f_code in reading)
@@ -234,7 +234,7 @@ def _noting_close(aclose: Any, reading: frozenset[CodeType]) -> Any:
 
 @guarded
 def _closed(stream: Any, *, by_itself: bool) -> None:
-    """Note that a stream was closed; one that closes itself says next how it ended."""
+    """Note that a stream was closed; if it closed itself, LiteLLM reports next how it ended."""
     call = getattr(stream, "logging_obj", None)
     if parked := getattr(call, "_deferred_stream_complete_args", None):
         attempts.note_response(call, parked[0])  # to be captured after the gateway's guardrails

@@ -1,4 +1,4 @@
-"""Lets a request name its PostHog URL: newer LiteLLM takes the key, and forgets the URL."""
+"""Lets a request name its PostHog URL: newer LiteLLM versions keep the key but lose the URL."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _URLS = ("posthog_api_url", "posthog_host")
 
 @guarded
 def let_through() -> None:
-    """Make LiteLLM hand `posthog_api_url` to callbacks, and keep `posthog_host` to itself.
+    """Make LiteLLM pass `posthog_api_url` to callbacks, and keep `posthog_host` to itself.
 
-    Without it the first is dropped on its way, and the second is sent to the provider.
+    Otherwise it drops the first on the way, and sends the second to the provider.
     """
     from litellm.litellm_core_utils import initialize_dynamic_callback_params as dynamic
     from litellm.types import utils

@@ -1,1 +1,1 @@
-"""The seam: what is seen of a call on the caller's thread."""
+"""The seam: observing a call on the caller's thread."""

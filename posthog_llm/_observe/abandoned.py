@@ -1,8 +1,8 @@
-"""So that an answer's body ends with the last reference to it, and not with a garbage collection.
+"""Makes an abandoned response body end with its last reference, not with a garbage collection.
 
-The SDKs' streams and the HTTP library's responses refer to themselves: a stream by the generator
-that it runs, a response by its own byte stream. What the caller let go of would be captured
-whenever the garbage collector comes by, which in a quiet server is never.
+The SDKs' streams and the HTTP library's responses are reference cycles: a stream through the
+generator that it runs, a response through its own byte stream. An abandoned response would be
+captured only when the garbage collector runs, which in a quiet server is never.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .._faults import guarded
 
 
 def loosen_response(response: Any) -> None:
-    """Let the byte stream of an HTTP response refer to it weakly.
+    """Make the byte stream of an HTTP response refer to it weakly.
 
-    It does so for one thing only: to set `elapsed` when it is closed.
+    The stream needs the response only to set `elapsed` when it is closed.
     """
     holder = getattr(response.stream, "__dict__", {})
     if holder.get("_response") is response:
@@ -27,7 +27,7 @@ def loosen_response(response: Any) -> None:
 
 
 class _Elapsed:
-    """Stands for a response in its own byte stream, for as long as there is the response."""
+    """A weak replacement for a response in its own byte stream."""
 
     def __init__(self, response: Any) -> None:
         self.__dict__["_response"] = weakref.ref(response)
@@ -42,10 +42,10 @@ class _Elapsed:
 
 
 def loosening(options: Any) -> Any:
-    """Return a copy of a request's options that loosens the stream made of its answer.
+    """Return a copy of a request's options that loosens the stream made from its response.
 
-    The SDK gives whatever it makes of an answer to the options' `post_parser`, when it makes
-    it: for a raw response that is when the caller asks.
+    The SDK passes each parsed response to the options' `post_parser`: for a raw response, when the
+    caller parses it.
     """
     theirs: Callable[[Any], Any] | object = options.post_parser
 
@@ -60,9 +60,9 @@ def loosening(options: Any) -> Any:
 
 @guarded
 def _loosen(stream: Any) -> None:
-    """Let a shallow copy of an SDK's stream run its generator, as the newest SDKs do themselves.
+    """Make a shallow copy of an SDK's stream run its generator, as the newest SDKs do themselves.
 
-    A stream whose class has ways of its own stays as it is.
+    A stream of a class with its own iteration is left unchanged.
     """
     cls: Any = type(stream)  # pyright: ignore[reportUnknownVariableType]
     iterator = getattr(stream, "__dict__", {}).get("_iterator")
@@ -82,9 +82,9 @@ def _is_the_sdks(cls: Any) -> bool:
 
 
 def _is_new(iterator: Any, function: Any) -> bool:
-    """Whether `iterator` is a generator of `function` that nobody has begun to read."""
+    """Whether `iterator` is a generator of `function` that has not been started."""
     if inspect.isasyncgen(iterator):
-        # Nothing is read of one before somebody awaits, and nobody could yet.
+        # Nothing is read before the first await, which cannot have happened yet.
         return iterator.ag_code is function.__code__
     if not inspect.isgenerator(iterator) or iterator.gi_code is not function.__code__:
         return False

@@ -1,7 +1,7 @@
-"""Functions of ours around an SDK's own, which other libraries may have wrapped or will wrap.
+"""Wrappers around SDK functions that other libraries may also wrap, before or after us.
 
-Plain functions, not `wrapt`'s: what undoes another library's wrapper takes the outermost one of
-`wrapt`'s away, whosever it is.
+Plain functions, not `wrapt` wrappers: another library that undoes its own wrapper removes the
+outermost `wrapt` wrapper, whoever's it is.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 from typing import Any
 
 _ours: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Every function that was ever put around one; others may still hold it."""
+"""Every wrapper ever made; others may still hold it."""
 
 
 class Underway:
-    """How many calls run in functions of ours; what they need is taken away after the last.
+    """Counts calls that run in our wrappers; what they need is removed after the last.
 
-    A call is watched to its end, or not at all: what one part of ours did to its request,
-    another undoes in its answer.
+    A call is observed to its end, or not at all: what one part changes in the request, another
+    part undoes in the response.
     """
 
     def __init__(self) -> None:
-        self._marks: list[None] = []  # appended to and popped from in one step, by any thread
+        self._marks: list[None] = []  # append and pop are atomic, in any thread
         self.then: Callable[[], object] | None = None
-        """Called, while there is one, when nothing runs any more."""
+        """Called, if set, when no call is running any more."""
 
     def __bool__(self) -> bool:
         return bool(self._marks)
@@ -51,11 +51,11 @@ def put(
     observe: Any,
     waits: bool = False,
 ) -> None:
-    """Put `observe` around `cls.name`, unless something of ours is in there already.
+    """Wrap `cls.name` in `observe`, unless it already contains a wrapper of ours.
 
-    It is called with the bound function, the instance and the arguments, unless `is_off` says
-    of the instance that there is nothing to observe. `waits`: whether the result is awaited.
-    What was put there takes itself away in `undo`, if it is still the outermost.
+    `observe` is called with the bound function, the instance and the arguments, unless `is_off`
+    is true for the instance. `waits`: whether the result is awaited. Adds a function to `undo`
+    that removes the wrapper if it is still the outermost.
     """
     found: Any = cls.__dict__[name]
     if hasattr(found, "__get__") and not _leads_to_ours(found):
@@ -64,10 +64,10 @@ def put(
 
 
 def _made(make: Any, undo: list[Callable[[], object]], cls: Any, name: str, found: Any) -> Any:
-    """Return ours around `found`.
+    """Return our wrapper around `found`.
 
-    Libraries undo their wrapper by putting the outermost's `__wrapped__` in its place, whosever
-    that is. So that of ours is ours again, around what is below theirs.
+    Libraries undo their wrapper by replacing the outermost one with its `__wrapped__`, whoever's
+    it is. So the `__wrapped__` of ours is again ours, around what is below theirs.
     """
     ours = make(found)
     _ours.add(ours)
@@ -87,7 +87,7 @@ def _plain(found: Any, is_off: Callable[[Any], bool], observe: Any) -> Any:
     @functools.wraps(found)
     def ours(self: Any, *args: Any, **kwargs: Any) -> Any:
         send = found.__get__(self, type(self))
-        with running:  # before it is asked: what is on stays until this has ended
+        with running:  # before `is_off` is checked: what is on stays on until this call ends
             if not is_off(self):
                 return observe(send, self, args, kwargs)
         return send(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The thin wrapper around a body that streams: it hands on bytes and notes time and end.
+"""The thin wrapper around a streaming body: it passes bytes through and notes times and the end.
 
 The SDK's stream object stays the SDK's own. Only the byte stream below it is ours, so every
 way of reading (objects, events, lines, bytes, raw bytes) is seen, and so is not reading.
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .call import Call
 
 _PART = 1 << 20
-"""Bytes of a batch's results that are handed over at a time."""
+"""Bytes of a batch's results that are queued at a time."""
 _PIECE_COST = 100
-"""Bytes that keeping one piece costs beside its own."""
+"""Overhead of keeping one chunk, in bytes."""
 
 
 def wrap(response: Any, call: Call) -> None:
-    """Put our byte stream around the one of `response`, of the same kind and package."""
+    """Wrap the byte stream of `response` in ours, of the same kind and package."""
     keep = call.keeps(response.headers)
     encoding = call.exchange.encoding = undone(response)
     usage_filter = call.injector.usage_filter(response, encoding) if call.injector else None
@@ -40,19 +40,19 @@ def wrap(response: Any, call: Call) -> None:
 def _body_class(inner: Any) -> type[_Body]:
     """Return our wrapper for one kind of byte stream.
 
-    HTTP packages check `isinstance` against their own base classes, and SDK majors differ in
-    the package, so the bases are taken from the stream at hand. One that can be read in both
-    ways, such as httpx's `ByteStream`, can be read in both ways still.
+    HTTP packages check `isinstance` against their own base classes, and SDK major versions use
+    different packages, so the bases are taken from the stream itself. A stream that supports both
+    sync and async reading, such as httpx's `ByteStream`, still does.
     """
     bases = [base for base in inner.__mro__ if base.__name__ in _READING]
     if not bases:
-        raise TypeError(f"{inner} is no byte stream")
+        raise TypeError(f"{inner} is not a byte stream")
     ours = [_READING[base.__name__] for base in bases]
     return cast("type[_Body]", type("ObservedByteStream", (*ours, *bases), {}))
 
 
 class _Keeper:
-    """Keeps a body's first and last bytes, and the times at which the first pieces came."""
+    """Keeps a body's first and last bytes, and the arrival times of the first chunks."""
 
     def __init__(self, call: Call, keep: bool) -> None:
         self._exchange = call.exchange
@@ -66,7 +66,7 @@ class _Keeper:
         self._keep = keep
 
     def _in_parts(self, chunk: bytes) -> None:
-        """Hand over what came of a batch's results: all of it is told, however much it is."""
+        """Queue a batch's results in parts: all of them are captured, however many there are."""
         self.chunks.append(chunk)
         self._part_size += len(chunk)
         if self._part_size >= _PART:
@@ -76,7 +76,7 @@ class _Keeper:
             call_queue.put(part)
 
     def overflow(self, chunk: bytes) -> None:
-        """Take a piece for which the head has no room: into a window over the end."""
+        """Keep a chunk that does not fit into the head, in a window over the end."""
         exchange = self._exchange
         if exchange.batch is not None:
             self._in_parts(chunk)
@@ -107,16 +107,16 @@ class _Body:
         return getattr(self._inner, name)
 
     def __del__(self, dropped: Outcome = Outcome.DROPPED) -> None:
-        # May run in any thread, inside any lock, and while modules are being torn down.
-        call = self.__dict__.get("_call")  # it may have been interrupted while it was made
+        # May run in any thread, while any lock is held, and during module teardown.
+        call = self.__dict__.get("_call")  # missing if construction was interrupted
         if call is not None:
             call.end(dropped)
 
     def _passage(self) -> Generator[bytes, bytes, None]:
-        """Take in each piece as it comes, and give out what the caller may see of it.
+        """Receive each chunk as it arrives, and yield what the caller may see of it.
 
-        A generator, because it keeps all that it needs in local variables: this runs once a
-        chunk, on the caller's thread, for the sync and the async body.
+        A generator, because it keeps everything in local variables: this runs once per chunk, on
+        the caller's thread, for sync and async bodies.
         """
         keeper = self._keeper
         keep, stamp, room = keeper.chunks.append, keeper.times.append, keeper.room
@@ -131,14 +131,14 @@ class _Body:
                 stamp(clock())
             else:
                 keeper.overflow(chunk)
-            if show and chunk:  # raises what the reader would get for a body that does not decode
+            if show and chunk:  # raises what the reader would get for an undecodable body
                 chunk = show(chunk)
 
     def _through(self) -> Callable[[bytes], bytes]:
-        """Return what each piece goes through: only what is read first is the call's answer.
+        """Return the function for each chunk: only the first reading is the call's response.
 
-        The newest SDKs read the byte stream itself once more after the last event, for what the
-        connection still holds. Some begin anew then, others refuse.
+        The newest SDKs read the byte stream again after the last event, for what is left on the
+        connection. Some streams then start over, others refuse.
         """
         if self._is_read:
             self._is_read_again = True
@@ -149,7 +149,7 @@ class _Body:
         return passage.send
 
     def _end(self) -> bytes:
-        """Return what was held back when the body ended; raises where its encoding did not."""
+        """Return what was held back until the body's end; raises if its encoding is incomplete."""
         if self._is_read_again:
             return b""
         rest: bytes = self._usage_filter.end() if self._usage_filter else b""
@@ -157,9 +157,9 @@ class _Body:
         return rest
 
     def _broke(self, error: BaseException) -> bytes | None:
-        """Note an error of the body; returns what the caller may still see before it."""
+        """Note an error of the body; return what the caller may still see before it."""
         if isinstance(error, GeneratorExit) or self._is_read_again:
-            return None  # the reader left; closing tells
+            return None  # the reader stopped; closing reports it
         if not isinstance(error, Exception):
             self._call.broke(error)
             return None
@@ -228,4 +228,4 @@ class _AsyncBody(_Body):
 
 
 _READING = {"SyncByteStream": _SyncBody, "AsyncByteStream": _AsyncBody}
-"""What observes each way of reading a byte stream, by the name of the base that stands for it."""
+"""Our wrapper for each way of reading a byte stream, by the name of its base class."""

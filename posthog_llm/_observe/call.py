@@ -1,4 +1,4 @@
-"""One observed call: timestamps and references, from the first line to its one end."""
+"""One observed call: timestamps and references, from its start to its only end."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .call_queue import call_queue
 from .event_ids import new_id
 
 _LARGE = 64 << 10
-"""Bytes of a request that may be worth a search for pictures."""
+"""Bytes above which a request is searched for images."""
 _BINARY = ("audio/", "image/", "video/", "application/octet-stream")
 
 
 class Call:
-    """What is seen of one call, for sync and async alike.
+    """The observation of one call, sync or async.
 
-    The SDK's own request returns or raises. A body that streams lives longer: its wrapper
-    reports the end. Whichever end comes first is told, every later one is ignored.
+    The SDK's own request returns or raises. A streaming body lives longer: its wrapper reports
+    the end. The first end is recorded, later ones are ignored.
     """
 
     __slots__ = ("__weakref__", "_open", "_process", "exchange", "injector", "streaming")
@@ -39,14 +39,14 @@ class Call:
         self.streaming = False
 
     def elapsed(self) -> float:
-        """Return the seconds since the call's start."""
+        """Return the seconds since the call started."""
         return perf_counter() - self.exchange.clock
 
     # -- the request ---------------------------------------------------------------
 
     @guarded
     def sent(self, request: Any, options: Any) -> None:
-        """Note one HTTP attempt and the body that it carries."""
+        """Note one HTTP attempt and its body."""
         exchange = self.exchange
         exchange.attempts += 1
         exchange.last_attempt = self.elapsed()
@@ -65,7 +65,7 @@ class Call:
 
     @guarded
     def really_sent(self, request: Any, history: Iterable[Any] = ()) -> None:
-        """Note a request where it is another than was built: by a hook, an `Auth`, a redirect."""
+        """Note requests that differ from the built one: by a hook, an `Auth`, a redirect."""
         requests = [request, *(earlier.request for earlier in history)]
         known = self.exchange.sent
         self.exchange.resent = [(r.headers, r.url) for r in requests if r.headers is not known]
@@ -73,7 +73,7 @@ class Call:
     def goes_on_without_usage(self, error: Exception) -> bool:
         """Whether the usage option that we added may be why the provider refused.
 
-        The attempt with it was none of the SDK's, and its body not what the caller asked.
+        That attempt does not count as the SDK's, and its body is not the caller's request.
         """
         if self.injector is None or not _left_out(self.injector, error):
             return False
@@ -81,11 +81,11 @@ class Call:
         self.exchange.request = None
         return True
 
-    # -- the answer ----------------------------------------------------------------
+    # -- the response --------------------------------------------------------------
 
     @guarded
     def note_response(self, response: Any) -> bool:
-        """Note the answer's head. True when its body is still to be read."""
+        """Note the response's head; return whether its body is still to be read."""
         exchange = self.exchange
         exchange.status = response.status_code
         exchange.headers = response.headers
@@ -103,9 +103,9 @@ class Call:
         return False
 
     def keeps(self, headers: Any) -> bool:
-        """Whether the body may hold text; sound is only counted.
+        """Whether the body may be text, and is kept; audio is only counted.
 
-        What the SDK does not hand on as bytes, it reads as text, whatever its content type says.
+        Unless the SDK returns the body as bytes, it reads it as text, whatever its content type.
         """
         if self.exchange.streamed or not ENDPOINTS[self.exchange.endpoint].answers_in_sound:
             return True
@@ -115,9 +115,9 @@ class Call:
     # -- the end -------------------------------------------------------------------
 
     def end(self, outcome: Outcome, failure: Failure | None = None) -> None:
-        """Tell how the call ended. Only the first end counts; safe in finalisers.
+        """Record how the call ended. Only the first end counts; safe in finalizers.
 
-        A forked child has a copy of the call: what the parent has begun, the parent ends.
+        A forked child has a copy of the call: a call that the parent began, the parent ends.
         """
         if self._process != getpid():
             return
@@ -127,7 +127,7 @@ class Call:
             self._put(outcome, failure)
         except IndexError:
             return
-        except BaseException:  # a signal's handler raised amid this; one uuid is one event
+        except BaseException:  # a signal handler raised in between; one uuid is one event
             if is_first:
                 self._put(outcome, failure)
             raise
@@ -145,27 +145,26 @@ class Call:
             call_queue.failed("end", error, exchange.id)
 
     def abandon(self) -> None:
-        """End the call because the process ends."""
+        """End the call because the process is ending."""
         self.end(Outcome.DROPPED)
 
     def broke(self, error: BaseException) -> None:
-        """End the call with what an exception says."""
+        """End the call with an exception."""
         self._note_sent(error)
         outcome, failure = outcome_of(error)
         self.end(outcome, failure and (_with_code(error, failure) or failure))
 
     @guarded
     def _note_sent(self, error: BaseException) -> None:
-        """Note the request that an exception of the SDK or the HTTP library names."""
+        """Note the request that an exception of the SDK or the HTTP library holds."""
         request = _given(error, "request")
         if request is not None and not self.exchange.resent:
             self.really_sent(request, getattr(_given(error, "response"), "history", ()))
 
     def undecodable(self, error: Exception) -> None:
-        """End the call because its answer cannot be decoded.
+        """End the call because its response cannot be decoded.
 
-        Whether the caller gets to see that, the answer tells: after a stream's last event the
-        SDK reads no more of it.
+        The caller may not see the error: after a stream's last event, the SDK stops reading.
         """
         _, failure = outcome_of(error)
         self.end(Outcome.CLOSED_EARLY, failure)
@@ -188,7 +187,7 @@ def _left_out(injector: stream_usage.Injector, error: Exception) -> bool:
 
 @guarded
 def _with_code(error: BaseException, found: Failure) -> Failure:
-    """Add what the SDK's exceptions say of the provider's answer."""
+    """Add the code and status that the SDK's exceptions hold."""
     code = getattr(error, "code", None) or _code(getattr(error, "body", None))
     status = getattr(error, "status_code", None)
     return replace(
@@ -199,7 +198,7 @@ def _with_code(error: BaseException, found: Failure) -> Failure:
 
 
 def _given(error: BaseException, name: str) -> Any:
-    """Return what an exception holds; the HTTP library's own refuse to say until it is set."""
+    """Return an exception's attribute; the HTTP library's exceptions raise while it is unset."""
     try:
         return getattr(error, name, None)
     except RuntimeError:
@@ -214,21 +213,21 @@ def _code(body: Any) -> Any:
 
 
 def _content(message: Any) -> bytes | None:
-    """Return the body of a request, or of an answer; `None`: it is empty, or not in memory."""
+    """Return the body of a request or response; `None` if it is empty, or not in memory."""
     try:
         content: bytes = message.content
-    except RuntimeError:  # a generator's was never, and a hook may close an answer unread
+    except RuntimeError:  # from a generator, or a response that a hook closed unread
         return None
     return content or None
 
 
 def _kept(body: bytes | None) -> bytes | None:
-    """Let go of pictures at once: to find them costs less than to hold their memory."""
+    """Drop images at once: finding them costs less than holding their memory."""
     return without_blobs(body) if body is not None and len(body) > _LARGE else body
 
 
 def wants_media(scope: Scope) -> bool:
-    """Whether the destination wants pictures and sound as they are, and has room for them.
+    """Whether the destination accepts images and audio unchanged.
 
     https://posthog.com/docs/ai-observability/privacy-mode (`enable_full_ai_capture`)
     """
@@ -262,7 +261,7 @@ def _size(content: Any) -> int | None:
         position = content.tell()
         size: int = content.seek(0, 2)
         content.seek(position)
-    except Exception as error:  # an unseekable file has no known size: an answer, not a fault
+    except Exception as error:  # an unseekable file has no known size, which is not a fault
         if is_the_programs(error):
             raise
         return None

@@ -1,4 +1,4 @@
-"""The `posthog_*` arguments: their names, their checks, and how they travel with a call."""
+"""The `posthog_*` arguments: their names, checks, and path through a call."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ PREFIX = "posthog_"
 NAMES = {PREFIX + f.name: f.name for f in fields(Arguments)}
 _NAMES = frozenset(NAMES)
 ATTACHED = "posthog_llm.call"
-"""Key under which arguments ride in the query options of the SDK's own resource methods.
+"""Key under which arguments are attached to the query options of SDK resource methods.
 
 The query options are the one thing that every helper of every SDK version (stream managers,
-tool runners, raw accessors) hands on untouched. They are taken out where a resource calls its
-client: from there on a user's own code may look at them.
+tool runners, raw accessors) passes on untouched. The arguments are detached where a resource
+calls its client: after that point, user code may see the options.
 """
 
 
 def extract(kwargs: dict[str, Any]) -> Arguments | None:
-    """Take the `posthog_*` arguments out of `kwargs`; `None` when there are none.
+    """Extract the `posthog_*` arguments from `kwargs`; `None` if there are none.
 
-    An unknown name is left in, so that the SDK's own method names it in a `TypeError`.
+    Unknown names stay, so that the SDK's own method raises a `TypeError` that names them.
     Raises `TypeError` for a value of the wrong type.
     """
     if _NAMES.isdisjoint(kwargs):
@@ -33,23 +33,22 @@ def extract(kwargs: dict[str, Any]) -> Arguments | None:
 
 
 class _Attached(str):
-    """Arguments that are text to whoever looks: other libraries wrap the SDK's methods."""
+    """Arguments that look like text to other libraries, which may wrap the SDK's methods."""
 
     arguments: Arguments
 
 
 def attach(kwargs: dict[str, Any], arguments: Arguments) -> None:
-    """Put `arguments` into the query options of an SDK method's `kwargs`."""
+    """Attach `arguments` to the query options in an SDK method's `kwargs`."""
     attached = _Attached()
     attached.arguments = arguments
     kwargs["extra_query"] = {**(kwargs.get("extra_query") or {}), ATTACHED: attached}
 
 
 def detach(kwargs: dict[str, Any]) -> Arguments | None:
-    """Take the carried arguments out of what a resource calls its client with.
+    """Detach the arguments from what a resource calls its client with.
 
-    What stays is what the SDK makes of the call without them; the caller's own mappings are
-    left as they are.
+    What stays is what the SDK would pass without them; the caller's own mappings are not changed.
     """
     options: dict[str, Any] = kwargs.get("options") or {}
     params = options.get("params")
@@ -64,9 +63,9 @@ def detach(kwargs: dict[str, Any]) -> Arguments | None:
 
 
 def detach_from_options(options: Any) -> Arguments | None:
-    """Take the carried arguments out of a request's options, should they have come that far.
+    """Detach the arguments from a request's options, if they are still there.
 
-    That is when the SDK made a resource of its own, which is none of ours, on the way.
+    They are if the SDK made an unobserved resource of its own on the way.
     """
     params = options.params
     if not params or ATTACHED not in params:

@@ -1,4 +1,4 @@
-"""Where finished calls wait for the worker. Putting one there is all a caller ever pays."""
+"""Where finished calls wait for the worker. Enqueuing is all that a caller ever pays for."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _SHARE = 0.75
-"""Share of the allowed bytes that calls may take before they are read."""
+"""Share of `queue_bytes` that unread calls may take."""
 _ROOM = 0.7
-"""Share that they take once room was made."""
+"""Share that they take after space was freed."""
 
 
 class OpenCalls:
-    """Calls that may be told only when they are let go of; each has `abandon()`.
+    """Calls that may end only by being abandoned; each has `abandon()`.
 
-    None is kept alive. Not a `WeakSet`: that cannot be listed while a thread adds to it.
+    Holds weak references. Not a `WeakSet`: that cannot be listed while a thread adds to it.
     """
 
     def __init__(self) -> None:
@@ -42,42 +42,42 @@ class OpenCalls:
         self._refs[key] = weakref.ref(call, partial(self._refs.pop, key))  # see `event_ids`
 
     def now(self) -> list[Any]:
-        """Return the calls that are there now."""
-        refs = list(self._refs.values())  # at once: no code of Python's runs amid this
+        """Return the calls that exist now."""
+        refs = list(self._refs.values())  # atomic: runs no Python code
         return [call for ref in refs if (call := ref()) is not None]
 
 
 class CallQueue:
-    """A queue that wakes its reader late and is born again, empty, after a fork.
+    """A queue that wakes its reader late, and starts empty again after a fork.
 
-    A finaliser may put something here whatever lock its thread holds: nothing here waits.
+    A finalizer may add an item while its thread holds any lock, so nothing here blocks.
     """
 
     def __init__(self) -> None:
         self.on_prepare: Callable[[], None] | None = None
-        """Imports what the reader will use: a thread of ours imports nothing."""
+        """Imports what the reader will use: our own threads import nothing."""
         self.on_first: Callable[[], bool | None] | None = None
-        """Starts the reader, on the caller's thread; not true: it did not start."""
+        """Starts the reader, on the caller's thread; a false result means that it did not start."""
         self.on_large: Callable[[], None] | None = None
-        """Asks the reader to come at once: memory that is not given back makes calls slower."""
+        """Makes the reader run at once: memory that is not freed makes calls slower."""
         self.on_client: Callable[[Any], None] | None = None
-        """Told of every new client's destination."""
+        """Called with every new client's destination."""
         self.is_reader: Callable[[], bool] = lambda: False
-        """Whether this thread reads: then what calls a model is a filter of the program's."""
+        """Whether this thread reads: then a model call comes from an application's filter."""
         self.on_capture: Callable[[], None] | None = None
-        """Called after each capture by hand; may wait until there is room for more."""
+        """Called after each manual capture; may wait until there is capacity for more."""
         self.reset()
 
     def reset(self) -> None:
         self._items: deque[Any] = deque()
         self._stripped: deque[Any] = deque()
-        """What came before `_items`, less the requests that were too much to keep."""
+        """Calls older than `_items`, without the requests that took too much memory."""
         self._making_room = threading.Lock()
         self.bytes = 0
-        """About what the waiting calls weigh. Threads change it without a lock, so an addition
-        may get lost: the reader weighs anew what it leaves."""
+        """Approximate size of the waiting calls. Threads change it without a lock, so an addition
+        may get lost: the reader recomputes it for the calls that it leaves."""
         self.lost: deque[tuple[str, str]] = deque()
-        """Uuids of events that there will not be, and why: the reasons of `Stats.dropped`."""
+        """Uuids of lost events, and why: the reasons of `Stats.dropped`."""
         self.wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.unended = OpenCalls()
         self._woken = False
@@ -87,84 +87,84 @@ class CallQueue:
         return type(self.wake_ups) is not queue.SimpleQueue
 
     def renew(self) -> None:
-        """Make locks anew, of the kind that holds now; what waits goes on waiting."""
+        """Recreate locks of the current kind; waiting items stay."""
         self._making_room = threading.Lock()
         self.wake_ups = queue.SimpleQueue()
-        self.wake()  # whoever puts something meanwhile may have woken the old one
+        self.wake()  # an item put meanwhile may have woken the old one
 
     def prepare(self) -> None:
-        """Import what the reader will use; called where a client is made, before its calls."""
+        """Import what the reader will use; called when a client is made, before its calls."""
         if self.on_prepare is not None:
             self.on_prepare()
 
     def start(self) -> None:
-        """Make sure that somebody will read; called when a call starts."""
+        """Make sure that a reader runs; called when a call starts."""
         if self._woken:
             return
         started = None
         try:
-            self._woken = True  # first: a finaliser may come here meanwhile
+            self._woken = True  # first: a finalizer may call this meanwhile
             self.prepare()
             started = self.on_first() if self.on_first is not None else None
         finally:
             if not started:
-                self._woken = False  # the next call tries again
+                self._woken = False  # the next call retries
 
     def abandon_open(self) -> None:
-        """End the calls that nobody can end any more, because the process ends."""
+        """End the calls that are still open, because the process is ending."""
         for call in self.unended.now():
             guarded(call.abandon)()
 
     def attach(self, client: Any) -> None:
-        """Tell the reader of a destination: its own `flush` is to wait for what comes here."""
+        """Register a destination with the reader, so that its own `flush` waits for our calls."""
         if self.on_client is not None:
             self.on_client(client)
 
     def put(self, item: Any) -> None:
-        """Append a finished call, or whatever else the reader is to see in its turn."""
+        """Append a finished call, or any other item that the reader must see in order."""
         try:
             self._items.append(item)
-            weight = _weight(item)  # no call stands between reading and writing the sum
+            weight = _weight(item)  # first: no call may run between reading and writing the sum
             self.bytes += weight
-        finally:  # also where a signal handler raises amid this
+        finally:  # even if a signal handler raises in between
             self.wake()
         if self.bytes > settings().queue_bytes * _SHARE:
             self._make_room(settings().queue_bytes * _ROOM)
 
     def failed(self, where: str, error: Exception, uuid: str) -> None:
-        """Count a fault of ours that cost an event; the reader counts the event, as all others."""
+        """Count an internal fault that lost an event; the reader counts the event, like others."""
         report(where, error)
         self.lose(uuid, "fault")
 
     def lose(self, uuid: str, reason: str) -> None:
-        """Let the reader count an event that there will not be."""
+        """Have the reader count a lost event."""
         self.lost.append((uuid, reason))
         self.wake()
 
     def wait_for_room(self) -> None:
-        """Wait for a bounded time while too much waits; for who captures by hand."""
+        """Wait for a limited time while too much is queued; for manual capture."""
         if self.on_capture is not None:
             self.on_capture()
 
     def wake(self) -> None:
-        """Wake the reader, unless somebody did since it last looked."""
+        """Wake the reader, unless a wake-up is already pending."""
         if self.wake_ups.empty():
             self.wake_ups.put(None)
 
     def stop(self) -> None:
-        """Let the next call start a reader."""
+        """Make the next call start a reader."""
         self._woken = False
         self.wake()
 
     # -- the reader ----------------------------------------------------------------
 
     def wait(self, timeout: float | None) -> None:
-        """Sleep until somebody rings, `timeout` seconds at most."""
+        """Sleep until a wake-up, for at most `timeout` seconds."""
         with contextlib.suppress(queue.Empty):
             self.wake_ups.get(timeout=timeout)
 
     def take(self) -> Any:
-        """Return the oldest item. Raises `IndexError` when there is none."""
+        """Remove and return the oldest item. Raises `IndexError` if there is none."""
         try:
             item = self._stripped.popleft()
         except IndexError:
@@ -174,28 +174,28 @@ class CallQueue:
         return item
 
     def count(self) -> int:
-        """Return how many calls wait to be read."""
-        items = [*list(self._stripped), *list(self._items)]  # at once, whatever thread asks
+        """Return the number of unread calls."""
+        items = [*list(self._stripped), *list(self._items)]  # copies: atomic in any thread
         return sum(isinstance(item, Exchange) for item in items)
 
     def clear_wake_ups(self) -> None:
-        """Say that the reader now looks: what comes from now on rings again."""
+        """Clear pending wake-ups before reading: later items wake the reader again."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self.wake_ups.get_nowait()
 
     def reweigh(self) -> None:
-        """Weigh what came while the reader read; whoever puts more rings, and it reads again."""
-        with contextlib.suppress(RuntimeError):  # more has come meanwhile
+        """Recompute the size of the items left; a later item wakes the reader again."""
+        with contextlib.suppress(RuntimeError):  # an item was added meanwhile
             self.bytes = sum(map(_weight, [*self._stripped, *self._items]))
 
     # -- the bound -----------------------------------------------------------------
 
     @guarded
     def _make_room(self, wanted: float) -> None:
-        """Let go of the oldest requests, then of the oldest calls, until few enough bytes wait.
+        """Drop the oldest requests, then the oldest calls, until few enough bytes wait.
 
-        The answers hold the numbers; they are kept as long as can be.
+        Responses hold the token counts, so they are kept as long as possible.
         """
         if not self._making_room.acquire(blocking=False):
             return
@@ -213,7 +213,7 @@ class CallQueue:
         try:
             gone = item.drop_content() if isinstance(item, Exchange) else 0
             self.bytes -= gone
-        finally:  # also where a signal handler raises amid this
+        finally:  # even if a signal handler raises in between
             self._stripped.append(item)
 
     def _give_up(self, item: Any) -> None:
@@ -233,10 +233,10 @@ call_queue = waiting.calls = CallQueue()
 
 
 def counted(function: Callable[P, R]) -> Callable[P, R | None]:
-    """Guard a function that makes an event: one that a fault of ours costs counts as dropped."""
+    """Guard a function that makes an event; an event lost to a fault counts as dropped."""
     return contained(function, lambda where, error: call_queue.failed(where, error, new_id()))
 
 
 if hasattr(os, "register_at_fork"):
-    # What the parent has not told yet, the parent tells.
+    # The parent captures what it has not captured yet.
     os.register_at_fork(after_in_child=call_queue.reset)

@@ -28,7 +28,7 @@ _CLIENT_ONLY = {
 if TYPE_CHECKING:
 
     class _SdkClient:
-        """What is asked of the SDK's client, which comes behind the mixin."""
+        """What the mixin needs from the SDK's client, which follows it in the MRO."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
         def copy(self, **kwargs: Any) -> Any: ...
@@ -40,7 +40,7 @@ else:
 
 
 class ObservedClient(_SdkClient):
-    """What the sync and the async client share: everything but the `await`."""
+    """What the sync and async clients share: everything but the `await`."""
 
     _posthog = NOTHING
     _posthog_stream_usage: bool = True
@@ -57,10 +57,10 @@ class ObservedClient(_SdkClient):
             _mirror(cls, sdk)
         elif "__init__" in vars(cls) or "__new__" in vars(cls):
             own: Any = cls
-            own.__signature__ = None  # not the SDK's: that of the constructor of its own
+            own.__signature__ = None  # not the SDK's: use that of its own constructor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        call_queue.prepare()  # before the SDK looks whether `httpx` is there
+        call_queue.prepare()  # before the SDK checks whether `httpx` is imported
         defaults = extract(kwargs) or NOTHING
         own = {**_CLIENT_ONLY, **_extract_own(kwargs)}
         super().__init__(*args, **kwargs)
@@ -77,7 +77,7 @@ class ObservedClient(_SdkClient):
         changed = extract(kwargs)
         own = _extract_own(kwargs)
         new = super().copy(**kwargs)
-        # Set afterwards, so that a subclass's own constructor need not know our arguments.
+        # Set afterwards, so that a subclass's constructor need not accept our arguments.
         new._posthog = merged(self._posthog, changed) if changed else self._posthog
         if changed is not None and changed.client is not None:
             call_queue.attach(changed.client)
@@ -92,13 +92,13 @@ class ObservedClient(_SdkClient):
         return new
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Say what to do instead, unless a subclass knows how: the SDK's own say "RLock"."""
+        """Raise with a hint, unless a subclass can pickle: the SDK's error only names "RLock"."""
         names = ("__reduce__", "__getstate__")
         if any(getattr(type(self), n, None) is not getattr(object, n, None) for n in names):
             return super().__reduce_ex__(protocol)
         raise TypeError(
-            f"cannot pickle {type(self).__name__}: its connections are this process's. Make the "
-            f"client in the worker, and hand posthog_llm.trace_headers() on to it"
+            f"cannot pickle {type(self).__name__}: its connections belong to this process. Make "
+            f"the client in the worker, and pass posthog_llm.trace_headers() to it"
         )
 
     def _build_request(self, options: Any, **kwargs: Any) -> Any:
@@ -127,7 +127,7 @@ class AsyncClient(ObservedClient):
 
 
 def _extract_own(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Take the arguments that only a client has out of `kwargs`.
+    """Extract the arguments that only a client has from `kwargs`.
 
     Raises `TypeError` for a value of the wrong type.
     """
@@ -140,12 +140,12 @@ def _extract_own(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_sdk_client(base: Any) -> bool:
-    """Whether a base class is the SDK's client, and no mixin of the program's."""
+    """Whether a base class is the SDK's client, not a mixin of the application."""
     return all(hasattr(base, name) for name in ("_build_request", "copy", "request"))
 
 
 def _mirror(cls: Any, sdk: Any) -> None:
-    """Give a client class the SDK's face: resources, signatures and docstrings."""
+    """Give a client class the SDK's resources, signatures and docstrings."""
     namespace: dict[str, Any] = {}
     resources.override_properties(sdk, namespace)
     for name, value in namespace.items():
@@ -157,7 +157,7 @@ def _mirror(cls: Any, sdk: Any) -> None:
 
 
 def _own(function: Any) -> Any:
-    """Return a copy of a function, to be given another face than the original's."""
+    """Return a copy of a function, to be given another signature and docstring."""
 
     def own(self: Any, **kwargs: Any) -> Any:
         return function(self, **kwargs)
@@ -166,7 +166,7 @@ def _own(function: Any) -> Any:
 
 
 def _signature(sdk: Any) -> inspect.Signature:
-    """Return the SDK constructor's signature with our keyword-only arguments at its end."""
+    """Return the SDK constructor's signature with our keyword-only arguments appended."""
     signature = inspect.signature(sdk)
     ours = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)

@@ -1,4 +1,4 @@
-"""Layers above and below one call to a model: the outermost one tells it, nobody else.
+"""Layers above and below one model call: only the outermost captures it.
 
 A layer above in the same process is found on the call stack, which no other task shares.
 """
@@ -14,17 +14,17 @@ from .._imports import imported
 from .._settings import settings
 
 HEADER = "x-posthog-llm-span-id"
-"""Sent to the gateways that `configure(gateways=...)` names: whoever sees it tells nothing."""
+"""Sent to the gateways in `configure(gateways=...)`: a callback that sees it captures nothing."""
 _DEPTH = 100
 _PASSED = frozenset(
     {"posthog_llm", "openai", "anthropic", "litellm", "langchain", "functools", "contextlib"}
     | {"asyncio", "concurrent"}
 )
-"""Packages on the stack between a call and the layer that makes it: beyond any other, such as
-a hook of the user's in LiteLLM, the call is not that layer's."""
+"""Packages allowed on the stack between a call and the layer that makes it: if another comes
+between, such as a user's hook in LiteLLM, the call is not that layer's."""
 _POSTHOG_CALLBACK = "litellm.integrations.posthog"
-# https://posthog.com/docs/ai-observability: the gateway tells each call itself, and PostHog
-# drops what a client tells of it.
+# https://posthog.com/docs/ai-observability: the gateway captures each call itself, and PostHog
+# drops what a client captures of it.
 _CAPTURING_HOSTS = frozenset(
     {"gateway.posthog.com", "gateway.us.posthog.com", "gateway.eu.posthog.com"}
     | {"ai-gateway.us.posthog.com", "ai-gateway.eu.posthog.com"}
@@ -32,15 +32,15 @@ _CAPTURING_HOSTS = frozenset(
 
 
 def is_captured_upstream(base_url: str | None) -> bool:
-    """Whether the service at a URL tells PostHog of each call itself."""
+    """Whether the service at a URL captures each call itself."""
     try:
         return base_url is not None and urlsplit(base_url).hostname in _CAPTURING_HOSTS
-    except ValueError:  # it is no URL
+    except ValueError:  # not a URL
         return False
 
 
 def is_named_gateway(host: str | None) -> bool:
-    """Whether the user named `host` as a gateway whose callback is ours, too."""
+    """Whether the user configured `host` as a gateway that runs our callback."""
     return host in settings().gateways
 
 
@@ -71,7 +71,7 @@ def _package(frame: FrameType | None) -> str:
 
 
 def _has_callback(litellm: Any) -> bool:
-    """Whether LiteLLM tells PostHog: by our callback, or by its own."""
+    """Whether LiteLLM captures to PostHog: with our callback, or with its own."""
     names = ("callbacks", "success_callback", "_async_success_callback")
     callbacks = [c for name in names for c in getattr(litellm, name, None) or ()]
     ours = getattr(imported("posthog_llm.litellm"), "PostHogLogger", ())

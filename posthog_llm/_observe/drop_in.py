@@ -1,4 +1,4 @@
-"""A module of ours that stands in for an SDK's: our clients, and all its other names."""
+"""A drop-in module for an SDK: our clients, and all other names of the SDK."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def drop_in_for(sdk: ModuleType, name: str) -> None:
-    """Make the module `name` stand in for `sdk`: what it does not define is the SDK's.
+    """Make the module `name` a drop-in for `sdk`: names that it does not define are the SDK's.
 
-    Its class is exchanged, which is Python's way to see what is set on a module: `openai.api_key`
-    is a setting that the SDK itself reads.
+    Its class is replaced, which is Python's way to intercept assignments to a module:
+    `openai.api_key` is a setting that the SDK itself reads.
     https://docs.python.org/3/reference/datamodel.html#customizing-module-attribute-access
     """
     module = sys.modules[name]

@@ -1,4 +1,4 @@
-"""From an answer in the caller's hands to the uuid of its event."""
+"""From a response in the caller's hands to the uuid of its event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 
 def _seed() -> None:
-    """Draw what makes this process's uuids its own; again in a forked child."""
+    """Draw the random part of this process's uuids; again in a forked child."""
     global _prefix, _numbers
     head = str(uuid.uuid4())
     _prefix = head[:24]
@@ -34,19 +34,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def new_id() -> str:
-    """Return a new uuid: a random head for the process, and a number. A tenth of uuid4's cost."""
+    """Return a new uuid: a random head per process, and a number. A tenth of uuid4's cost."""
     return f"{_prefix}{next(_numbers):012x}"
 
 
 def remember(result: T, call: Call | None) -> T:
-    """Note which event an answer belongs to, without touching the answer."""
+    """Note which event a response belongs to, without touching the response."""
     if call is not None and not call.streaming:
         _note(result, call.exchange.id)
     return result
 
 
 def remember_request(request: Any, call: Call) -> None:
-    """Note which event an HTTP request belongs to, by way of which a stream is found."""
+    """Note which event an HTTP request belongs to; a stream is found through its request."""
     if _noted(request) != call.exchange.id:
         _note(request, call.exchange.id)
 
@@ -54,8 +54,8 @@ def remember_request(request: Any, call: Call) -> None:
 def _note(thing: Any, event: str) -> None:
     key = id(thing)
     try:
-        # The callback frees the entry with the thing, before its id can be used again. It is C's:
-        # an interrupt amid one of Python's is printed and lost.
+        # The callback removes the entry with the object, before its id can be reused. It is C
+        # code: an interrupt during a Python callback is printed and lost.
         ref = weakref.ref(thing, partial(_known.pop, key))
     except TypeError:  # a plain str, list or None cannot be referenced weakly
         return
@@ -68,19 +68,19 @@ def _noted(thing: Any) -> str | None:
 
 
 def background_id(response_id: str) -> str:
-    """Return the event uuid of a background response: the same in every process that asks."""
+    """Return the event uuid of a background response: the same in every process."""
     return str(uuid.uuid5(_NAMESPACE, response_id))
 
 
 def event_id(answer: Any) -> str | None:
-    """Return the uuid of the event that an answer belongs to.
+    """Return the uuid of the event that a response belongs to.
 
-    Takes what a wrapped client returned: a parsed answer, a stream, a stream manager's
-    stream, a raw or a streaming response. `None` when no event belongs to it: the call was
-    not captured, or the answer is a plain `str` (use `with_raw_response` there).
+    Takes what a wrapped client returned: a parsed response, a stream, a stream manager's
+    stream, a raw or a streaming response. `None` if no event belongs to it: the call was
+    not captured, or the response is a plain `str` (use `with_raw_response` there).
 
-    The event of a background response is sent when it ends; its uuid is known from the
-    first answer on.
+    The event of a background response is sent when the response ends; its uuid is known from
+    the first response.
     """
     if getattr(answer, "background", None) is True and isinstance(getattr(answer, "id", 0), str):
         return background_id(answer.id)
@@ -88,7 +88,7 @@ def event_id(answer: Any) -> str | None:
 
 
 def _behind(answer: Any) -> str | None:
-    """Find the event by way of the HTTP response that an SDK object holds."""
+    """Find the event through the HTTP response that an SDK object holds."""
     for name in ("response", "http_response", "_response"):
         request = getattr(getattr(answer, name, None), "request", None)
         if request is not None and (found := _noted(request)):

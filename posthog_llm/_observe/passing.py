@@ -1,11 +1,11 @@
-"""What one layer of ours hands to the next below, past the SDK and every hook of the user's.
+"""What one of our layers passes to the next, past the SDK and all user hooks.
 
-Between two layers a user's subclass, event hook, transport or middleware may serialise what it
-is given, replace it by a copy, or make calls of its own. Nothing of ours lies where they look:
-it is in a context variable.
+Between two layers a user's subclass, event hook, transport or middleware may serialize what it
+receives, replace it with a copy, or make calls of its own. So nothing of ours is visible to
+them: it is in a context variable.
 
 Tasks and connections that start meanwhile copy the context and keep it as long as they live.
-So a layer that has returned holds nothing, and means nothing to what runs in such a copy.
+So a layer that has returned holds nothing, and has no effect on code that runs in such a copy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Layer:
         try:
             _nearest.set(self)
             return self
-        except BaseException as error:  # a signal's handler raised amid these instructions
+        except BaseException as error:  # a signal handler raised between these instructions
             self.leave(error)
             raise
 
@@ -46,13 +46,13 @@ class _Layer:
             raise
 
     def leave(self, error: BaseException | None) -> None:
-        """Hold nothing any more. Once is as good as twice.
+        """Release everything. Idempotent.
 
-        Whoever uses `with` calls this where it raised, too: an interrupt may come before the
-        first line of `__exit__`, where nothing in it can guard.
+        Code that uses `with` also calls this if it raised: an interrupt may come before the first
+        line of `__exit__`, which cannot guard against that itself.
         """
         self.client = None
-        if _nearest.get() is self:  # else: a coroutine that is closed in another context
+        if _nearest.get() is self:  # else: a coroutine that was closed in another context
             _nearest.set(self._outer)
 
 
@@ -60,8 +60,8 @@ _nearest: ContextVar[_Layer | None] = ContextVar("posthog_llm_nearest_layer", de
 
 
 class Path(str):
-    """A path that says what was given for its request: a subclass may send it in another thread,
-    where no context variable does. It is text to whoever looks."""
+    """A path that holds its request's arguments: a subclass may send it in another thread, where
+    no context variable helps. It looks like text to other code."""
 
     given: Given
 
@@ -72,7 +72,7 @@ class Path(str):
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Path:
-        return self  # some clients copy their options deeply
+        return self  # some clients deep-copy their options
 
     def __reduce__(self) -> Any:
         return str, (str(self),)
@@ -93,25 +93,25 @@ class Given(_Layer):
         super().leave(error)
 
     def arguments(self, client: Any, url: str) -> Arguments | None:
-        """Return what was given for a request, unless it is one that a hook makes besides.
+        """Return the arguments of a request, unless a hook made it on the side.
 
-        A user's `post` may send by a copy of the client, and put something before the path.
+        A user's `post` may send through a copy of the client, and prefix the path.
         """
         same = type(client) is type(self.client) and url.endswith(self._path)
         return self._arguments if same else None
 
 
 def _what(options: Any) -> tuple[str, str] | None:
-    """Return what is asked for; `None` where the SDK has not made options of it yet."""
+    """Return the method and URL; `None` if the SDK has not built options yet."""
     method = getattr(options, "method", None)
     return None if method is None else (method, options.url)
 
 
 class Underway(_Layer):
-    """Between the client's `request` and what it sends: the observed call, or that there is none.
+    """Between the client's `request` and what it sends: the observed call, if there is one.
 
-    Every request has its own, so that a request inside a hook never takes the outer's call.
-    Leaving it ends the call, but for a body that still streams.
+    Every request has its own layer, so that a request inside a hook never takes the outer call.
+    Leaving it ends the call, unless its body is still streaming.
     """
 
     __slots__ = ("begun", "call", "options")
@@ -120,7 +120,7 @@ class Underway(_Layer):
         super().__init__(client)
         self.options = options
         self.begun = False
-        """Whether it is decided that there is a call, or none."""
+        """Whether it has been decided if there is a call."""
         self.call: Call | None = None
 
     def leave(self, error: BaseException | None) -> None:
@@ -132,8 +132,8 @@ class Underway(_Layer):
     def is_about(self, options: Any) -> bool:
         """Whether a request is the one that this layer has begun.
 
-        Another library between two layers of ours may hand on a copy of the options. A request
-        of a hook's own, by the SDK's methods, comes by a layer that stands by, as this one did.
+        Another library between two of our layers may pass on a copy of the options. A hook's own
+        request through the SDK's methods also comes by a layer that has not begun, as this one did.
         """
         if not self.begun or self.options is options:
             return self.begun
@@ -150,17 +150,17 @@ class Underway(_Layer):
             return False
         options: Any = self.options
         if getattr(error, "status_code", 0) >= 500 and hasattr(options, "max_retries"):
-            options.max_retries = 0  # the SDK has had its retries of such an answer
+            options.max_retries = 0  # the SDK has already retried such a response
         return True
 
 
 def is_given() -> bool:
-    """Whether the nearest layer holds arguments, which a call without any must not take."""
+    """Whether the nearest layer holds arguments, which a call without its own must not take."""
     return isinstance(_nearest.get(), Given)
 
 
 def arguments_of(client: Any, url: str) -> Arguments | None:
-    """Return the arguments that were given for a request; `None`: there are none."""
+    """Return the arguments of a request; `None` if there are none."""
     layer = _nearest.get()
     if layer is None and isinstance(url, Path):
         layer = url.given
@@ -168,6 +168,6 @@ def arguments_of(client: Any, url: str) -> Arguments | None:
 
 
 def underway(client: Any) -> Underway | None:
-    """Return the layer of the request that `client` is sending; `None`: it is sending none."""
+    """Return the layer of the request that `client` is sending; `None` if there is none."""
     layer = _nearest.get()
     return layer if isinstance(layer, Underway) and layer.client is client else None

@@ -1,9 +1,9 @@
 """Resources that accept `posthog_*` arguments and are otherwise the SDK's own.
 
-`client.chat.completions` is made by the SDK. Its class is then exchanged for a subclass
-whose public methods take our arguments out and put them into the request's query options, and
-which takes them out again where the resource calls its client; `isinstance`, signatures and
-docstrings stay as they were.
+`client.chat.completions` is made by the SDK. Its class is then replaced by a subclass whose
+public methods extract our arguments and attach them to the request's query options, and which
+detaches them where the resource calls its client. `isinstance`, signatures and docstrings stay
+unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LISTING = "_get_api_list"
 
 
 def observed(resource: T) -> T:
-    """Exchange the class of an SDK resource; anything else is returned as it is."""
+    """Replace the class of an SDK resource; anything else is returned unchanged."""
     cls: Any = type(resource)
     if any(base.__name__ in _BASES for base in cls.__mro__) and not hasattr(cls, "_posthog_sdk"):
         resource.__class__ = _observed_class(cls)
@@ -37,16 +37,16 @@ def observed(resource: T) -> T:
 def observe_attributes(client: Any) -> None:
     """Upgrade the resources that some clients make in their constructors."""
     attributes: dict[str, Any] = client.__dict__
-    for name, value in list(attributes.items()):  # nothing is set: a setter may be the program's
+    for name, value in list(attributes.items()):  # sets nothing: a setter may be the application's
         if not name.startswith("with_"):
             observed(value)
     for name in ("with_raw_response", "with_streaming_response"):
-        if name in attributes:  # it holds the resources' methods as they were
+        if name in attributes:  # it holds the resources' original methods
             setattr(client, name, type(attributes[name])(client))
 
 
 def override_properties(cls: type, namespace: dict[str, Any]) -> None:
-    """Make the resource properties that `cls` inherits hand out observed resources."""
+    """Make the resource properties that `cls` inherits return observed resources."""
     for name in dir(cls):
         found: Any = inspect.getattr_static(cls, name)
         if not name.startswith(("_", "with_")) and _is_made_once(found):
@@ -78,7 +78,7 @@ def _observed_class(cls: Any) -> Any:
     is_async = any(base.__name__ == "AsyncAPIResource" for base in cls.__mro__)
     for name in _VERBS:
         namespace[name] = _Verb(name, is_async)
-    namespace[_LISTING] = _Verb(_LISTING, is_async=False)  # an awaitable page, whichever the kind
+    namespace[_LISTING] = _Verb(_LISTING, is_async=False)  # returns an awaitable page, if async
     made: Any = type(cls.__name__, (cls,), namespace)
     made.__reduce_ex__ = _reducing(made)
     for name in dir(cls):
@@ -89,12 +89,12 @@ def _observed_class(cls: Any) -> Any:
 
 
 def _above(made: Any, resource: Any) -> Any:
-    """Return a resource as what it was before its class was exchanged."""
+    """Return a resource as it was before its class was replaced."""
     return super(made, resource)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _reducing(made: Any) -> Callable[..., Any]:
-    """Let `copy` and `pickle` take a resource apart; its class has a name of the SDK's class."""
+    """Let `copy` and `pickle` reduce a resource whose class has the name of the SDK's class."""
 
     def reduce(self: Any, protocol: Any) -> Any:
         parts: tuple[Any, ...] = _above(made, self).__reduce_ex__(protocol)
@@ -104,16 +104,16 @@ def _reducing(made: Any) -> Callable[..., Any]:
 
 
 def _unmade(cls: Any) -> Any:
-    """Return an observed resource with nothing in it yet."""
+    """Return an empty observed resource."""
     made = _observed_class(cls)
     return made.__new__(made)
 
 
 def _takes_arguments(method: Callable[..., Any]) -> bool:
-    """Tell whether a method can hand our arguments on.
+    """Whether a method can pass our arguments on.
 
-    One without query options sends nothing itself, and `connect` puts its query into the
-    address of a websocket.
+    A method without query options sends nothing itself, and `connect` puts its query into the URL
+    of a websocket.
     """
     code = inspect.unwrap(method).__code__
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -121,10 +121,10 @@ def _takes_arguments(method: Callable[..., Any]) -> bool:
 
 
 def _extracting(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an SDK method so that it takes our arguments.
+    """Wrap an SDK method so that it accepts our arguments.
 
-    The method is looked up at each call, and bound: other libraries put wrappers of theirs into
-    the SDK's classes, before or after us, which must run and must learn whose method it is.
+    The method is looked up at each call, and bound: other libraries install wrappers in the SDK's
+    classes, before or after us, which must run and must receive the instance.
     """
 
     def taken(resource: Any, kwargs: dict[str, Any]) -> Any:
@@ -151,7 +151,7 @@ def _extracting(made: Any, name: str, method: Callable[..., Any]) -> Callable[..
 
 
 def _in_one_trace(resource: Any, arguments: Arguments) -> Arguments:
-    """Give all turns of a tool runner one trace, where nobody named one."""
+    """Give all turns of a tool runner one trace, unless a trace id was given."""
     defaults = getattr(resource._client, "_posthog", NOTHING)
     if arguments.trace_id or current().trace_id or defaults.trace_id:
         return arguments
@@ -159,10 +159,10 @@ def _in_one_trace(resource: Any, arguments: Arguments) -> Arguments:
 
 
 class _Verb:
-    """A resource's way to its client (`_post`): the last place that only the SDK sees.
+    """A resource's method of its client (`_post`): the last place that only the SDK sees.
 
-    The SDK keeps the client's bound method in the resource, and there it stays. A property that
-    is set and deleted as the attribute was, so that it can be replaced, copied and restored.
+    The SDK stores the client's bound method in the resource, where it stays. This property can be
+    set and deleted like the attribute, so that it can be replaced, copied and restored.
     """
 
     def __init__(self, name: str, is_async: bool) -> None:

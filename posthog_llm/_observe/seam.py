@@ -1,6 +1,6 @@
 """The seam: an SDK client's own `request`, and the two hooks below it.
 
-The client classes of ours and `instrument` share it; sync and async share all but the `await`.
+Our client classes and `instrument` share it; sync and async share all but the `await`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from .passing import Underway, arguments_of, underway
 
 
 def request(client: Any, options: Any, send: Callable[[], Any], *, late: bool = False) -> Any:
-    """Send a request by the SDK, and observe it where it runs a model.
+    """Send a request through the SDK, and observe it if it runs a model.
 
-    `late`: what `send` does may come back to this function for the same request, or go past it
-    to the SDK. So the call begins when the HTTP request is built, where nothing has begun it.
+    `late`: `send` may call this function again for the same request, or go past it to the SDK. So
+    the call begins when the HTTP request is built, unless something has already begun it.
     """
     layer = _layer(client, options, late)
     if layer is None:
@@ -55,7 +55,7 @@ def request(client: Any, options: Any, send: Callable[[], Any], *, late: bool = 
 async def arequest(
     client: Any, options: Any, send: Callable[[], Awaitable[Any]], *, late: bool = False
 ) -> Any:
-    """Do what `request` does, and await it."""
+    """The async version of `request`."""
     layer = _layer(client, options, late)
     if layer is None:
         return await send()
@@ -73,20 +73,20 @@ async def arequest(
 
 
 def _layer(client: Any, options: Any, late: bool) -> Underway | None:
-    """Return a layer for a request; `None` where one above has begun it."""
+    """Return a layer for a request; `None` if a layer above has begun it."""
     above = underway(client)
     if above is not None and above.is_about(options):
         return None
     layer = Underway(client, options)
     if not late:
-        # Outside the guard: whatever happens to us, they must not become a URL parameter.
+        # Outside the guard: even if we fail, they must not become a URL parameter.
         attached = detach_from_options(options)
         layer.begin(_started(client, options, attached))
     return layer
 
 
 class EarlyRequest(NamedTuple):
-    """What is known of a request before the SDK makes options of it."""
+    """What is known of a request before the SDK builds options."""
 
     path: str
     body: Any
@@ -94,7 +94,7 @@ class EarlyRequest(NamedTuple):
 
 @guarded
 def _as_options(known: Any, built: Any) -> Any:
-    """Return options that say what was asked for; some clients change them on the way."""
+    """Return options with the original request; some clients change them on the way."""
     if not isinstance(known, EarlyRequest):
         return known
     options = copy.copy(built)
@@ -103,7 +103,7 @@ def _as_options(known: Any, built: Any) -> Any:
 
 
 def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
-    """Build one HTTP request of the observed call by the SDK."""
+    """Build one HTTP request of the observed call through the SDK."""
     layer = underway(client)
     if layer is not None and not layer.begun:
         layer.begin(_started(client, _as_options(layer.options, options), None))
@@ -119,9 +119,9 @@ def build_request(client: Any, options: Any, build: Callable[[], Any]) -> Any:
 
 
 def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, Any]:
-    """Note an answer's head, and put our wrapper around a body that is still to be read.
+    """Note a response's head, and wrap a body that is still to be read.
 
-    `more` is what else the SDK is told of the answer; returns what it is to be told.
+    `more`: the SDK's other arguments for the response; returns them, changed if necessary.
     """
     layer = underway(client)
     if layer is None or layer.call is None:
@@ -131,7 +131,7 @@ def see_response(client: Any, response: Any, more: dict[str, Any]) -> dict[str, 
 
 @counted
 def _started(client: Any, options: Any, attached: Arguments | None) -> Call | None:
-    """Start observing a request, or return `None` where there is nothing to observe."""
+    """Start observing a request; `None` if there is nothing to observe."""
     endpoint = endpoint_of(options.method, options.url)
     if endpoint is None or call_queue.is_reader() or is_captured_above():
         return None
@@ -170,7 +170,7 @@ def _started(client: Any, options: Any, attached: Arguments | None) -> Call | No
 
 
 def _in_parts(endpoint: Endpoint, options: Any) -> bool:
-    """Whether an answer says of which batch or background response the call is part."""
+    """Whether the response identifies the batch or background response of the call."""
     if endpoint.fetches:
         return True
     body = options.json_data
@@ -178,7 +178,7 @@ def _in_parts(endpoint: Endpoint, options: Any) -> bool:
 
 
 def _is_openrouter(client: Any, *by_precedence: Arguments) -> bool:
-    """Whether the request's body may name the session or the trace: the worker reads it."""
+    """Whether the request's body, which the worker reads, may name the session or the trace."""
     if client._posthog_openrouter or any(
         given.provider_override == OPENROUTER for given in by_precedence
     ):
@@ -187,7 +187,7 @@ def _is_openrouter(client: Any, *by_precedence: Arguments) -> bool:
 
 
 def _wants_usage(client: Any) -> bool:
-    """Whether a stream's usage must be asked for; some report it unasked."""
+    """Whether a stream's usage must be requested; some providers report it anyway."""
     if not client._posthog_stream_usage or getattr(client, "_posthog_openrouter", False):
         return False
     return not reports_usage_unasked(str(client.base_url))
@@ -207,7 +207,7 @@ def _streams(options: Any) -> bool:
 
 
 def _with_usage(injector: stream_usage.Injector, options: Any, build: Callable[[], Any]) -> Any:
-    """Build a request that asks for usage; hooks to come see the options as they were."""
+    """Build a request that asks for usage; later hooks see the original options."""
     before = {name: getattr(options, name) for name in ("json_data", "extra_json")}
     _add_usage(injector, options)
     try:
@@ -225,7 +225,7 @@ def _add_usage(injector: stream_usage.Injector, options: Any) -> None:
 
 @guarded
 def _observe(call: Call, response: Any, more: dict[str, Any]) -> dict[str, Any] | None:
-    remember_request(response.request, call)  # a hook may have sent another one than was built
+    remember_request(response.request, call)  # a hook may have sent another request
     call.really_sent(response.request, response.history)
     if not call.note_response(response):
         if call.injector:

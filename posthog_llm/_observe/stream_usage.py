@@ -1,8 +1,8 @@
-"""Asking for a stream's token usage when the caller did not, without the caller seeing it.
+"""Requesting a stream's token usage when the caller did not, invisibly to the caller.
 
 OpenAI's chat and completion streams report usage only with
 `stream_options.include_usage` (https://platform.openai.com/docs/api-reference/chat/create).
-The option is added to a copy of the body; what it causes is taken out of the answer again.
+The option is added to a copy of the body; its effects are removed from the response again.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .._narrowing import is_mapping
 from .usage_chunk import UsageFilter
 
 _refused: dict[tuple[str, str, str | None], float] = {}
-"""Who answers only without the option (base URL, path and model), and since when."""
+"""What only works without the option (base URL, path and model), and since when."""
 _MOST_KNOWN = 1000
 _FORGOTTEN_AFTER = 3600.0
-"""Seconds after which a refusal is no longer taken for granted: servers learn."""
+"""Seconds after which a refusal is forgotten: servers are upgraded."""
 _MARKS = ("stream_options", "include_usage")
 _REFUSALS = (400, 422)
 _VAGUE = frozenset(
@@ -28,18 +28,18 @@ _VAGUE = frozenset(
     | {"validationerror", "validationexception", "requestvalidationerror"}
     | {"unprocessableentity", "body", "none", "null"}
 )
-"""Codes that name no cause: that something in the request was wrong, the status says as well.
+"""Codes that name no cause: they say no more than the status, that the request was bad.
 
-In small letters alone, for each API writes them in its own way."""
+Lowercase letters only, because each API formats them differently."""
 
 
 def forget() -> None:
-    """Forget who refused the option."""
+    """Forget all refusals."""
     _refused.clear()
 
 
 class Injector:
-    """Adds the option to one call's requests, unless who answers is known to refuse it."""
+    """Adds the option to one call's requests, unless it is known to be refused."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
@@ -48,7 +48,7 @@ class Injector:
         self.added = False
 
     def add(self, options: Any) -> None:
-        """Add the option to a copy of the body in `options`, if the caller left it open."""
+        """Add the option to a copy of the body in `options`, if the caller did not set it."""
         body, extra = options.json_data, options.extra_json
         self.added = False
         if self._left_out or not is_mapping(body):
@@ -71,23 +71,23 @@ class Injector:
         self.added = True
 
     def leave_out(self, error: Any) -> bool:
-        """Whether `error` may be about the added option: then the call goes on without it."""
+        """Whether `error` may be about the added option: then the call continues without it."""
         if self.added and _may_be_the_option(error):
             self._left_out, self.added = True, False
             return True
         return False
 
     def accepted(self) -> None:
-        """Note that the request was answered: if only without the option, that is why."""
+        """Note that the request succeeded; if only without the option, remember the refusal."""
         if self._left_out:
             if len(_refused) >= _MOST_KNOWN:
                 _refused.clear()
             _refused[self._key] = monotonic()
 
     def usage_filter(self, response: Any, encoding: str) -> UsageFilter | Transcoder | None:
-        """Return what takes the traces out of an answer; `None` where there are none.
+        """Return a filter that removes the option's effects; `None` if it was not added.
 
-        The content type does not matter: the SDK reads every answer to such a request as
+        The content type does not matter: the SDK reads every response to such a request as
         server-sent events.
         """
         if not self.added:
@@ -95,7 +95,7 @@ class Injector:
         return transcoder(response, encoding, UsageFilter()) if encoding else UsageFilter()
 
     def hide_in_memory(self, response: Any) -> None:
-        """Take the traces out of an answer that a hook of the caller's has read already."""
+        """Remove the option's effects from a response that a caller's hook has already read."""
         held: Any = response.__dict__
         content = held.get("_content")
         if not self.added or not isinstance(content, bytes):
@@ -113,7 +113,7 @@ def _is_known_to_refuse(key: tuple[str, str, str | None]) -> bool:
 
 
 def _may_be_the_option(error: Any) -> bool:
-    """Whether a refusal names the option, or no cause at all."""
+    """Whether a refusal names the option, or no cause."""
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not 400 <= status < 600:
         return False

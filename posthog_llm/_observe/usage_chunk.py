@@ -1,18 +1,17 @@
-"""Taking the traces of the added usage option out of a stream, before the SDK reads it.
+"""Removing the effects of the added usage option from a stream, before the SDK reads it.
 
-What servers send because of `include_usage`, and would not have sent without it:
+What servers send only because of `include_usage`:
 
 - OpenAI (https://platform.openai.com/docs/api-reference/chat-streaming), vLLM, SGLang, Ollama,
   llama.cpp, text-generation-inference: a chunk with `usage` and `"choices": []`, and
   `"usage": null` on the others. Ollama's completions have a usage of zeros instead of null,
   and llama.cpp puts its `timings` on this chunk instead of on the one before.
-- LiteLLM: a chunk with `usage`, where newer versions put a `cost`, and one choice that says
-  nothing.
-- Others: speeds, an estimated cost, notes on the server beside the counts or the choices.
+- LiteLLM: a chunk with `usage`, which in newer versions includes a `cost`, and one empty choice.
+- Others: speeds, an estimated cost, or server notes besides the counts or the choices.
 
-So a chunk with counts of tokens and without choices is hidden, whatever else it says, unless it
-brings what servers send to those who did not ask, too: an error, sources, or OpenRouter's
-account of what was charged.
+So a chunk with token counts and without choices is hidden, whatever else it contains, unless it
+has what servers also send without the option: an error, sources, or OpenRouter's record of what
+was charged.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _CHOICE = b'"choices":[{'
 _END = b"}\n\n"
 _NULL_AT_END = b',"usage":null' + _END
 _BEFORE_NULL = -len(_NULL_AT_END)
-# On the chunk itself: its last field, or behind the choices; not one of that name inside.
+# A field of the chunk itself: its last one, or after the choices; not a nested field.
 _WITHIN = (
     rb'(?<=]),\s*"usage"\s*:\s*null(?=\s*,\s*"obfuscation")'
     rb'|(?:(?<=data: \{)|(?<=data:\{))"usage"\s*:\s*null\s*,\s*'
 )
 _NULLS_WITHIN = re.compile(_WITHIN)
-"""The same, of an event whose end is not there yet."""
+"""The same, for an event whose end has not arrived yet."""
 _NULLS = re.compile(
     rb',\s*"usage"\s*:\s*(?:null|\{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0\})'
     rb"(?=\s*}\s*(?:[\r\n]|$))|" + _WITHIN
@@ -44,41 +43,41 @@ _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _ENDS = re.compile(rb"\n\r?\n|\r\r")
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BLANK = b"\xef\xbb\xbf\r\n\t "
-"""What may stand before the first field: a byte order mark, and empty lines."""
+"""What may precede the first field: a byte order mark, and empty lines."""
 _MOST_HELD = 64 << 10
-"""Bytes of one event beyond which it cannot be the small usage chunk, and is let through."""
+"""Bytes above which an event cannot be the small usage chunk, and is passed through."""
 _OVERLAP = 256
-"""Bytes of such an event that still wait, lest what is to be taken out is cut in two."""
+"""Bytes of such an event that are held back, so that no match is split."""
 _CALLERS = frozenset(
     {"error", "errors", "cost_details", "is_byok", "citations", "search_results", "sources"}
     | {"images", "related_questions", "annotations", "prompt_filter_results"}
 )
-"""Fields, of the chunk or its usage, with which it is the caller's."""
+"""Fields, of the chunk or its usage, that make it the caller's."""
 
 
 class UsageFilter:
-    """Takes the traces of the added option out of a stream of server-sent events.
+    """Removes the effects of the added option from a stream of server-sent events.
 
-    Bytes that end inside an event wait for its end, so that no event is judged by halves. What
-    does not begin like events passes as it comes.
+    Incomplete events are held until they end, so that events are judged whole. A stream that does
+    not begin like server-sent events passes through unchanged.
     """
 
     error: Exception | None = None
-    """Like that of a `Transcoder`: nothing here raises."""
+    """The interface of `Transcoder`; always `None`, as nothing here raises."""
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
         self._held_size = 0
         self._near = b""
-        """The last bytes that are held: an event's end may be cut in two."""
+        """The last held bytes: an event's end may be split."""
         self._place = slice(0, 0)
-        """Where a chunk of this stream has its first choice."""
+        """Where chunks of this stream have their first choice."""
         self._beginning: bytes | None = b""
-        """The stream's first bytes, until they show whether it is one of events."""
+        """The stream's first bytes, until they show whether it consists of events."""
         self._is_other = False
 
     def feed(self, data: bytes) -> bytes:
-        # Once a chunk, on the caller's thread: one whole event with a choice in its usual place.
+        # Fast path, per chunk on the caller's thread: one whole event, a choice in its usual place.
         if (
             data[self._place] == _CHOICE
             and not self._held
@@ -91,7 +90,7 @@ class UsageFilter:
                 return data
         try:
             return self._carefully(data)
-        except Exception as error:  # a fault of ours: the caller gets all that came
+        except Exception as error:  # an internal fault: the caller gets everything
             if is_the_programs(error):
                 raise
             report("UsageFilter.feed", error)
@@ -114,14 +113,14 @@ class UsageFilter:
         return shown + self._hold(data[-rest:]) if rest else shown
 
     def _look(self, data: bytes) -> None:
-        """Look whether the stream begins like server-sent events."""
+        """Check whether the stream begins like server-sent events."""
         start = ((self._beginning or b"") + data).lstrip(_BLANK)[: max(map(len, _FIELDS))]
         self._is_other = not any(start.startswith(field[: len(start)]) for field in _FIELDS)
         is_clear = self._is_other or start.startswith(_FIELDS)
         self._beginning = None if is_clear else start
 
     def _hold(self, data: bytes) -> bytes:
-        """Keep back a piece of an event; returns what need not wait."""
+        """Hold back a part of an event; return the bytes that need not wait."""
         self._held.append(data)
         self._held_size += len(data)
         self._near = (self._near + data[-2:])[-2:]
@@ -153,7 +152,7 @@ class UsageFilter:
 
 
 def without_usage(data: bytes) -> bytes:
-    """Return events without the traces of the option."""
+    """Return events without the option's effects."""
     if _KEY not in data:
         return data
     shown: list[bytes] = []
@@ -172,11 +171,11 @@ def _shown(event: bytes) -> bytes:
     text = b"\n".join(line[5:] for line in lines if line[:5] == b"data:")
     if text and len(text) <= _MOST_HELD and _is_usage_alone(text):
         return b""
-    return _NULLS.sub(b"", event)  # also at the end of an event that was let through before
+    return _NULLS.sub(b"", event)  # also at the end of a partly passed-through event
 
 
 def _is_usage_alone(text: bytes) -> bool:
-    """Whether a chunk says how many tokens there were, and nothing that is the caller's."""
+    """Whether a chunk has token counts, and nothing that is the caller's."""
     try:
         chunk = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""What may leave: one choke point for content, credentials and media.
+"""What may be sent: one choke point for content, credentials and media.
 
-Every value of an event passes here before it is sent, wherever it came from.
+Every value of an event passes through here before it is sent, whatever its source.
 """
 
 from __future__ import annotations

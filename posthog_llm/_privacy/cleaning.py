@@ -1,4 +1,4 @@
-"""Any value → what is fit to leave: JSON types, described media, no credentials."""
+"""Any value → what may be sent: JSON types, described media, no credentials."""
 
 from __future__ import annotations
 
@@ -19,53 +19,52 @@ from .structure import FREE, KNOWN, LISTED, is_field, is_protocol, is_structure,
 
 _DEPTH = 64
 _MOST_NODES = 30_000
-"""Values inside others that one event shows. The fewest bytes that a value takes are two, and
-PostHog takes no event with more."""
+"""Maximum number of nested values in one event. A value takes at least two bytes, and PostHog
+accepts no event with more."""
 _MOST_CHARACTERS = 32 << 20
-"""Characters of its texts that are kept whole, together: a text that stands in many places counts
-for each."""
+"""Total characters of the texts kept in full; a text counts once per place where it appears."""
 _SHORT = 200
-"""Characters that are kept of every text beyond."""
+"""Characters kept of each text beyond that."""
 _MOST_SECONDS = 5.0
-"""Seconds that one event may take, the redactor's own not counted."""
+"""Maximum seconds per event, excluding the caller's redactor."""
 _LONGEST_OWN = 256 << 10
-"""Characters of a text that an object gives for itself."""
+"""Maximum characters of a text that an object returns for itself."""
 _LARGEST = 1 << 1000
-"""Beyond this a number is none for most readers of JSON."""
+"""Most JSON parsers cannot read numbers beyond this."""
 _CREDENTIALS = frozenset(
     {"authorization", "proxy-authorization", "api_key", "apikey", "api-key", "x-api-key"}
     | {"access_token", "refresh_token", "client_secret", "password", "authorization_token"}
     | {"x-goog-api-key", "secret_key", "private_key", "cookie", "set-cookie"}
 )
 _SERVER_SECRETS = frozenset({"authorization", "headers"})
-"""Fields of an MCP tool that hold credentials, whatever their shape."""
+"""Fields of an MCP tool that hold credentials, whatever they look like."""
 _LONGEST_KEY = 1000
 _ADDRESSES = frozenset({"server_url", "url"})
 Redact = Callable[[str], "str | None"]
 
 
 class How(NamedTuple):
-    """How a value is cleaned."""
+    """How to clean a value."""
 
     redact: Redact | None
-    """What is to see its texts."""
+    """The redactor for its texts."""
     place: int
-    """What stands at its place: see `structure`."""
+    """The kind of place where it stands: see `structure`."""
     named: bool = False
-    """Whether the name of a field says that its text is a credential."""
+    """Whether a field name can mark its text as a credential."""
     own: bool = False
-    """Whether it is a property of the caller's: neither media nor tools are looked for."""
+    """Whether it is the caller's own property, where media and tools are not looked for."""
 
 
 class Withheld(Exception):
-    """The caller's redactor failed: what it was to see must not leave."""
+    """The caller's redactor failed: the text for it must not be sent."""
 
 
 class Cleaner:
-    """Makes the values of one event fit to leave.
+    """Makes the values of one event fit to send.
 
-    `redact` is the caller's function from text to text (or `None` to drop the text); it sees
-    the texts of content only. What is beyond the bounds of one event is replaced by a mark.
+    `redact` is the caller's function from text to text, or to `None` to drop the text. It sees only
+    the texts of content. Whatever exceeds the limits of one event is replaced by a mark.
     """
 
     def __init__(
@@ -78,48 +77,48 @@ class Cleaner:
     ) -> None:
         self._keep_media = keep_media
         self._longest = longest
-        """Characters of one text that are kept; `None`: all of them."""
+        """Maximum characters of one text; `None` means no limit."""
         self.cut = 0
-        """Characters that were cut out of texts so far, and values that were left out."""
+        """Characters cut out of texts so far, plus values left out."""
         self._secrets = list(secrets)
         self._plain_below = min([_LONGEST_KEY, *map(len, self._secrets)])
-        """Characters below which a key holds no secret, and is not too long."""
+        """A key shorter than this holds no secret and is not too long."""
         self._redact = redact
         self._around: set[int] = set()
-        """Ids of the containers around the value at hand."""
+        """Ids of the containers around the current value."""
         self._nodes = _MOST_NODES
         self._characters = _MOST_CHARACTERS
         self._until = time.monotonic() + _MOST_SECONDS
 
     def content(self, value: Any) -> Any:
-        """Clean messages, outputs and tools. Raises `Withheld` when the redactor fails."""
+        """Clean messages, outputs and tools. Raises `Withheld` if the redactor fails."""
         return self._clean(value, "", None, _DEPTH, How(self._redact, LISTED))
 
     def parameter(self, name: str, value: Any) -> Any:
-        """Clean a parameter that may hold texts of the caller's; raises as `content` does."""
+        """Clean a parameter that may hold the caller's texts. Raises as `content` does."""
         place = FREE if name in ("metadata", "logit_bias") else KNOWN
         return self._clean(value, "", None, _DEPTH, How(self._redact, place, named=True))
 
     def free(self, value: Any) -> Any:
-        """Clean content that follows no protocol, such as a step's; raises as `content` does."""
+        """Clean content that follows no protocol, such as a step's. Raises as `content` does."""
         return self._clean(value, "", None, _DEPTH, How(self._redact, FREE))
 
     def plain(self, value: Any) -> Any:
-        """Clean a value that is no content, such as a property of the caller's."""
+        """Clean a value that is not content, such as a property of the caller's."""
         return self._clean(value, "", None, _DEPTH, How(None, FREE, own=True))
 
     def provider(self, value: Any) -> Any:
-        """Clean words and numbers: what a provider says beside its answer, open parameters."""
+        """Clean words and numbers: open parameters, and provider data other than content."""
         return self._clean(value, "", None, _DEPTH, How(self.label, FREE, named=True))
 
     def properties(self, given: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-        """Yield properties of the caller's by their names, each cleaned by itself."""
+        """Yield the caller's properties by name, each cleaned separately."""
         pairs = opened(given, self._nodes, self._until)
         for name, value in pairs.items() if is_dict(pairs) else ():
             yield self._key(_as_key(name), None), self.plain(value)
 
     def label(self, text: str) -> str:
-        """Clean a code, a reason or a name; the redactor sees what is no plain word."""
+        """Clean a code, a reason or a name; the redactor sees it unless it is a plain word."""
         text = self.text(text)
         try:
             return text if is_word(text) else self._redacted(text, self._redact)
@@ -127,19 +126,19 @@ class Cleaner:
             return WITHHELD
 
     def text(self, text: str) -> str:
-        """Remove credentials from a text that a provider or an exception says."""
+        """Remove credentials from a text by a provider or an exception."""
         return without_credentials(self._without_secrets(text))
 
     def identity(self, text: str) -> str:
-        """Remove what the request carried to authenticate itself from an id of the caller's."""
+        """Remove the request's own credentials from an id of the caller's."""
         return self._without_secrets(text)
 
     def address(self, url: str) -> str:
-        """Remove credentials from a URL that has lost its query."""
+        """Remove credentials from a URL without its query."""
         return address_without_credentials(self._without_secrets(url))
 
     def error(self, text: str) -> str:
-        """Clean an error's text: it may show a credential, and may echo the prompt."""
+        """Clean an error text: it may contain a credential or echo the prompt."""
         return self._redacted(self.text(text), self._redact)
 
     def _clean(self, value: Any, key: str, owner: Any, depth: int, how: How) -> Any:
@@ -167,7 +166,7 @@ class Cleaner:
             if kind is list or kind is tuple:
                 return self._items(value, key, owner, depth - 1, how)
             return self._object(value, key, owner, depth, how)
-        except RecursionError:  # the thread was deep down already
+        except RecursionError:  # the thread's stack was nearly full already
             return "[nested too deep]"
         finally:
             self._around.discard(id(value))
@@ -185,7 +184,7 @@ class Cleaner:
         return self._clean(shown, key, owner, depth - 1, how)
 
     def _taken(self, count: int) -> int:
-        """Take that many values from what may be shown, and return how many may."""
+        """Take up to `count` values from the remaining budget, and return how many."""
         kept = min(count, self._nodes)
         self._nodes -= kept
         self.cut += count - kept
@@ -201,7 +200,7 @@ class Cleaner:
         known = is_protocol(value, how.place)
         cleaned: dict[str, Any] = {}
         same: dict[str, int] = {}
-        pairs = list(value.items())  # its owner may go on writing to it
+        pairs = list(value.items())  # its owner may still be writing to it
         kept = self._taken(len(pairs))
         for name, item in pairs[:kept]:
             if type(item) is not str and issubclass(type(item), str):
@@ -226,7 +225,7 @@ class Cleaner:
 
     @staticmethod
     def _below(key: str, item: Any, how: How, known: bool) -> How:
-        """Return how the value of a field is cleaned."""
+        """Return how to clean the value of a field."""
         place = place_below(key) if known else FREE
         if how.redact is not None and known and type(item) is str and is_structure(key, item):
             return how._replace(redact=None, place=place)
@@ -265,7 +264,7 @@ class Cleaner:
         began = time.monotonic()
         try:
             answer: Any = redact(text)
-        except BaseException as error:  # `sys.exit`, too: what it was to see must not leave
+        except BaseException as error:  # even `sys.exit`: the text must not be sent
             if interrupts(error):
                 raise
             raise Withheld(type(error).__name__) from None
@@ -298,5 +297,5 @@ def _is_server(key: str, owner: Mapping[Any, Any]) -> bool:
 def _as_key(name: Any) -> str:
     try:
         return str(name.value if isinstance(name, Enum) else name)
-    except Exception:  # its own code failed, or it is a number of thousands of digits
+    except Exception:  # its own code failed, or it is a number with thousands of digits
         return f"[{type(name).__name__}]"

@@ -1,10 +1,10 @@
-"""What looks like a credential, in texts of providers and exceptions.
+"""Finds what looks like a credential in texts from providers and exceptions.
 
-Three searches: by the look of the credential itself, by the name before it, and by its place in
-a URL. Each goes over a text once, also over one that was made to be slow to search: no
-expression has an open repetition with a condition behind it.
+Three searches: by the form of the credential itself, by the name before it, and by its place in a
+URL. Each scans a text once, even a text crafted to be slow: no pattern has an open repetition
+followed by a condition.
 
-The beginnings are those that the providers document, and that gitleaks and detect-secrets know.
+The prefixes are those that the providers document, and that gitleaks and detect-secrets know.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import re
 from .escapes import DEPTH, HIDDEN, plainer
 
 _MOST = 128 << 10
-"""Characters of a text that are looked at; nobody shows as many of an error."""
+"""Maximum characters searched; nobody shows that much of an error."""
 _LONG = 40
-"""Characters beyond which a value after a credential's name is one, whatever it looks like."""
+"""A longer value after a credential's name is a credential, whatever it looks like."""
 
 # -- by its look ---------------------------------------------------------------------
 
 _STARTS = (
-    # Models and what is around them.
+    # Models and related services.
     *("sk-", "[ps]k-lf-", "xai-(?=[A-Za-z0-9*]{10})", "gsk_", "pplx-(?=[A-Za-z0-9*]{10})", "csk-"),
     *("nvapi-", "r8_(?=[A-Za-z0-9*]{8})", "hf_(?=[A-Za-z0-9*]{8})", "api_org_", "tgp_v1_"),
     *("fw_(?=[A-Za-z0-9*]{16})", "jina_(?=[0-9a-f]{16})", "tvly-", "lsv2_", "pa-(?=[\\w-]{40})"),
@@ -42,12 +42,12 @@ _STARTS = (
     *("key-(?=[0-9a-f]{32})", "SK(?=[0-9a-f]{32})", "EAAA(?=[\\w-]{22})", "EZ[AT]K(?=\\w{54})"),
 )
 _BY_LOOK = re.compile(
-    # A private key, or any other block of that form; an open one goes to the end.
+    # A private key, or any other block of this form; an unterminated one extends to the end.
     r"(?P<block>-----BEGIN [A-Z0-9 ]{1,60}-----(?s:.*?)(?:-----END [A-Z0-9 ]{1,60}-----|\Z))"
-    # AWS: an access key's id, and the secret where it stands beside it.
+    # AWS: an access key's id, and the secret if it stands next to it.
     r"|(?P<aws>(?<![A-Za-z0-9])(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z0-9*]{12,}"
     r"(?:[^\w/+]{1,4}(?:(?i:secret)[^\w/+]{1,4})?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+]))?)"
-    # A JSON Web Token, or another text of JSON in base64.
+    # A JSON Web Token, or other JSON in base64.
     r"|(?P<token>(?<![A-Za-z0-9+/])ey[JI][\w-]{14,}(?:\.[\w-]+)*)"
     r"|(?<![A-Za-z0-9])(?:" + "|".join(_STARTS) + r")(?P<rest>[\w*.…•+/=-]+)"
     r"|(?P<starred>(?<![\w*-])[\w-]{2,48}(?:\*{3,}|•{3,})[\w*•-]*)"
@@ -67,7 +67,7 @@ def _hidden_look(match: re.Match[str]) -> str:
 
 
 def _is_random(text: str, least: int) -> bool:
-    """Whether a text looks made by a machine: no word, nor several."""
+    """Whether a text looks machine-made rather than like words."""
     if "*" in text or "•" in text or "…" in text or "..." in text:
         return True
     if len(text) < least:
@@ -92,7 +92,7 @@ _WEAK = r"(?<![a-z])(?:key|sid|auth|session|assertion)|(?P<token>token|sig(?:nat
 _WHOLE_LINE = r"(?:proxy-)?authorization|(?:set-)?cookie"
 _NAMED = re.compile(
     rf"(?i:(?P<line>{_WHOLE_LINE})|(?P<strong>{_STRONG})|(?P<weak>{_WEAK}))"
-    # What closes the name, and leads to the value.
+    # What closes the name and leads to the value.
     r"""(?P<sep>(?i:[_-]?(?:value|id))?[\\"'`\])]{0,4}\s{0,4}(?:"""
     r"""(?P<direct>=>|:=|={1,2}|%3[dD]|:(?=["'\\])|>)|:|%3[aA]|,\s{0,4}b?(?=\\?["'])"""
     r"""|(?i:provided|given|supplied|used|received|was|is|you provided)\s{0,2}:?"""
@@ -105,7 +105,7 @@ _NAMED = re.compile(
 )
 _REST_OF_LINE = re.compile(r"""[^"'\r\n\\]*""")
 _IN_PARTS = re.compile(r"(?:digest|aws4[\w-]*|signature|oauth|hawk)\s[^\r\n]*", re.IGNORECASE)
-"""Schemes of authorization whose values have quotes inside."""
+"""Authorization schemes with quoted values."""
 _PLAIN = frozenset(
     {"null", "none", "true", "false", "required", "missing", "invalid", "must", "is", "not", "was"}
     | {"string", "str", "undefined", "empty", "the", "and", "or", "for", "field", "value"}
@@ -129,13 +129,13 @@ def _without_named(text: str) -> str:
             kept += (text[done:start], mark, HIDDEN)
             done = at = end
         else:
-            at = max(start, at + 1)  # what is no credential may be a name itself
+            at = max(start, at + 1)  # not a credential, but it may be a name itself
     kept.append(text[done:])
     return "".join(kept)
 
 
 def _line_end(text: str, start: int) -> int:
-    """Return where a header's value ends: at a quote, or with its line."""
+    """Return where a header's value ends: at a quote or the end of the line."""
     head = text[start : start + 2]
     inside = start + len(head) - len(head.lstrip("\\\"'"))
     match = _IN_PARTS.match(text, inside) or _REST_OF_LINE.match(text, inside)
@@ -143,7 +143,7 @@ def _line_end(text: str, start: int) -> int:
 
 
 def _is_secret(match: re.Match[str]) -> bool:
-    """Whether what stands behind a credential's name is one."""
+    """Whether the value after a credential's name is a credential."""
     value = match["value"].strip("\\\"'`").rstrip(".!?")
     if not value or value.lower() in _PLAIN:
         return False
@@ -162,12 +162,12 @@ def _is_secret(match: re.Match[str]) -> bool:
 
 
 def _is_assigned(match: re.Match[str]) -> bool:
-    """Whether a name and its value stand as in code: `token=...`, `"token": ...`."""
+    """Whether name and value are written as in code: `token=...`, `"token": ...`."""
     return "=" in match["sep"] or (bool(match["token"]) and match["sep"][0] in "\\\"'")
 
 
 def _is_prose(value: str) -> bool:
-    """Whether a value is but a word, or several."""
+    """Whether a value is only a word."""
     return value.isalpha() and value.islower() and len(value) < 16
 
 
@@ -184,7 +184,7 @@ _QUERY = re.compile(
 def without_credentials(text: str) -> str:
     """Return a text without what looks like a credential.
 
-    Where one is found below escapes, the text is told without them.
+    If one is found under escapes, the text is returned without the escapes.
     """
     shown = below = _searched(text[:_MOST])
     for _ in range(DEPTH):
@@ -212,9 +212,9 @@ def _hidden_scheme(match: re.Match[str]) -> str:
 
 
 def address_without_credentials(url: str) -> str:
-    """Return a URL without what may be a credential in its path: made by a machine, or a parameter.
+    """Return a URL without possible credentials in its path: random segments and parameters.
 
-    Versions, deployments and models are made of words and short numbers, and stay.
+    Versions, deployments and models consist of words and short numbers, and stay.
     """
     scheme, slashes, rest = url.partition("://")
     host, *segments = rest.split("/")

@@ -1,7 +1,7 @@
-"""Texts inside texts: JSON in JSON, percent-encoding and HTML, also partly and several times over.
+"""Text inside text: JSON in JSON, percent-encoding and HTML, also partial or repeated.
 
-A text is made plainer layer by layer, each in one pass; so what stands in it is found whatever
-stands for its characters. No expression here has an open repetition.
+A text is unescaped layer by layer, each in one pass, so that its content is found however it is
+escaped. No pattern here has an open repetition.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 HIDDEN = "[redacted]"
 DEPTH = 4
-"""Layers that are looked through."""
+"""Number of layers to undo."""
 _TOKEN = re.compile(
     r"(?P<bytes>(?:%[0-9A-Fa-f]{2})+)|\\{1,16}u(?P<unit>[0-9A-Fa-f]{4})"
     r"|&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});",
@@ -24,9 +24,9 @@ _BARE = re.compile(r"\\{1,16}(?!u[0-9A-Fa-f]{4})")
 _NAMED = frozenset("\"&<>'/+=:;,.!?@#$%()[]{}*_-|~^`")
 _ESCAPES = ("%", "\\", "&")
 _PART = 32 << 10
-"""Characters that are looked at without letting another thread run."""
+"""Characters processed without letting another thread run."""
 _CUT = re.compile(r"[ \n\t,\"'<>]")
-"""Where a text may be cut: no escape has one of these in it, and hardly a secret."""
+"""Where a text may be split: no escape contains these characters, and hardly any secret does."""
 
 
 def plainer(text: str) -> str:
@@ -39,9 +39,9 @@ def plainer(text: str) -> str:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Yield a text in parts, cut between words.
+    """Yield a text in parts, split between words.
 
-    One pass over a long one would keep the interpreter from every other thread for as long.
+    One pass over a long text would block every other thread of the interpreter meanwhile.
     """
     start = 0
     while cut := _CUT.search(text, start + _PART):
@@ -51,7 +51,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def layers(text: str) -> Iterator[str]:
-    """Yield a text with one layer of escapes undone, with two, and so on, while there are any."""
+    """Yield a text with one layer of escapes undone, then two, and so on while there are any."""
     for _ in range(DEPTH):
         before, text = text, plainer(text)
         if text == before:
@@ -69,10 +69,10 @@ def _plain(match: re.Match[str]) -> str:
 
 
 def without_escaped(text: str, secrets: Sequence[str]) -> str:
-    """Return a text without secrets whose characters are escaped in it.
+    """Return a text without secrets that are written with escapes.
 
-    Where one is there that is not found in place, for its escapes are of several kinds, the text
-    goes as a whole.
+    If a secret is there but cannot be located, because its escapes are of several kinds, the whole
+    text is replaced.
     """
     for layer in layers(text) if secrets else ():
         for secret in secrets:
@@ -86,19 +86,19 @@ def without_escaped(text: str, secrets: Sequence[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _plainer_forms(secret: str) -> set[str]:
-    """Return a secret as it may look in a layer; what is no escape in it may be undone there."""
+    """Return the forms a secret may have in a layer, where parts of it may look like escapes."""
     return {form for form in (secret, secret.replace("\\", ""), *layers(secret)) if len(form) > 3}
 
 
 @lru_cache(maxsize=256)
 def in_any_form(secret: str) -> re.Pattern[str]:
-    """Return what finds a secret each of whose characters may be itself or an escape for it."""
+    """Return a pattern for a secret in which each character may be escaped."""
     return re.compile("".join(map(_forms, secret.replace("\\", ""))))
 
 
 @lru_cache(maxsize=256)
 def _names(char: str) -> list[str]:
-    """Return the names that HTML has for a character of a credential."""
+    """Return the HTML entity names of a credential's character."""
     if char not in _NAMED:
         return []
     return [name[:-1] for name, c in html.entities.html5.items() if c == char and name[-1] == ";"]
@@ -115,7 +115,7 @@ def _forms(char: str) -> str:
 
 
 def _either(mark: str) -> str:
-    """Match the mark of an escape, which may be percent-encoded itself."""
+    """Match an escape mark, which may itself be percent-encoded."""
     return f"(?i:{re.escape(mark)}|{_percent(ord(mark))})"
 
 

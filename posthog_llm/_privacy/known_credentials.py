@@ -1,4 +1,4 @@
-"""The credentials that a call itself carried: whatever their look, they are known."""
+"""The credentials that a call itself carried: known, whatever they look like."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from .._exchange import Exchange
 
 _LEAST = 6
-"""Characters below which a text is too common to be removed wherever it stands."""
+"""A shorter text is too common to be removed everywhere."""
 _NAMES = (
     *("api_key", "admin_api_key", "_azure_ad_token", "auth_token", "access_token"),
     *("webhook_key", "aws_access_key", "aws_secret_key", "aws_session_token"),
@@ -23,7 +23,7 @@ _PLACEHOLDERS = frozenset(
     | {"dummy-key", "fake-key", "unused", "ignored", "anything", "default", "openai", "anthropic"}
     | {"bearer", "token", "secret", "string", "EMPTY", "empty"}
 )
-"""Keys that servers without any are given: they are words, and stand in texts as such."""
+"""Keys given to servers that need none: they are words that also occur in texts."""
 _SECRET_NAMES = re.compile(
     r"auth(?!or\b)|key|token|secret|cookie|credential|passw|signature|jwt|hmac|assertion"
     r"|(?<![a-z])(?:sig|sid|pwd|pass)(?![a-z])",
@@ -36,13 +36,13 @@ _CERTAIN = frozenset(
 
 
 def credentials_of(exchange: Exchange) -> list[str]:
-    """Return what a call's client and its request carried; the longest first.
+    """Return the credentials of a call's client and request, longest first.
 
-    One may be a part of another.
+    One may be part of another.
     """
     known = (*_of_client(exchange.client), *_of_request(exchange))
     found = {s for s in known if len(s) >= _LEAST and s not in _PLACEHOLDERS}
-    found |= {secret.replace(" ", "+") for secret in found}  # as forms write it
+    found |= {secret.replace(" ", "+") for secret in found}  # as forms encode it
     return sorted(found, key=lambda secret: (-len(secret), secret))
 
 
@@ -74,7 +74,7 @@ def _of_header(name: str, value: str) -> Iterator[str]:
         if scheme.lower() == "basic":
             yield from _of_basic(rest)
     else:
-        for text in (value, rest):  # behind `Bearer`, in a gateway's own header
+        for text in (value, rest):  # after `Bearer`, in a gateway's own header
             if _is_unlikely_a_word(text):
                 yield text
     for part in re.split(r"[\s;,]+", value):  # of a cookie, or of a scheme such as Digest
@@ -108,7 +108,7 @@ def _of_url(url: str) -> Iterator[str]:
 
 
 def _is_unlikely_a_word(value: str) -> bool:
-    """Whether a text is a secret, rather than a word or two, in a header of such a name."""
+    """Whether a value in a header of such a name is a secret rather than a word or two."""
     if len(value) < 8:
         return False
     plain = value.replace("-", "").replace(" ", "")

@@ -1,4 +1,4 @@
-"""Which fields of a request may leave as model parameters: an allow-list."""
+"""Which request fields may be sent as model parameters: an allow-list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from .._narrowing import is_mapping
 from .vocabulary import is_known
 
-# Numbers and enumerated words; they stay in privacy mode.
+# Numbers and enumerated words; they are sent in privacy mode, too.
 _OPEN = frozenset(
     {"temperature", "top_p", "top_k", "min_p", "top_a", "max_tokens", "max_completion_tokens"}
     | {"max_output_tokens", "max_tool_calls", "n", "best_of", "presence_penalty"}
@@ -29,7 +29,7 @@ _PARTLY_OPEN = {
     "thinking": ("type", "budget_tokens", "display"),
     "output_config": ("effort",),
 }
-# Content, or an identity; they leave only outside privacy mode.
+# Content or identities; they are sent only outside privacy mode.
 CLOSED = frozenset(
     {"stop", "tool_choice", "function_call", "metadata", "user", "safety_identifier"}
     | {"prompt_cache_key", "previous_response_id", "conversation", "prediction", "suffix"}
@@ -40,7 +40,7 @@ CLOSED = frozenset(
 
 
 def parameters(request: Mapping[str, Any], private: bool) -> dict[str, Any]:
-    """Return the request fields that may leave as model parameters, by allow-list."""
+    """Return the request fields that may be sent as model parameters, by allow-list."""
     kept: dict[str, Any] = {}
     for name, value in request.items():
         if value is None:

@@ -1,7 +1,7 @@
-"""Objects of the caller's → JSON types, one step at a time.
+"""The caller's objects → JSON types, one step at a time.
 
-Their own code runs here, on the worker: it may fail, never end, or lead along more paths than
-anybody can walk. What it gives is taken up to a bound, and its failures stay inside.
+The objects' own code runs here, on the worker. It may fail, never end, or lead along too many paths
+to walk. Its results are limited, and its failures are contained.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _ITERATED: dict[Any, Any] = {
     dict: attrgetter("values")(dict),
     **{kind: attrgetter("__iter__")(kind) for kind in (list, tuple, set, frozenset, deque)},
 }
-"""Containers, and what goes through their items without their own code."""
+"""Containers, and how to iterate over them without running their own code."""
 _WRITTEN_OUT = ("model_dump", "__dataclass_fields__", "__attrs_attrs__")
-"""What classes have whose objects are written out with all that they hold."""
+"""Attributes of classes whose objects are dumped with everything in them."""
 _LOOK_EVERY = 64
-"""Items that are taken between two looks at the clock."""
+"""Items taken between two checks of the clock."""
 TOO_MUCH = "[too much to show]"
 
 
 def opened(value: Any, most: int, until: float) -> Any:
-    """Return a dict, a list or a scalar that stands for an object.
+    """Return a dict, a list or a scalar that represents an object.
 
-    Of a container, one item more than `most` at most; `until`: the clock's time at which no
-    more is taken. Where the object's own code fails, its type stands for it.
+    A container yields at most one item more than `most`, and none once the clock has reached
+    `until`. If the object's own code fails, its type represents it.
     """
     try:
         if is_mapping(value):
@@ -47,7 +47,7 @@ def opened(value: Any, most: int, until: float) -> Any:
         if is_collection(value):
             return list(_taken(value, most, until))
         return _as_plain(value, most)
-    except Exception as error:  # whatever an object's own methods raise, the event goes on
+    except Exception as error:  # whatever an object's own methods raise, the event is sent
         if interrupts(error):
             raise
         return f"[{_name(value)}]"
@@ -66,7 +66,7 @@ def _taken(items: Iterable[Any], most: int, until: float) -> Iterator[Any]:
 
 
 def _as_plain(value: Any, most: int) -> Any:
-    """Open an object that is no container; by its name where nothing better is known."""
+    """Convert an object that is not a container; if all else fails, to its name."""
     if isinstance(value, Enum):
         return value.value
     for plain in (str, int, float):  # a subclass of one of these
@@ -92,9 +92,10 @@ def _as_plain(value: Any, most: int) -> Any:
 
 
 def _is_within(value: Any, most: int) -> bool:
-    """Whether writing an object out takes at most `most` steps, one a path to each part.
+    """Whether dumping an object takes at most `most` steps, one per path to each part.
 
-    Ten objects that name each other are billions of paths, and `model_dump` and `repr` walk all.
+    Ten objects that refer to each other have billions of paths, and `model_dump` and `repr` walk
+    them all.
     """
     waiting: list[Any] = [value]
     for _ in range(most):
@@ -105,7 +106,7 @@ def _is_within(value: Any, most: int) -> bool:
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """Return what the text of a value is made of, where it is known to be made of others."""
+    """Return the parts that a value's text consists of, as far as known."""
     for kind, items in _ITERATED.items():
         if isinstance(value, kind):
             found: Iterable[Any] = items(value)

@@ -1,7 +1,7 @@
-"""What passes in privacy mode of a value that somebody else had a say in: words and numbers.
+"""What privacy mode keeps of a value that someone else influenced: words and numbers.
 
-A provider may put the prompt into any field of its answer. Nobody can see from a word whether it
-was in the prompt; a sentence does not pass.
+A provider may put the prompt into any field of its response. A single word does not reveal whether
+it was in the prompt; a sentence is withheld.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ _WORD = re.compile(r"[A-Za-z0-9_][\w.:/+-]{0,63}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][\w.:/@+=~-]{0,255}", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_][\w.-]{0,63}", re.ASCII)
 _TWO_WORDS = frozenset({"Amazon Bedrock", "Google AI Studio", "Google Vertex"})
-"""Names of providers behind a router that are no single word."""
+"""Names of providers behind a router that are more than one word."""
 _MOST = 100
-"""Fields of a mapping, or items of a list, that are no list of words any more."""
+"""Maximum fields of a mapping or items of a list; larger ones are withheld."""
 
 
 def is_word(text: str) -> bool:
-    """Whether a text is one word, such as a code, a class or a model has for its name."""
+    """Whether a text is one word, such as the name of a code, a class or a model."""
     return _NAME.fullmatch(text) is not None
 
 
 def restricted(value: Any, *, is_name: bool = False) -> Any:
-    """Return what of a cleaned value may leave in privacy mode; a mark stands for the rest.
+    """Return what of a cleaned value may be sent in privacy mode; a mark replaces the rest.
 
-    `is_name`: it names a model, a request or an answer, which takes more characters.
+    `is_name`: it names a model, a request or a response, which may be longer.
     """
     if isinstance(value, str):
         shape = _NAME if is_name else _WORD

@@ -1,8 +1,8 @@
-"""What of a message is the provider's protocol, and what is text of somebody's.
+"""Which parts of a message are the provider's protocol, and which are content.
 
-A redactor that drops every text must leave a conversation that PostHog can still show. So the
-protocol's own words and ids pass it by, where the protocol has its place for them, and nowhere
-else: a tool's input may have an `id` too, and that one is content.
+Even with a redactor that drops every text, PostHog must be able to show the conversation. So the
+protocol's own words and ids bypass the redactor, but only where the protocol has its place for
+them: a tool's input may have an `id`, too, and that is content.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from .._media import known_type
 
 FREE, LISTED, KNOWN = 0, 1, 2
-"""What stands somewhere: JSON of anybody's; messages or parts of one; a part of the protocol."""
+"""What a place holds: arbitrary JSON; messages or their parts; a part of the protocol."""
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _IDS = frozenset({"id", "call_id", "tool_call_id", "tool_use_id", "item_id", "file_id"})
 _ID = re.compile(r"(?=[\w.:/-]{0,63}[A-Za-z])(?=[\w.:/-]{0,63}\d)[\w.:/-]{1,128}", re.ASCII)
@@ -24,14 +24,14 @@ _ENUMERATED = frozenset(
 )
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "model"})
 _TYPES = frozenset(
-    # Parts of a message.
+    # Message parts.
     {"text", "image_url", "input_audio", "file", "refusal", "image", "audio", "document"}
     | {"input_text", "input_image", "input_file", "output_text", "output_audio", "summary_text"}
     | {"reasoning_text", "thinking", "redacted_thinking", "reasoning", "compaction"}
     | {"tool_use", "tool_result", "server_tool_use", "mcp_tool_use", "mcp_tool_result"}
     | {"search_result", "web_search_tool_result", "web_fetch_tool_result", "web_search_result"}
     | {"code_execution_tool_result", "bash_code_execution_tool_result", "container_upload"}
-    # Items of a response, and tools.
+    # Response items and tools.
     | {"message", "function", "function_call", "function_call_output", "custom", "custom_tool_call"}
     | {"custom_tool_call_output", "web_search_call", "file_search_call", "code_interpreter_call"}
     | {"image_generation_call", "computer_call", "computer_call_output", "local_shell_call"}
@@ -55,16 +55,16 @@ _PARTS = frozenset(
     {"content", "tool_calls", "annotations", "citations", "summary", "outputs", "results"}
     | {"reasoning_details", "thinking_blocks"}
 )
-"""Fields that hold parts, each judged by its own type."""
+"""Fields that hold parts, each classified by its own type."""
 _OBJECTS = frozenset(
     {"function", "function_call", "image_url", "input_audio", "audio", "file", "source", "custom"}
     | {"url_citation", "json_schema", "cache_control", "action"}
 )
-"""Fields that hold one object, whose fields the protocol names."""
+"""Fields that hold one object whose fields the protocol defines."""
 
 
 def is_protocol(value: Mapping[Any, Any], place: int) -> bool:
-    """Whether a mapping at this place is one that the protocol describes."""
+    """Whether a mapping at this place is defined by the protocol."""
     if place != LISTED:
         return place == KNOWN
     kind, role = value.get("type"), value.get("role")
@@ -74,17 +74,17 @@ def is_protocol(value: Mapping[Any, Any], place: int) -> bool:
 
 
 def place_below(key: str) -> int:
-    """Return what stands in a field of a mapping that the protocol describes."""
+    """Return what a field of a protocol mapping holds."""
     return LISTED if key in _PARTS else KNOWN if key in _OBJECTS else FREE
 
 
 def is_structure(key: str, text: str) -> bool:
-    """Whether a text in a field of the protocol is one of its words, or looks like an id."""
+    """Whether the text of a protocol field is one of its words, or looks like an id."""
     if key in _ENUMERATED:
         return text in _WORDS or known_type(text) != ""
     return key in _IDS and _ID.fullmatch(text) is not None
 
 
 def is_field(key: str) -> bool:
-    """Whether a key has the look of a field's name."""
+    """Whether a key looks like a field name."""
     return _FIELD.fullmatch(key) is not None

@@ -1,7 +1,7 @@
-"""The words that parameters may have: what the providers document, and no text of a caller's.
+"""The words that parameters may have, as providers document them; others may be caller text.
 
 https://platform.openai.com/docs/api-reference and https://docs.claude.com/en/api/messages; a word
-that is not here is told outside privacy mode, where the redactor sees it.
+not listed here is sent only outside privacy mode, where the redactor sees it.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _SHAPES = {name: re.compile(words, re.ASCII) for name, words in _WORDS.items()}
 
 
 def is_known(name: str, value: Any) -> bool:
-    """Whether a value of a parameter is a number, or one of the words that it may have."""
+    """Whether a parameter's value is a number or one of its known words."""
     try:
         return _is_known(name, value)
-    except Exception:  # its own code failed: who knows what it is
+    except Exception:  # its own code failed: nothing is known about it
         return False
 
 

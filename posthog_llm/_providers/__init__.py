@@ -1,4 +1,4 @@
-"""Pure adapters: bytes of a request and of its answer → what was asked and answered.
+"""Pure adapters: the bytes of a request and its response → request facts and response facts.
 
 One file per wire format. No SDK, no HTTP library, no PostHog.
 """

@@ -1,6 +1,6 @@
-"""AWS event streams: binary frames, each with one event of a model's answer.
+"""AWS event streams: binary frames, each with one event of a model's response.
 
-https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html (the encoding is the same)
+https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html (same encoding)
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .sse import Event, parse
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">III")
-"""Total length, length of the headers, checksum of these two."""
+"""Total length, header length, and the checksum of these two."""
 _CRC = struct.Struct(">I")
 _CHECKSUM = _CRC.size
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
-"""Header value type → bytes of its value; strings and bytes (6, 7) tell their own length."""
+"""Header value type → size of its value in bytes; strings and bytes (6, 7) carry their length."""
 
 
 def intact(body: bytes) -> tuple[bytes, Failure | None]:
-    """Return the frames before the first whose checksum is wrong, and what is wrong with it."""
+    """Return the frames before the first checksum mismatch, and the failure."""
     offset, head = 0, _PRELUDE.size - _CHECKSUM
     while offset + _PRELUDE.size <= len(body):
         total, _, expected = _PRELUDE.unpack_from(body, offset)
@@ -43,7 +43,7 @@ def intact(body: bytes) -> tuple[bytes, Failure | None]:
 
 
 def events(body: bytes) -> Iterator[Event]:
-    """Yield where each whole frame ends, and its data, whatever their checksums."""
+    """Yield the end offset and data of each complete frame, whatever its checksums."""
     offset = 0
     while offset + _PRELUDE.size <= len(body):
         total, headers, _ = _PRELUDE.unpack_from(body, offset)
@@ -70,7 +70,7 @@ def _data(headers: Mapping[str, str], payload: bytes) -> bytes | None:
 
 
 def _headers(data: bytes) -> dict[str, str]:
-    """Read the headers whose values are strings."""
+    """Return the headers with string values."""
     found: dict[str, str] = {}
     at = 0
     try:
@@ -84,6 +84,6 @@ def _headers(data: bytes) -> dict[str, str]:
             size = int.from_bytes(data[at : at + 2], "big")
             at += 2 + size
             found[name] = data[at - size : at].decode("utf-8", "replace")
-    except IndexError:  # cut short: what was read holds
+    except IndexError:  # truncated: keep what was read
         pass
     return found

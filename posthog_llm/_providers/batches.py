@@ -1,4 +1,4 @@
-"""The results of a message batch: many answers in one response, told one by one.
+"""Message batch results: many results in one response, recorded one by one.
 
 https://platform.claude.com/docs/en/build-with-claude/batch-processing
 """
@@ -22,19 +22,19 @@ _NAMESPACE = uuid.UUID("5e7c9a52-3f1d-5c0a-9d0b-0c9e6a6f5b7d")
 
 @dataclass(slots=True)
 class Batch:
-    """The results of a batch, which may come in several exchanges; read by the worker."""
+    """The results of a batch, possibly spread over several exchanges; read by the worker."""
 
     id: str
     codecs: Any = None
-    """What undoes the content encoding, part after part; `None` before the first."""
+    """Decoders of the content encoding, kept from part to part; `None` before the first."""
     rest: list[bytes] = field(default_factory=list[bytes])
-    """The beginning of a line whose end is in the next part."""
+    """The beginning of a line that ends in the next part."""
 
 
 def records(exchange: Exchange) -> Iterator[Record]:
-    """Yield what an exchange meant: one record, or one for each finished request of a batch.
+    """Yield the records of an exchange: one, or one for each finished request of a batch.
 
-    Requests that were cancelled or expired ran no model; so did a failed fetch of results.
+    Cancelled or expired requests ran no model, and neither did a failed fetch of results.
     """
     if exchange.reader is not None:
         yield exchange.reader(exchange)
@@ -47,7 +47,7 @@ def records(exchange: Exchange) -> Iterator[Record]:
 
 
 def _lines(exchange: Exchange) -> Iterator[bytes]:
-    """Yield the whole lines that came; what is cut in two waits for the next part."""
+    """Yield the complete lines received; a partial line waits for the next part."""
     batch: Batch = exchange.batch
     if batch.codecs is None:
         batch.codecs = decoders(exchange.encoding) if exchange.encoding else []

@@ -1,4 +1,4 @@
-"""The bytes of a plain answer → its text, as the SDKs read it."""
+"""The bytes of a non-streamed response → its text, as the SDKs read it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:-]+)")
 
 
 def in_utf8(body: bytes) -> bytes:
-    """Return JSON in UTF-8; readers of JSON know UTF-16 and UTF-32 by their first bytes."""
+    """Return JSON as UTF-8; JSON parsers detect UTF-16 and UTF-32 by the first bytes."""
     encoding = json.detect_encoding(body)
     if encoding.startswith("utf-8"):
         return body
@@ -20,7 +20,7 @@ def in_utf8(body: bytes) -> bytes:
 
 
 def text(kind: str, body: bytes) -> str:
-    """Return a bare text, in the charset that its content type names."""
+    """Decode plain text in the charset that its content type names."""
     named = _CHARSET.search(kind)
     try:
         return body.decode(named.group(1) if named else "utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Chat completions, and the legacy completions: request, answer and stream.
+"""Chat completions and legacy completions: request, response and stream.
 
 https://platform.openai.com/docs/api-reference/chat
 """
@@ -17,15 +17,15 @@ from .sse import Event, Folded, RepeatedChunk, parse
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 _PARTS = (*_TEXTS, "reasoning_details")
-"""Fields of a delta that some providers fill with typed parts, a few words each."""
+"""Delta fields that some providers fill with typed parts, a few words each."""
 _SAID_IN_PARTS = ("name", "arguments", "data", "transcript")
-"""What says something in the delta of a function call, or of sound."""
+"""Fields that carry content in a function call or audio delta."""
 _HEAD: dict[str, type] = {
     **dict.fromkeys(("id", "model", "service_tier", "provider"), str),
     **dict.fromkeys(("usage", "x_groq"), dict),
     **dict.fromkeys(("error", "base_resp"), object),
 }
-"""Fields of a chunk that are read, and what they are: anything else in their place is none."""
+"""The chunk fields that are read, and their types; a value of another type is ignored."""
 _OF_CHOICE: dict[str, type] = {"finish_reason": str, "usage": dict, "error": object}
 _NOT_PARAMETERS = frozenset({"messages", "model", "tools", "functions", "prompt"})
 
@@ -43,7 +43,7 @@ def read_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
 
 
 def as_prompt(prompt: Any) -> Any:
-    """Show a bare text as the user's message."""
+    """Return a plain text as a user message."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
@@ -71,7 +71,7 @@ def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
 
 
 def _traffic(body: Mapping[str, Any]) -> str | None:
-    """Return the tier in which Vertex served a request, where its usage tells one.
+    """Return the tier in which Vertex served a request, if its usage names one.
 
     https://cloud.google.com/vertex-ai/generative-ai/docs/priority-paygo
     """
@@ -90,7 +90,7 @@ def _usage(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Any:
 
 
 def _failure(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Failure | None:
-    """Return why an answer with status 200 failed: services say it in several places.
+    """Return why a response with status 200 failed; services report it in several places.
 
     https://openrouter.ai/docs/api-reference/errors; `XGroq` in Groq's SDK; MiniMax's `base_resp`.
     """
@@ -110,7 +110,7 @@ def _failure(body: Mapping[str, Any], choices: list[Mapping[str, Any]]) -> Failu
 
 
 def failure(error: Any) -> Failure | None:
-    """Read the error object that some providers answer with status 200, or in a stream."""
+    """Read the error object that some providers return with status 200, or in a stream."""
     if not error:
         return None
     if not is_mapping(error):
@@ -125,7 +125,7 @@ def failure(error: Any) -> Failure | None:
 
 
 def _message(choice: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a choice's message with what it says; empty fields say nothing."""
+    """Return a choice's message without empty fields."""
     source = choice.get("message")
     if isinstance(text := choice.get("text"), str):
         source = {"content": text}
@@ -150,7 +150,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def fold(source: Iterable[Event]) -> Folded:
-    """Fold a stream's chunks into the completion that a plain call would have answered."""
+    """Fold a stream's chunks into the completion that a non-streamed call would have returned."""
     folding = _Folding()
     for offset, data in source:
         if not folding.run.takes(data):
@@ -159,20 +159,20 @@ def fold(source: Iterable[Event]) -> Folded:
 
 
 class _Folding:
-    """Puts choices together, each from its deltas."""
+    """Assembles choices from their deltas."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
         self.choices: dict[Any, dict[str, Any]] = {}
         self.latest: dict[Any, Latest] = {}
-        """Of each choice, what may go on: the last tool call of each index, and the like."""
+        """What later deltas may continue, by choice, such as the last tool call of each index."""
         self.first: int | None = None
         self.ended = False
         self.run = RepeatedChunk("content")
         self._target: dict[str, Any] = {}
 
     def add(self, offset: int, data: bytes) -> None:
-        """Take a chunk that must be parsed."""
+        """Add a chunk that must be parsed."""
         self._end_run()
         if data[:6] == b"[DONE]":
             self.ended = True
@@ -187,7 +187,7 @@ class _Folding:
             self._begin_run(chunk, data)
 
     def _begin_run(self, chunk: dict[str, Any], data: bytes) -> None:
-        """Let chunks of one choice with nothing but content go on from this one."""
+        """Start a repeated chunk here, if the chunk has one choice with nothing but content."""
         choices = chunk["choices"]
         if len(choices) != 1 or choices[0].get("finish_reason") is not None:
             return
@@ -201,7 +201,7 @@ class _Folding:
             say(self._target, "content", text)
 
     def _merge(self, chunk: dict[str, Any]) -> bool:
-        """Merge one chunk; true when it holds content."""
+        """Merge one chunk; return whether it has content."""
         _take(self.body, chunk, _HEAD)
         if chunk.get("object") == "error":
             self.body["error"] = chunk
@@ -236,22 +236,22 @@ class _Folding:
 
 
 def _take(into: dict[str, Any], part: dict[str, Any], fields: dict[str, type]) -> None:
-    """Take over the fields that say something, the last of each; counts of 0 replace none."""
+    """Copy the non-empty fields, the latest of each; a count of 0 does not replace another."""
     for name, kind in fields.items():
         if (value := part.get(name)) and isinstance(value, kind):
             into[name] = _counted(into.get(name), part) if name == "usage" else value
 
 
 def _counted(old: Any, part: dict[str, Any]) -> dict[str, Any]:
-    """Return the usage in a part of a stream, with the counts that only an older one knew."""
+    """Return a chunk's usage, plus the counts that only an earlier chunk had."""
     new: dict[str, Any] = part["usage"]
     return {**old, **{k: v for k, v in new.items() if v or k not in old}} if is_dict(old) else new
 
 
 def _merge_delta(message: dict[str, Any], delta: dict[str, Any], latest: Latest) -> bool:
-    """Merge one delta into its message; true when it holds content.
+    """Merge a delta into its message; return whether it has content.
 
-    `latest` are the message's tool calls and parts that may go on.
+    `latest` holds the message's tool calls and parts that may continue.
     """
     said = False
     for key, value in delta.items():
@@ -274,7 +274,7 @@ def _merge_delta(message: dict[str, Any], delta: dict[str, Any], latest: Latest)
 
 
 def _merge_call(calls: list[dict[str, Any]], part: dict[str, Any], latest: Latest) -> bool:
-    """Merge a piece of a tool call."""
+    """Merge part of a tool call."""
     index, identity = part.get("index"), text_or_none(part.get("id"))
     place = index if isinstance(index, (int, str)) else None
     call = (latest.get((place, identity)) if identity else None) or latest.get(place)
@@ -293,10 +293,10 @@ def _merge_call(calls: list[dict[str, Any]], part: dict[str, Any], latest: Lates
 
 
 def _is_another(call: dict[str, Any], part: dict[str, Any], identity: str | None) -> bool:
-    """Whether a piece begins another call, whatever its index.
+    """Whether a part begins another call, whatever its index.
 
-    Providers reuse the index of a finished call, or leave it out. Gemini gives several calls the
-    index 0, each whole in one piece, and some of its versions no id.
+    Providers reuse the index of a finished call, or omit it. Gemini gives several calls the index
+    0, each complete in one part, and some of its versions send no id.
     """
     if identity:
         return call.get("id") not in (None, "", identity)
@@ -307,7 +307,7 @@ def _is_another(call: dict[str, Any], part: dict[str, Any], identity: str | None
 
 
 def _is_whole(function: Mapping[str, Any]) -> bool:
-    """Whether the arguments are an object that cannot go on."""
+    """Whether the arguments are a complete JSON object."""
     given: Any = function.get("arguments")
     text = given[0] if is_list(given) and len(given) == 1 else given
     if not isinstance(text, str) or text[-1:] != "}":
@@ -316,7 +316,7 @@ def _is_whole(function: Mapping[str, Any]) -> bool:
 
 
 def _merge_parts(into: dict[str, Any], part: dict[str, Any]) -> None:
-    """Concatenate the texts of a piece; a name, an id and the like come once."""
+    """Concatenate the growing texts of a part; a name, an id and the like come once."""
     for key, value in part.items():
         if isinstance(value, str) and key in ("arguments", "transcript", "data", "input"):
             append(into, key, value)

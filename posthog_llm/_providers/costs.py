@@ -1,4 +1,4 @@
-"""What the service says it charged, wherever it says so: passed through as it is."""
+"""The cost that a service reports, wherever it reports it; passed through unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._record import Usage
 from .gateways import ROWS
 
 _MOST_USD = 1e9
-"""No call costs as much."""
+"""No call costs this much."""
 _IN_USAGE = [(row.cost[1:], row.per_dollar) for row in ROWS if row.cost[:1] == ("usage",)]
 _REPORTING = {row.provider for row in ROWS if row.cost[:1] == ("usage",)}
 _IN_HEADERS = [name[1:] for row in ROWS for name in row.cost if name[0] == "<"]
@@ -22,9 +22,9 @@ _ELSEWHERE = [
 
 
 def note(usage: Usage, body: Mapping[str, Any], headers: Any) -> None:
-    """Note what an answer says it cost, unless its usage was read for that already.
+    """Set the cost that a response reports, unless it was already read from the usage.
 
-    Beside the usage a zero is a price that the gateway does not know, or is not told yet.
+    Outside the usage, a zero means that the gateway does not know the price, or not yet.
     """
     if usage.cost_usd is None:
         usage.cost_usd = of_usage(body.get("usage"))
@@ -35,7 +35,7 @@ def note(usage: Usage, body: Mapping[str, Any], headers: Any) -> None:
 
 
 def is_cached(headers: Any) -> bool:
-    """Whether a gateway answered from a cache of its own, for which nobody charges."""
+    """Whether a gateway answered from its own cache, which is free of charge."""
     return headers is not None and any(
         all(pattern.fullmatch(str(headers.get(name) or "")) for name, pattern in cache)
         for cache in _CACHES
@@ -43,12 +43,12 @@ def is_cached(headers: Any) -> bool:
 
 
 def of_usage(raw: Any) -> float | None:
-    """Return the total in USD that a usage object names."""
+    """Return the total cost in USD from a usage object."""
     if not is_mapping(raw):
         return None
     costs = (_usd(_at(raw, path), unit) for path, unit in _IN_USAGE)
     totals = [cost for cost in costs if cost is not None]
-    # Beside another a zero is an empty field.
+    # Next to another value, a zero is an empty field.
     total = next(filter(None, totals), totals[0] if totals else None)
     if total is None or str(raw.get("is_byok")).lower() not in ("true", "1"):
         return total
@@ -57,7 +57,7 @@ def of_usage(raw: Any) -> float | None:
 
 
 def _upstream(raw: Mapping[str, Any]) -> float | None:
-    """Return what the owner of the key pays; where nobody says, the total is a fee alone."""
+    """Return what the key's owner pays the provider; `None` means the total is only a fee."""
     whole = _usd(_at(raw, ("cost_details", "upstream_inference_cost")))
     if whole is not None:
         return whole
@@ -67,16 +67,16 @@ def _upstream(raw: Mapping[str, Any]) -> float | None:
 
 
 def doubt_zero(usage: Usage, provider: str) -> None:
-    """Forget a reported zero, unless it is by a provider that is known to report costs.
+    """Drop a reported zero, unless the provider is known to report costs.
 
-    Elsewhere it is a field that nobody fills.
+    With any other provider, the field is simply not filled in.
     """
     if usage.cost_usd == 0 and provider not in _REPORTING:
         usage.cost_usd = None
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:
-    """Follow a path; of a list, its first."""
+    """Follow a path; in a list, take the first item."""
     for name in path:
         if is_list(value):
             value = value[0] if value else None
@@ -85,10 +85,10 @@ def _at(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def _usd(value: Any, per_dollar: float = 1) -> float | None:
-    """Return what is reported in units of which there are so many to the dollar."""
+    """Return an amount in USD from one reported in units of 1/`per_dollar` USD."""
     if isinstance(value, str):
         try:
-            value = float("" if "_" in value else value)  # Python's own digits may have it
+            value = float("" if "_" in value else value)  # Python allows underscores in numbers
         except ValueError:
             return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""The endpoints that run a model, a row each: where they are, and how they are read.
+"""The endpoints that run a model, one row each: where they are and how to read them.
 
-A new endpoint is a row here, an adapter where its format is new, and a fixture.
+A new endpoint needs a row here, an adapter if its format is new, and a fixture.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from . import chat, messages, others, responses, sse
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One kind of request that runs a model, or fetches what one said."""
+    """A kind of request that runs a model, or fetches a model's output."""
 
     name: str
     read_request: Callable[[Mapping[str, Any], Exchange], RequestFacts]
-    """Reads a request's body."""
+    """Reads a request body."""
     read_response: Callable[[Mapping[str, Any], str], ResponseFacts]
-    """Reads the body of an answer; the text names the provider, whose usage it has."""
+    """Reads a response body; the string names the provider, which determines the usage format."""
     fold: Callable[[Iterable[sse.Event]], sse.Folded] = others.fold
-    """Makes of a stream's events the body that a plain answer would have had."""
+    """Folds a stream's events into the body that a non-streamed response would have had."""
     paths: tuple[str, ...] = ()
-    """Paths below the base URL to which requests are posted."""
+    """Paths below the base URL that take POST requests."""
     fetches: Mapping[str, str] | None = None
-    """Patterns of paths, by HTTP method, that fetch what a model said for an earlier request."""
+    """Path patterns, by HTTP method, that fetch the output of an earlier request."""
     kind: Kind = "generation"
     provider: str = "openai"
-    """The provider of a host that is not known."""
+    """The provider to assume for an unknown host."""
     streams_usage: bool = False
     """Whether streams report usage only with `stream_options.include_usage`."""
     names_events: bool = False
-    """Whether a stream's events are told apart by their `event:` line."""
+    """Whether a stream's events are distinguished by their `event:` line."""
     answers_in_sound: bool = False
-    """Whether the answer is audio, of which only the size is kept."""
+    """Whether the response is audio; only its size is kept."""
     answers_in_text: bool = False
-    """Whether an answer may be bare text instead of JSON."""
+    """Whether a response may be plain text instead of JSON."""
     litellm: tuple[str, ...] = ()
-    """LiteLLM's names of such calls, less the `a` of its async ones."""
+    """LiteLLM's names for these calls, without the `a` prefix of its async ones."""
     input_field: str = "input"
-    """The field of a request that has what LiteLLM calls the input."""
+    """The request field that holds what LiteLLM calls the input."""
 
 
 _ROWS = (
@@ -73,8 +73,8 @@ _ROWS = (
         paths=("/responses", "/responses/compact"),
         litellm=("responses",),
     ),
-    # A background response runs after its request was answered: it is captured when its end is
-    # fetched.
+    # A background response runs after its request has returned: it is captured when its final
+    # result is fetched.
     Endpoint(
         "response_poll",
         *(responses.read_request, responses.read_response, responses.fold),
@@ -147,9 +147,9 @@ _ABSOLUTE = re.compile(
 
 
 def endpoint_of(method: str, url: str) -> Endpoint | None:
-    """Return the endpoint that a request goes to, or `None` where it runs no model.
+    """Return the endpoint that a request goes to, or `None` if it runs no model.
 
-    `url` is what the SDK was asked for: a path below the base URL, or an absolute URL.
+    `url` is the one passed to the SDK: a path below the base URL, or an absolute URL.
     """
     post = method in ("post", "POST")
     if post and url in _POSTS:
@@ -163,7 +163,7 @@ def endpoint_of(method: str, url: str) -> Endpoint | None:
 
 
 def litellm_endpoint(call_type: str) -> Endpoint | None:
-    """Return the endpoint of one of LiteLLM's calls, or `None` where it runs no model."""
+    """Return the endpoint of a LiteLLM call, or `None` if it runs no model."""
     return _OF_LITELLM.get(call_type) or _OF_LITELLM.get(call_type.removeprefix("a"))
 
 

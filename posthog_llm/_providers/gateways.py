@@ -1,8 +1,8 @@
-"""The table of services: how a request to each is recognised, and what decides its price.
+"""The service table: how to recognize a request to each service, and what determines its price.
 
-A new service is a row here, or in `services`, and an answer in `tests/wire/gateways` or
-`tests/wire/compatible`. `hosts` looks things up, `costs` reads what a service charged,
-`model_name` chooses between two names, and `python -m tests.gateways_page` writes the table of
+A new service needs a row here, or in `services`, and a response in `tests/wire/gateways` or
+`tests/wire/compatible`. `hosts` does the lookups, `costs` reads what a service charged,
+`model_name` chooses between two names, and `python -m tests.gateways_page` writes the table in
 `docs/gateways.md`.
 """
 
@@ -17,7 +17,7 @@ _PREFIX = Place("model", re.compile(r"(?P<provider>[^/]+)/(?P<model>.+)"), "pref
 _HIT = re.compile(r"(?:semantic )?hit", re.IGNORECASE)
 _CLOUDFLARE = r"/v1/[^/]+/[^/]+"
 
-# https://developers.cloudflare.com/ai-gateway/features/dynamic-routing/usage: the answer's headers
+# https://developers.cloudflare.com/ai-gateway/features/dynamic-routing/usage: the response headers
 # say who ran a route. Workers AI's own models are `@cf/...`.
 _CLOUDFLARE_RAN = Place(
     "<cf-aig-provider", re.compile(r"(?P<provider>.+)"), "the answer's header `cf-aig-provider`"
@@ -69,7 +69,7 @@ GATEWAYS = (
                 re.compile(r"(?P<url>.+)"),
                 "host in the header `x-portkey-custom-host`",
             ),
-            # Its gateway puts the name of whom it chose on each answer.
+            # Its gateway names the chosen provider on each response.
             Place(
                 "<x-portkey-provider",
                 re.compile(r"(?P<provider>.+)"),
@@ -128,7 +128,7 @@ GATEWAYS = (
             ("providerMetadata", "gateway", "cost"),
         ),
     ),
-    # https://docs.litellm.ai/docs/proxy/response_headers: a stream's headers leave before its
+    # https://docs.litellm.ai/docs/proxy/response_headers: a stream's headers are sent before its
     # cost is known; its usage may have it.
     Row(
         None,
@@ -146,7 +146,7 @@ GATEWAYS = (
                 "prefix in the answer's header `x-litellm-model-name`",
             ),
         ),
-        # An answer's own name of the model is the one that was asked for, since 1.81.7.
+        # Since 1.81.7, the model name in a response is the requested one.
         ran="x-litellm-model-name",
         cost=("<x-litellm-response-cost",),
         cached=(
@@ -156,6 +156,6 @@ GATEWAYS = (
         priced="served",
     ),
 )
-"""Services that pass requests on to providers."""
+"""Services that forward requests to providers."""
 
 ROWS = (*GATEWAYS, *PROVIDERS, *LOCAL)

@@ -1,4 +1,4 @@
-"""Who serves a request: looks it up in the table of services."""
+"""Which provider serves a request: lookups in the service table."""
 
 from __future__ import annotations
 
@@ -30,56 +30,56 @@ _KNOWN = {row.provider: row for row in (*LOCAL, *PROVIDERS) if row.provider}
 _BY_HEADER = [row for row in GATEWAYS if row.headers]
 _AREAS = {"us": "us", "eu": "europe", "global": "global"}
 _NEAR = re.compile(r"[^.]+|.+\.(?:local|localhost|lan|internal|home\.arpa)")
-"""Hosts of this machine, of its containers and of its network."""
+"""Hosts that are this machine, its containers or its local network."""
 _SHARED = ip_network("100.64.0.0/10")
-"""Addresses of networks such as Tailscale's; no part of the Internet has them."""
+"""Addresses used by networks such as Tailscale's; they are never on the public Internet."""
 _ENGINES = {row.provider for row in LOCAL}
 _PLACE = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\])(?::\d{0,5})?")
-"""A host and its port. What has another look may be a password with a `/` inside."""
+"""A host and its port. Anything else may be a password with a `/` in it."""
 _NOWHERE = SplitResult("", "", "", "", "")
 _HOSTED = re.compile(r"[:-]cloud$")
-"""Models that a local Ollama lets its own cloud run: https://docs.ollama.com/cloud"""
+"""Models that a local Ollama runs in Ollama's cloud: https://docs.ollama.com/cloud"""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Whom a request reached, and under which name of the model."""
+    """The provider that a request reached, and its name for the model."""
 
     provider: str
     model: str | None = None
-    """The requested model as the provider behind a gateway knows it, where that differs."""
+    """The requested model's name at the provider behind a gateway, if it differs."""
     dialect: str | None = None
-    """Whose usage is reported, where that is not the provider's."""
+    """The provider whose usage format applies, if it is another one."""
     aliases: bool = False
-    """Whether the requested name may be one that only this gateway knows."""
+    """Whether the requested name may be an alias that only this gateway knows."""
     is_local: bool = False
-    """Whether an engine of the caller's own answered: nobody charges for it."""
+    """Whether the caller's own engine answered, which is free of charge."""
     gateway: Row | None = None
-    """The gateway, where only the answer may say who was behind it."""
+    """The gateway, if only the response may name the provider behind it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a request, and its answer, show of where they went."""
+    """What a request and its response reveal about where they went."""
 
     url: str
     model: str | None = None
     sent: Mapping[str, Any] | None = None
     """Headers of the request."""
     got: Mapping[str, Any] | None = None
-    """Headers of the answer."""
+    """Headers of the response."""
 
     def header(self, name: str) -> str:
-        """Return a header of the request; after a `<`, of the answer."""
+        """Return a request header; after a `<`, a response header."""
         headers = self.got if name[0] == "<" else self.sent
         value = headers.get(name.removeprefix("<")) if headers else None
         return value if isinstance(value, str) else ""
 
 
 def route_of(seen: Seen, unknown: str = "openai") -> Route:
-    """Return whom a request reached; `unknown` where neither host nor headers tell.
+    """Return the provider that a request reached; `unknown` if neither host nor headers name one.
 
-    A proxy's host tells nothing: name the provider with `posthog_provider_override`.
+    A proxy's host reveals nothing: name the provider with `posthog_provider_override`.
     """
     parts = _split(seen.url) or _NOWHERE
     host = (parts.hostname or "").lower().removesuffix(".")
@@ -94,7 +94,7 @@ def route_of(seen: Seen, unknown: str = "openai") -> Route:
 
 
 def provider_of(base_url: str, unknown: str = "openai") -> str:
-    """Return the provider behind `base_url`, as far as the address alone tells it."""
+    """Return the provider behind `base_url`, as far as the address alone reveals it."""
     return route_of(Seen(base_url), unknown).provider
 
 
@@ -114,7 +114,7 @@ def _row_by_header(seen: Seen) -> Row | None:
 
 
 def _through(row: Row, seen: Seen, host: str, path: str, unknown: str) -> Route:
-    """Follow a row to the provider that it names, or that the request names to it."""
+    """Follow a row to the provider that it names, or that the request names."""
     texts = {"host": host, "path": path, "model": seen.model or ""}
     provider = model = None
     is_local = False
@@ -140,28 +140,28 @@ def _through(row: Row, seen: Seen, host: str, path: str, unknown: str) -> Route:
 
 
 def _reaches_engine(provider: str, place: Place, text: str, host: str) -> bool:
-    """Whether a gateway passes on to a local engine: by its address, or in its own network."""
+    """Whether a gateway forwards to a local engine: by its address, or in its own network."""
     if provider not in _ENGINES:
         return False
     return route_of(Seen(text)).is_local if "url" in place.pattern.groupindex else _is_near(host)
 
 
 def _run(row: Row, seen: Seen) -> str | None:
-    """Return the model that the answer's headers say was run, without its provider's name."""
+    """Return the model that ran according to the response headers, without a provider prefix."""
     name = seen.header(f"<{row.ran}") if row.ran else ""
     prefix, slash, rest = name.partition("/")
     return (rest if slash and _spelled(prefix) else name) or None
 
 
 def reported_provider(gateway: Row, upstream: str | None, served: str | None) -> str | None:
-    """Return the provider that a gateway's answer names: in a field, or in the model's name."""
+    """Return the provider named in a gateway's response: in a field, or in the model's name."""
     places = [place for place in gateway.places if place.where == "model"]
     found = [_spelled(upstream or ""), *(_named(place, served or "")[0] for place in places)]
     return next(filter(None, found), None)
 
 
 def _named(place: Place, text: str) -> tuple[str | None, str | None]:
-    """Return the provider that stands at a place, if it is known, and the model's own name."""
+    """Return the provider at a place, if it is known, and the model's own name."""
     match = place.pattern.fullmatch(text)
     groups = match.groupdict() if match else {}
     if url := groups.get("url"):
@@ -208,13 +208,13 @@ def _port(netloc: str) -> int:
 
 @lru_cache(maxsize=256)
 def reports_usage_unasked(base_url: str) -> bool:
-    """Whether streams from `base_url` are known to report usage that nobody asked for."""
+    """Whether streams from `base_url` are known to report usage without being asked to."""
     row = _KNOWN.get(provider_of(base_url))
     return row is not None and row.reports_unasked
 
 
 def provider_of_class(client: Any) -> str | None:
-    """Return the provider that a client's class stands for; `None`: its host tells."""
+    """Return the provider that a client's class stands for; `None` means the host decides."""
     return next((_CLASSES[name] for name in _names(client) if name in _CLASSES), None)
 
 
@@ -223,12 +223,12 @@ def _names(client: Any) -> Iterator[str]:
 
 
 def provider_named(name: str) -> str:
-    """Return the provider that LiteLLM, PostHog or a router calls by a name of its own."""
+    """Return our name for a provider that LiteLLM, PostHog or a router names differently."""
     return _spelled(name) or name
 
 
 def regional(provider: str, region: str | None) -> str:
-    """Return the provider's name with its region, where PostHog has prices by region.
+    """Return the provider's name with its region, if PostHog has regional prices for it.
 
     https://cloud.google.com/vertex-ai/generative-ai/pricing: a region costs more than `global`.
     """
@@ -239,9 +239,9 @@ def regional(provider: str, region: str | None) -> str:
 
 
 def bare_url(base_url: str) -> str | None:
-    """Return scheme, host and path of a URL: no credentials, query or fragment.
+    """Return scheme, host and path of a URL, without credentials, query or fragment.
 
-    `None` where it is none: then nobody knows what is a host in it, and what a password.
+    `None` if it is not a URL: then nothing tells a host in it from a password.
     """
     parts = _split(base_url)
     if parts is None or not parts.netloc:

@@ -1,7 +1,7 @@
-"""How much of an answer the SDK can have read, where its caller did not read to the end.
+"""How much of a response the SDK can have read, if its caller did not read to the end.
 
-An SDK that meets what it cannot decode raises, and closes the answer like a caller who leaves
-it. The bytes tell the two apart; what they say behind that place, the caller never received.
+An SDK that cannot decode something raises and closes the response, as does a caller who stops
+reading. The bytes tell the two apart; the caller never received anything after that point.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from .sse import Event
 
 _DONE = b"[DONE]"
 _LITERAL = re.compile(rb"[ !#-\[\]-~]*")
-"""Text that needs no look to be the inside of a JSON string."""
+"""Text that is the inside of a JSON string without further checks."""
 
 
 class ReadableEvents:
-    """Events up to the first at which the SDK stopped: it cannot be parsed, or is an error."""
+    """Events up to the one where the SDK stopped: it cannot be parsed, or is an error."""
 
     def __init__(self, source: Iterable[Event], named: bool) -> None:
-        """Take events; `named`: as Anthropic's SDK reads them."""
+        """Wrap events; `named` reads them as Anthropic's SDK does."""
         self._source = source
         self._named = named
         self._mark = b'"text":"' if named else b'"content":"'
-        """What stands before the one text in which most events differ from the last one."""
+        """What precedes the one text in which most events differ from the last one."""
         self._around: tuple[bytes, bytes] | None = None
-        """What stood around the text of the last event that was parsed."""
+        """What surrounded the text of the last parsed event."""
         self._is_error = False
         self.failure: Failure | None = None
         self.done = False
-        """Whether the event came at which the SDK stops to read."""
+        """Whether the event that makes the SDK stop reading has arrived."""
 
     def __iter__(self) -> Iterator[Event]:
         for offset, data in self._source:
@@ -64,9 +64,9 @@ class ReadableEvents:
 
 
 def decodable(body: bytes) -> tuple[bytes, Failure | None]:
-    """Return what stands before the first line that is no UTF-8, and what is wrong with it.
+    """Return the body before the first line that is not UTF-8, and the failure.
 
-    SDKs decode whole lines: the last one may lack its end, and its last character some bytes.
+    SDKs decode complete lines: the last one may lack its end, and its last character some bytes.
     """
     try:
         body.decode()
@@ -86,7 +86,7 @@ def decodable(body: bytes) -> tuple[bytes, Failure | None]:
 
 
 def last_lines(body: bytes) -> Failure | None:
-    """Return what the SDK fails at when a body ends within an event: a line that is no UTF-8."""
+    """Return the SDK's failure if a body ends within an event in a line that is not UTF-8."""
     lines = body.rpartition(b"\n\n")[2].split(b"\n")
     return next(filter(None, map(_undecodable, lines)), None)
 

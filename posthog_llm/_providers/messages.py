@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: request, answer, stream, and the results of a batch.
+"""Anthropic's Messages API: request, response, stream and batch results.
 
 https://platform.claude.com/docs/en/api/messages
 """
@@ -18,10 +18,10 @@ from .sse import Event, Folded, RepeatedChunk, parse
 
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
 _UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})
-"""Fields of a block that only the provider can read."""
+"""Block fields that only the provider can read."""
 _PARTS = {"content", "citations"}
 _DEPTH = 64
-"""Blocks inside blocks that are looked into; nothing deeper is shown."""
+"""Nesting levels of blocks that are cleaned; deeper ones stay as they are."""
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
 _RUNS = ("compaction", "fallback_message", "advisor_message")
 _COUNTS = (
@@ -70,7 +70,7 @@ def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
 
 
 def _steps(raw: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return those runs behind an answer that the rest of its usage does not account for.
+    """Return the runs behind a response that the rest of its usage does not include.
 
     https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool,
     https://platform.claude.com/docs/en/build-with-claude/compaction,
@@ -85,10 +85,10 @@ def _steps(raw: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _with(raw: Mapping[str, Any], steps: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return a usage object with the tokens of `steps` in it, under the names of the API.
+    """Return a usage object that includes the tokens of `steps`, under the API's names.
 
-    PostHog reads the lifetimes of cached tokens from the object itself. What is written for a
-    time that is not told is charged as five minutes.
+    PostHog reads the lifetimes of cached tokens from the object itself. Cache writes with an
+    unknown lifetime are charged as five minutes.
     """
     total: dict[str, Any] = dict(raw)
     for step in steps:
@@ -105,7 +105,7 @@ def _with(raw: Mapping[str, Any], steps: list[Mapping[str, Any]]) -> Mapping[str
 
 
 def read_usage(raw: Any) -> Usage:
-    """Read a usage object: cached tokens are counted apart from the input.
+    """Read a usage object: cached tokens are not part of the input count.
 
     https://platform.claude.com/docs/en/build-with-claude/prompt-caching
     """
@@ -129,7 +129,7 @@ def read_usage(raw: Any) -> Usage:
 
 
 def failure(error: Any) -> Failure | None:
-    """Read an error object: of a stream's `error` event, or of a batch's result."""
+    """Read an error object from a stream's `error` event or a batch result."""
     if not is_mapping(error):
         return None
     if is_mapping(inner := error.get("error")):
@@ -139,7 +139,7 @@ def failure(error: Any) -> Failure | None:
 
 
 def _said(value: Any, depth: int = _DEPTH) -> Any:
-    """Return content without what is empty, and without what only the provider can read."""
+    """Return content without empty fields and without those that only the provider can read."""
     if depth == 0:
         return value
     if is_list(value):
@@ -160,7 +160,7 @@ def _said(value: Any, depth: int = _DEPTH) -> Any:
 
 
 def fold(source: Iterable[Event]) -> Folded:
-    """Fold a stream's events into the message that a plain call would have answered."""
+    """Fold a stream's events into the message that a non-streamed call would have returned."""
     folding = _Folding()
     for offset, data in source:
         if folding.run.takes(data):
@@ -174,20 +174,20 @@ def fold(source: Iterable[Event]) -> Folded:
 
 
 class _Folding:
-    """Puts content blocks together, each from its start and its deltas."""
+    """Assembles content blocks from their starts and deltas."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] = {}
         self.blocks: dict[Any, dict[str, Any]] = {}
         self.json: dict[Any, list[str]] = {}
-        """Pieces of each tool call's input."""
+        """Parts of each tool call's input."""
         self.first: int | None = None
         self.ended = self._counted = False
         self.run = RepeatedChunk("text")
         self._target: dict[str, Any] = {}
 
     def begin_run(self, event: dict[str, Any], data: bytes) -> None:
-        """Let deltas of a block's text go on from this one."""
+        """Start a repeated chunk here, if the event is a text delta."""
         delta, index = event.get("delta"), event.get("index")
         if event.get("type") != "content_block_delta" or not isinstance(index, int):
             return
@@ -221,7 +221,7 @@ class _Folding:
             self._complete(offset, event)
 
     def _merge(self, part: Any) -> None:
-        """Take over fields that say something; usage is cumulative, field by field."""
+        """Copy the fields that are not null; usage is cumulative, field by field."""
         for key, value in part.items() if is_dict(part) else ():
             if key == "usage" and is_dict(value):
                 held(self.body, key, dict).update({k: v for k, v in value.items() if v is not None})
@@ -251,7 +251,7 @@ class _Folding:
             held(block, "citations", list).append(delta["citation"])
 
     def _complete(self, offset: int, event: dict[str, Any]) -> None:
-        """Take a chunk of the legacy text completions."""
+        """Add a chunk of a legacy text completion."""
         if isinstance(text := event["completion"], str) and text:
             append(self.body, "completion", text)
             self._note(offset)
@@ -272,7 +272,7 @@ class _Folding:
             self.body["content"] = [self.blocks[index] for index in sorted(self.blocks)]
         usage = self.body.get("usage")
         if not self._counted and is_dict(usage):
-            # What the beginning says of the output is no count of what came.
+            # The output count in `message_start` is not the final one.
             self.body["usage"] = {k: v for k, v in usage.items() if k != "output_tokens"}
         return Folded(joined(self.body), self.first, self.ended)
 
@@ -281,7 +281,7 @@ class _Folding:
 
 
 def results(body: bytes) -> Iterator[tuple[str, Mapping[str, Any], int]]:
-    """Yield each request's own name, its answer and its bytes, of those that a batch has run.
+    """Yield the custom id, result and size in bytes of each request that a batch ran.
 
     https://platform.claude.com/docs/en/api/retrieving-message-batch-results
     """

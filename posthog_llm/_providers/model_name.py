@@ -1,4 +1,4 @@
-"""Which of two model names PostHog prices truly: the requested or the served one."""
+"""Which of two model names PostHog prices correctly: the requested or the served one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .services import PROVIDERS
 
 _DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
 _APART = re.compile(r"(?:^|/)gpt-(?:4o-2024-05-13|3\.?5-turbo-(?:0301|0613))$")
-"""Dated names that PostHog's book prices otherwise than the name without its date."""
+"""Dated names that PostHog prices differently from the name without the date."""
 _CLAUDE = re.compile(r"(?:^|[/.@])claude", re.IGNORECASE)
 _NO_CLAUDE = {row.provider for row in PROVIDERS if not row.sells_claude}
 _PRICED = {row.provider: row.priced for row in PROVIDERS if row.priced}
 _RESPELLED = {row.provider: row.respelled for row in PROVIDERS if row.respelled}
 _VERSIONED = re.compile(r"^(text-embedding-ada-002)-v\d+$")
-"""Served names whose version has no price of its own."""
+"""Served names whose version has no separate price."""
 _PROFILE = re.compile(r"application-inference-profile|^openrouter/auto$|^auto$|^dynamic/")
 
 
@@ -28,12 +28,12 @@ def priced_name(
 ) -> str | None:
     """Return the name to send as the event's model.
 
-    `aliases`: the request may have used a name that only a gateway knows.
-    `fast`: PostHog's book has Anthropic's fast mode as a model of its own.
+    `aliases`: the requested name may be one that only a gateway knows.
+    `fast`: PostHog's price book lists Anthropic's fast mode as a separate model.
 
-    The requested name is in PostHog's book where the served one is a dated snapshot of it;
-    the served name is, where the request named a deployment, a profile, an alias or nothing,
-    or a Claude to whoever sells none.
+    PostHog's price book has the requested name if the served one is a dated snapshot of it. It has
+    the served name if the request named a deployment, a profile, an alias or nothing, or named a
+    Claude model to a provider that does not sell Claude.
     """
     if not requested or not served:
         name = requested or served
@@ -52,8 +52,8 @@ def priced_name(
 
 
 def _is_alias(requested: str, served: str, provider: str, may_be: bool) -> bool:
-    """Whether the served name is the true one; `may_be`: the requested one may be any word."""
-    if _undated(served) == _undated(requested):  # a deployment can have another date's name
+    """Whether the served name is the real one; `may_be`: the requested one may be any word."""
+    if _undated(served) == _undated(requested):  # a deployment's name may have another date
         return may_be and (_APART.search(served) or _APART.search(requested)) is not None
     if may_be or _PROFILE.search(requested):
         return True
@@ -63,7 +63,7 @@ def _is_alias(requested: str, served: str, provider: str, may_be: bool) -> bool:
 
 
 def batch_name(name: str | None) -> str | None:
-    """Return the name under which PostHog's book has a Claude's price in batches."""
+    """Return the name under which PostHog's price book lists a Claude model's batch price."""
     return f"{_undated(name)}:batch" if name else None
 
 

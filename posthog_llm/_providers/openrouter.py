@@ -1,4 +1,4 @@
-"""What a request tells OpenRouter of itself, for its Broadcast: read it as OpenRouter does.
+"""What a request declares for OpenRouter's Broadcast, read as OpenRouter reads it.
 
 https://openrouter.ai/docs/guides/features/broadcast
 """
@@ -20,15 +20,15 @@ _TRACE = {
     "parent_span_id": "parent_id",
     "trace_name": "trace_name",
 }
-"""Fields of a request's `trace`, later ones before earlier ones."""
+"""Fields of a request's `trace`; later ones win."""
 _LONGEST = 256
 
 
 def names(body: Mapping[str, Any], session_header: str | None = None) -> Arguments | None:
-    """Return what a request names, as arguments of the lowest precedence; `None`: nothing.
+    """Return what a request names, as arguments of the lowest precedence; `None` if nothing.
 
-    `user` is the distinct id; `session_id`, in the body or in the header, the session; the
-    fields of `trace` are the trace's, and those without a meaning are custom properties.
+    `user` is the distinct id. `session_id`, in the body or the header, is the session. The known
+    fields of `trace` describe the trace; the others are custom properties.
     """
     trace = mapping(body.get("trace"))
     given: dict[str, Any] = {

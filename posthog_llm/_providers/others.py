@@ -1,4 +1,4 @@
-"""Embeddings, decisions, images and sound."""
+"""Embeddings, decisions, images, audio and reranking."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _parameters(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _uploads(exchange: Exchange) -> list[dict[str, Any]]:
-    """Show the files of a multipart request by name, type and size."""
+    """Return the files of a multipart request by name, type and size."""
     return [
         {
             "type": "file",
@@ -37,7 +37,7 @@ def _uploads(exchange: Exchange) -> list[dict[str, Any]]:
 
 
 def read_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
-    """Read a request of any of these endpoints: a text, files, or both."""
+    """Read a request to any of these endpoints: text, files, or both."""
     prompt = body.get("input", body.get("prompt"))
     files = _uploads(exchange)
     if files:
@@ -55,19 +55,19 @@ def read_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
 def read_embedding_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
     parameters = _parameters(body)
     if parameters.get("encoding_format") == "base64":
-        del parameters["encoding_format"]  # the SDK's own default; what it returns are numbers
+        del parameters["encoding_format"]  # the SDK's own default; it returns numbers
     return RequestFacts(text_or_none(body.get("model")), body.get("input"), parameters=parameters)
 
 
 def read_speech_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
-    """Read a request to speak a text, of which the characters are billed."""
+    """Read a speech request, which is billed by characters."""
     found, said = read_request(body, exchange), body.get("input")
     found.characters = len(said) if isinstance(said, str) else None
     return found
 
 
 def read_embedding(body: Mapping[str, Any], provider: str) -> ResponseFacts:
-    """Read an embedding's answer. Vectors are no output that anybody reads; they stay."""
+    """Read an embedding response. Vectors are not captured: nobody reads them."""
     answer = _read(body, provider, None)
     if answer.usage.input_tokens is None:
         answer.usage.input_tokens = answer.usage.total_tokens  # all of it is input
@@ -75,7 +75,7 @@ def read_embedding(body: Mapping[str, Any], provider: str) -> ResponseFacts:
 
 
 def read_rerank_request(body: Mapping[str, Any], exchange: Exchange) -> RequestFacts:
-    """Read a request to rank documents by how well they answer a query."""
+    """Read a rerank request: documents to rank by how well they answer a query."""
     documents = body.get("documents")
     blocks = [{"type": "text", "text": text} for text in (documents or ()) if isinstance(text, str)]
     prompt = [
@@ -126,7 +126,7 @@ def _revised(image: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_speech(body: Mapping[str, Any], provider: str) -> ResponseFacts:
-    """Read the answer of speech synthesis: sound, told by its size."""
+    """Read a speech response: only the size of the audio."""
     answer = _read(body, provider, None)
     answer.sound_bytes = body.get("sound_bytes")
     if answer.usage.audio_output_tokens is None:
@@ -143,7 +143,7 @@ def read_transcription(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     said = [{"role": "assistant", "content": text}] if isinstance(text, str) else None
     answer = _read(body, provider, said)
     counted = answer.usage
-    # What is billed by tokens tells its length, too.
+    # A transcription billed by tokens reports its duration, too.
     if counted.audio_seconds is None and counted.input_tokens is None:
         counted.audio_seconds = usage.seconds(body.get("duration"))
     return answer

@@ -1,6 +1,6 @@
-"""Values that a stream hands out in pieces, put together again.
+"""Reassembles values that a stream sends in pieces.
 
-A broken piece costs nothing but itself: what was gathered before it stays.
+A broken piece loses only itself: what was gathered before it stays.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from .._narrowing import is_dict, is_list
 _GROWING = ("text", "thinking", "summary")
 """Fields of a typed part that come in pieces, as texts or as lists of parts."""
 Latest = dict[Any, dict[str, Any]]
-"""What pieces yet to come may go on with, by what names it."""
+"""What later pieces may continue, by the key that identifies it."""
 
 
 class _Pieces(list[str]):
-    """The pieces of a text that grows: to append to a text copies all of it each time."""
+    """The pieces of a growing text: appending to a `str` would copy all of it each time."""
 
 
 def append(into: dict[str, Any], key: str, text: str) -> None:
-    """Append a delta to a text; whatever else stands there, a broken stream put there.
+    """Append a delta to a text; a value of another type, from a broken stream, is replaced.
 
-    The text is a text again after `joined`.
+    `joined` turns the pieces into a text again.
     """
     old = into.get(key)
     if type(old) is _Pieces:
@@ -33,7 +33,7 @@ def append(into: dict[str, Any], key: str, text: str) -> None:
 
 
 def joined(body: dict[str, Any]) -> dict[str, Any]:
-    """Make the texts that grew somewhere in a body texts again, and return it."""
+    """Join all growing texts in a body, and return it."""
     waiting: list[Any] = [body]
     while waiting:
         container = waiting.pop()
@@ -48,21 +48,21 @@ def joined(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def held(owner: dict[str, Any], key: str, kind: Callable[[], Any]) -> Any:
-    """Return the container that pieces of `key` are gathered in."""
+    """Return the container in which the pieces of `key` are gathered."""
     if type(owner.get(key)) is not kind:
         owner[key] = kind()
     return owner[key]
 
 
 def put(into: dict[str, Any], key: str, value: Any) -> None:
-    """Set a field that comes whole, unless it would undo what was gathered of another kind."""
+    """Set a field that comes whole, unless a container of another type was gathered there."""
     old = into.get(key)
     if not (is_list(old) or is_dict(old)) or old.__class__ is value.__class__:
         into[key] = value
 
 
 def say(into: dict[str, Any], key: str, text: str) -> None:
-    """Append a text to a field that grows; where typed parts stand there, as one of them."""
+    """Append to a growing text; if the field holds typed parts, add it as one of them."""
     if type(into.get(key)) is list:
         gather(into, key, [{"type": "text", "text": text}] if text else [], {})
     else:
@@ -70,10 +70,10 @@ def say(into: dict[str, Any], key: str, text: str) -> None:
 
 
 def gather(into: dict[str, Any], key: str, pieces: list[Any], latest: Latest) -> bool:
-    """Gather typed parts that come a few words at a time; true where one of them says any.
+    """Gather typed parts that come a few words at a time; return whether any has text.
 
-    Mistral's content and OpenRouter's `reasoning_details` come so. A part goes on with the one of
-    its `index`, or where it has none, the first of a piece with the last one before it.
+    Mistral's content and OpenRouter's `reasoning_details` come this way. A piece continues the part
+    with the same `index`; without an `index`, the first piece continues the last part.
     """
     parts, said = _parts(into, key), False
     last = parts[-1] if parts else None
@@ -90,7 +90,7 @@ def gather(into: dict[str, Any], key: str, pieces: list[Any], latest: Latest) ->
 
 
 def _parts(into: dict[str, Any], key: str) -> list[Any]:
-    """Return the parts of a field, whose text so far is the first of them."""
+    """Return the parts of a field; a text gathered so far becomes the first part."""
     old = into.get(key)
     if type(old) is _Pieces:
         into[key] = [{"type": "text", "text": text}] if (text := "".join(old)) else []
@@ -99,7 +99,7 @@ def _parts(into: dict[str, Any], key: str) -> list[Any]:
 
 
 def _part(last: Any, piece: dict[str, Any], key: str, latest: Latest) -> dict[str, Any] | None:
-    """Return the part that a piece goes on with; `None` where it begins one."""
+    """Return the part that a piece continues; `None` if it begins a new one."""
     kind, index, identity = piece.get("type"), piece.get("index"), piece.get("id")
     if not isinstance(kind, str) or not any(name in piece for name in _GROWING):
         return None
@@ -125,7 +125,7 @@ def _grow(part: dict[str, Any], piece: dict[str, Any]) -> None:
 
 
 def _extend(texts: list[Any], more: list[Any]) -> None:
-    """Let the texts inside a part go on: Mistral's thoughts are a list of them."""
+    """Continue the texts inside a part: Mistral's thinking is a list of them."""
     last, first = texts[-1] if texts else None, more[0] if more else None
     if _is_text(last) and _is_text(first):
         append(last, "text", first["text"])

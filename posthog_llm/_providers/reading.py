@@ -41,13 +41,13 @@ _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
 _LEFT = (Outcome.CLOSED_EARLY, Outcome.DROPPED)
 _EVENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
-"""How a stream of events begins; no JSON does."""
+"""How an event stream begins; no JSON begins like this."""
 _MOST_USAGE = 8192
-"""Bytes that no usage object exceeds."""
+"""Maximum size of a usage object in bytes."""
 
 
 def read(exchange: Exchange) -> Record:
-    """Read what an exchange meant. Whatever cannot be read is told as unknown."""
+    """Read an exchange into a record. Anything unreadable is recorded as unknown."""
     endpoint = ENDPOINTS[exchange.endpoint]
     route = route_behind(exchange)
     provider, dialect = route.provider, route.dialect or route.provider
@@ -59,7 +59,7 @@ def read(exchange: Exchange) -> Record:
         provider = reported_provider(route.gateway, response.upstream, response.model) or provider
     costs.doubt_zero(response.usage, provider)
     if cached := costs.is_cached(exchange.headers):
-        # Nothing ran: tokens would be priced by versions of PostHog that take no zero for a cost.
+        # No model ran. Some PostHog versions ignore a cost of zero and would price the tokens.
         response.usage, response.helpers = Usage(cost_usd=0.0), ()
     if route.is_local and provider == route.provider and response.usage.cost_usd is None:
         response.usage.cost_usd, response.is_local = 0.0, True
@@ -91,12 +91,12 @@ def _override(scope: Scope) -> str | None:
 
 
 def provider_behind(exchange: Exchange) -> tuple[str, str | None]:
-    """Return the provider that an exchange was with, and its base URL."""
+    """Return the provider of an exchange and its base URL."""
     return route_behind(exchange).provider, bare_url(str(exchange.base_url or ""))
 
 
 def route_behind(exchange: Exchange) -> Route:
-    """Return whom an exchange reached: by the client's class, else by address and headers."""
+    """Return the route of an exchange: by the client's class, else by address and headers."""
     client = exchange.client
     provider = provider_of_class(client)
     if getattr(client, "_posthog_openrouter", False):
@@ -119,14 +119,14 @@ def _header(exchange: Exchange, name: str) -> str | None:
 
 
 def _latency(exchange: Exchange, outcome: Outcome) -> float:
-    """An answer that was dropped ended, as far as anybody knows, with its last piece."""
+    """As far as is known, an abandoned response ended with its last piece."""
     if outcome is Outcome.DROPPED and exchange.times:
         return exchange.times[-1] - exchange.clock
     return exchange.ended
 
 
 def _outcome(exchange: Exchange, response: ResponseFacts) -> tuple[Outcome, Failure | None]:
-    """Weigh how the call ended against what the answer says of itself."""
+    """Combine how the call ended with what the response itself reports."""
     if exchange.outcome is Outcome.ERROR:
         return Outcome.ERROR, exchange.failure
     if response.failure is not None:
@@ -173,7 +173,7 @@ def _lean(exchange: Exchange, body: bytes) -> bytes:
 def _read_response(
     endpoint: Endpoint, exchange: Exchange, provider: str
 ) -> tuple[ResponseFacts, float | None]:
-    """Read the answer, and the seconds to its first token where it was streamed."""
+    """Read the response, and the seconds to its first token if it was streamed."""
     pieces, corrupt = _decoded(exchange)
     body = b"".join(pieces)
     kind = (_header(exchange, "content-type") or "").lower()
@@ -199,10 +199,10 @@ def _read_response(
 def _folded(
     endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes, corrupt: Failure | None
 ) -> tuple[sse.Folded, Failure | None]:
-    """Fold a stream's events; of one that was left early, those that the SDK can have read.
+    """Fold a stream's events; if it was closed early, only those that the SDK can have read.
 
-    `corrupt` says why the encoded body could not be decoded further. Returned is the first
-    thing in the stream that raised, if any did.
+    `corrupt` says why the encoded body could not be decoded further. Also returns the first failure
+    in the stream, if any.
     """
     framed = aws_event_stream.CONTENT_TYPE in kind
     named = endpoint.names_events
@@ -222,14 +222,14 @@ def _events(body: bytes, framed: bool, named: bool) -> Iterable[sse.Event]:
 
 
 def _was_left(exchange: Exchange) -> bool:
-    """Whether the caller, or the SDK, closed an answer of which all that came is there."""
+    """Whether the caller or the SDK closed the response, and all that was received is here."""
     return exchange.outcome in _LEFT and not exchange.cut
 
 
 def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
-    """Whether an answer is a stream of events: by its content type, by who asks, by its look.
+    """Whether a response is an event stream: by content type, by request, and by its first bytes.
 
-    What was not asked to be streamed, the SDK reads as JSON whatever its content type says.
+    If streaming was not requested, the SDK reads JSON whatever the content type says.
     """
     if aws_event_stream.CONTENT_TYPE in kind:
         return True
@@ -238,7 +238,7 @@ def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
 
 
 def _body(endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes) -> Mapping[str, Any]:
-    """Parse a plain answer; a bare text (transcriptions have it) is its own answer."""
+    """Parse a non-streamed response; plain text (as transcriptions return) is kept as text."""
     exchange.received = exchange.received or len(body)
     parsed = sse.parse(_lean(exchange, charset.in_utf8(body)))
     if is_mapping(parsed):
@@ -253,7 +253,7 @@ def _body(endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes) -> Map
 
 
 def _decoded(exchange: Exchange) -> tuple[list[bytes], Failure | None]:
-    """Undo the content encoding of a body, piece by piece, and say what kept the reader from it."""
+    """Decode the body's content encoding, piece by piece, and return the failure, if any."""
     if exchange.body is not None:
         return [exchange.body], None
     pieces = [*exchange.chunks, *exchange.tail]
@@ -262,18 +262,18 @@ def _decoded(exchange: Exchange) -> tuple[list[bytes], Failure | None]:
         return pieces, None
     codecs = decoders(exchange.encoding)
     decoding = Decoding(pieces, codecs)
-    plain, cut = ends_of(decoding, KEPT_BYTES)  # a few bytes may be a gigabyte
+    plain, cut = ends_of(decoding, KEPT_BYTES)  # a few bytes may expand to a gigabyte
     exchange.cut += cut
     error = decoding.error
     if error is None and exchange.outcome is Outcome.OK:
         error = unfinished(codecs)
-    if exchange.failure is not None:  # as the reader got it
+    if exchange.failure is not None:  # the failure that the reader saw
         return plain, exchange.failure
     return plain, Failure("DecodingError", str(error)) if error and not exchange.cut else None
 
 
 def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) -> float | None:
-    """Return the clock's time at which the byte at `offset` arrived."""
+    """Return the clock time at which the byte at `offset` arrived."""
     if offset is None:
         return None
     ends = list(itertools.accumulate(map(len, pieces)))
@@ -282,10 +282,10 @@ def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) ->
 
 
 def _find_usage(folded: dict[str, Any], exchange: Exchange, body: bytes) -> None:
-    """Where the middle was cut out of an answer, its usage still stands near the end."""
+    """Find the usage near the end of a response whose middle was cut out."""
     if not exchange.cut or folded.get("usage"):
         return
     at = body.find(b"{", body.rfind(b'"usage"') + 1)
-    with contextlib.suppress(ValueError):  # it was cut as well
+    with contextlib.suppress(ValueError):  # the usage was cut as well
         text = body[at : at + _MOST_USAGE].decode(errors="replace")
         folded["usage"], _ = json.JSONDecoder().raw_decode(text)

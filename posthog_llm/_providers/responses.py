@@ -1,4 +1,4 @@
-"""The Responses API: create, compact, background responses, and their streams.
+"""The Responses API: create, compact, background responses and streams.
 
 https://platform.openai.com/docs/api-reference/responses
 """
@@ -23,7 +23,7 @@ _TERMINAL = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.cancelled"}
 )
 _MARKS = re.compile(rb'"(?:response\.(?:completed|failed|incomplete|cancelled)|error)"')
-"""What stands in each event that ends a stream, and in few others."""
+"""What appears in each event that ends a stream, and in few others."""
 _ITEM_DONE = "response.output_item.done"
 _EMPTY_ITEMS: dict[Any, tuple[str, ...]] = {
     "message": ("content",),
@@ -31,7 +31,7 @@ _EMPTY_ITEMS: dict[Any, tuple[str, ...]] = {
     "web_search_call": ("action",),
     "mcp_list_tools": (),
 }
-"""Items that may hold nothing of the model's, and where they do hold it."""
+"""Items that may be empty, and the fields that hold their content."""
 _SAYING = re.compile(
     rb'"response\.(?:\w+(?:\.\w+)*\.delta|image_generation_call\.partial_image|output_item\.done)"'
 )
@@ -79,10 +79,10 @@ def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
 def _count_tools(
     counted: Usage, body: Mapping[str, Any], output: list[Mapping[str, Any]], provider: str
 ) -> None:
-    """Count what is charged beside tokens.
+    """Count what is charged in addition to tokens.
 
-    Of file searches the price is told, too: it is the same whatever the model, and PostHog has
-    none. A container costs by its memory and time, and may serve several responses.
+    File searches also get a price: it is the same for every model, and PostHog has none. A
+    container is charged by memory and time, and may serve several responses.
     https://platform.openai.com/docs/pricing
     """
     billed = usage.count(_tool_usage(body, "web_search"), "num_requests")
@@ -101,7 +101,7 @@ def _count_tools(
 def _helpers(
     body: Mapping[str, Any], output: list[Mapping[str, Any]], provider: str
 ) -> list[Helper]:
-    """Return the models that drew pictures; their tokens are not in the response's own."""
+    """Return the models that generated images; the response's usage excludes their tokens."""
     found: list[tuple[str | None, Any]] = []
     image_usage = _tool_usage(body, "image_gen")
     if usage.count(image_usage, "total_tokens"):
@@ -140,7 +140,7 @@ def _elapsed(body: Mapping[str, Any]) -> float | None:
 
 
 def _is_search(item: Mapping[str, Any]) -> bool:
-    """A search is billed; opening a page it found, or looking through it, is not."""
+    """A search is billed; opening a page, or searching within one, is not."""
     if item.get("type") != "web_search_call":
         return False
     action = item.get("action")
@@ -148,7 +148,7 @@ def _is_search(item: Mapping[str, Any]) -> bool:
 
 
 def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an output item without what says nothing, so that a stream's and a plain agree."""
+    """Return an output item without empty fields, so that streamed and plain responses agree."""
     return {k: v for k, v in item.items() if v is not None and k not in ("parsed", "logprobs")}
 
 
@@ -156,9 +156,9 @@ def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fold(source: Iterable[Event]) -> Folded:
-    """Return the response that ends the stream, or what its events told of it until it broke.
+    """Return the response that ends the stream, or what its events contained until it broke off.
 
-    What comes after the response's end changes nothing, unless it is an error.
+    Events after the end of the response are ignored, except errors.
     """
     events = list(source)
     first = next((at for at, data in events if says(data)), None)
@@ -177,7 +177,7 @@ def fold(source: Iterable[Event]) -> Folded:
 
 
 def says(data: bytes) -> bool:
-    """Whether an event is content. What it echoes of the request may only look like that."""
+    """Whether an event is content. Text echoed from the request may only look like it."""
     event = parse(data) if _SAYING.search(data) else None
     if not is_dict(event) or not isinstance(kind := event.get("type"), str):
         return False
@@ -187,10 +187,10 @@ def says(data: bytes) -> bool:
 
 
 def _item_says(item: Any) -> bool:
-    """Whether a finished item holds something of the model's.
+    """Whether a finished item holds model output.
 
-    A reasoning item is empty unless summaries were asked for, and the list of an MCP server's tools
-    comes before the model has said anything.
+    A reasoning item is empty unless summaries were requested, and an MCP server's tool list comes
+    before any model output.
     """
     kind = item.get("type") if is_dict(item) else None
     if kind in _EMPTY_ITEMS:
@@ -199,18 +199,18 @@ def _item_says(item: Any) -> bool:
 
 
 def _whole(response: dict[str, Any], events: list[Event]) -> dict[str, Any]:
-    """Return the response at the end, with the output that came before where it has none."""
+    """Return the final response, with the output that was streamed if it has none."""
     if response.get("output"):
         return response
     return {**response, "output": _partial(events)["output"]}
 
 
 def _partial(events: list[Event]) -> dict[str, Any]:
-    """Put a broken stream's output together from its deltas."""
+    """Assemble a broken stream's output from its deltas."""
     body: dict[str, Any] = {}
     items: dict[str, dict[str, Any]] = {}
     parts: dict[str, dict[Any, dict[str, Any]]] = {}
-    """Of each item, the parts that deltas have named so far."""
+    """For each item, the parts that deltas have named so far."""
     for _, data in events:
         event = parse(data)
         if not is_dict(event):
@@ -223,7 +223,7 @@ def _partial(events: list[Event]) -> dict[str, Any]:
         elif isinstance(text := event.get("delta"), str) and index in items:
             _append(items[index], event, text, parts[index])
     body["output"] = [items[index] for index in sorted(items, key=lambda i: (len(i), i))]
-    for name in ("status", "service_tier"):  # as asked for
+    for name in ("status", "service_tier"):  # these are the requested values
         body.pop(name, None)
     return joined(body)
 
@@ -231,7 +231,7 @@ def _partial(events: list[Event]) -> dict[str, Any]:
 def _append(
     item: dict[str, Any], event: dict[str, Any], text: str, known: dict[Any, dict[str, Any]]
 ) -> None:
-    """Append a delta to its item; `known` are its parts, by how deltas name them."""
+    """Append a delta to its item; `known` has the item's parts by the deltas' field and index."""
     kind = str(event.get("type"))
     if "arguments" in kind or "custom_tool_call_input" in kind or "code.delta" in kind:
         key = "arguments" if "arguments" in kind else "input" if "input" in kind else "code"

@@ -1,4 +1,4 @@
-"""What the table of services says of one of them."""
+"""The rows of the service table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Place:
     """Where a request to a gateway names the provider behind it."""
 
     where: str
-    """`host`, `path`, `model`, or the name of a header; of the answer's, after a `<`."""
+    """`host`, `path`, `model`, or a header name; after a `<`, a response header."""
     pattern: re.Pattern[str]
-    """Matches the whole of it. Its group `provider` is a name, `url` an address, and `model`
-    what is left of the model's name without them."""
+    """Matches the complete text. The group `provider` is a name, `url` an address, and `model` the
+    rest of the model's name without them."""
     says: str
     """The same in words."""
 
@@ -25,55 +25,54 @@ class Row:
     """One service."""
 
     provider: str | None
-    """As PostHog's price book names it; `None`: a gateway that sells nothing of its own."""
+    """As in PostHog's price book; `None`: a gateway that sells no models of its own."""
     hosts: tuple[str, ...] = ()
-    """Host names that it is known by; those below them as well. A `*` is one label, or several."""
+    """Its host names, subdomains included. A `*` stands for one or more labels."""
     name: str = ""
-    """Its name, where that is not the provider's."""
+    """Its name, if it is not the provider's."""
     also: tuple[str, ...] = ()
-    """What gateways and LiteLLM call the provider."""
+    """Other names for the provider, used by gateways and LiteLLM."""
     classes: tuple[str, ...] = ()
-    """Classes of clients, less `Async`, that stand for it whatever the host."""
+    """Client classes, without `Async`, that imply the provider whatever the host."""
     path: re.Pattern[str] | None = None
-    """Path of the base URL, where the host alone does not suffice."""
+    """Path of the base URL, if the host alone is not enough."""
     headers: tuple[str, ...] = ()
-    """Headers of a request, or after a `<` of an answer, by which it is known on hosts that
-    nothing is known of."""
+    """Request headers, or response headers after a `<`, that identify it on unknown hosts."""
     port: int = 0
     """Port of a local engine, on this machine or in a private network."""
     server: str = ""
-    """What a local engine's answers have as header `server`."""
+    """The `server` header in a local engine's responses."""
     places: tuple[Place, ...] = ()
-    """Where the provider stands; the first that names one wins."""
+    """Where the provider is named; the first match wins."""
     ran: str = ""
-    """A header of the answer that names the model that was run."""
+    """A response header that names the model that ran."""
     configured: str = ""
-    """A header of the request that lets the gateway's own configuration choose the model."""
+    """A request header that lets the gateway's own configuration choose the model."""
     dialect: str | None = None
-    """Whose usage it reports, where that is not the provider's."""
+    """The provider whose usage format it reports in, if it is another one."""
     cost: tuple[str, ...] = ()
-    """Path in the answer to what it charged, or a header's name after a `<`."""
+    """Path to the cost in a response, or a header name after a `<`."""
     also_cost: tuple[tuple[str, ...], ...] = ()
-    """Where it stands in answers of other kinds."""
+    """Paths to the cost in other kinds of responses."""
     per_dollar: int = 1
-    """Units of that cost to a dollar."""
+    """Units of that cost in one dollar."""
     cached: tuple[tuple[str, re.Pattern[str]], ...] = ()
-    """Headers of an answer from the gateway's own cache, and what they all have then."""
+    """Headers of a response from the gateway's own cache, and the patterns they all match."""
     priced: Literal["requested", "served"] | None = None
     """Which model name is priced; `None`: the requested one, the served one on unknown hosts."""
     sells_claude: bool = False
-    """Whether a Claude that is asked for is a Claude; elsewhere that name is an alias."""
+    """Whether a requested Claude model is really one; elsewhere that name is an alias."""
     respelled: tuple[str, str] | None = None
-    """Names of models that PostHog's book spells otherwise: a pattern, and what stands there."""
+    """Model names that PostHog's price book spells differently: a pattern and its replacement."""
     reports_unasked: bool = False
     """Whether its streams report usage without `stream_options.include_usage`."""
 
     @property
     def title(self) -> str:
-        """What the documentation calls it."""
+        """The name in the documentation."""
         return self.name or self.provider or ""
 
     @property
     def is_local(self) -> bool:
-        """Whether it is an engine of the caller's own: nobody charges for its tokens."""
+        """Whether it is the caller's own engine, whose tokens are free of charge."""
         return bool(self.port or self.server)

@@ -1,4 +1,4 @@
-"""The services that run models: part of the table of services."""
+"""The services that run models: part of the service table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROVIDERS = (
         "anthropic",
         ("anthropic.com",),
         also=("claude", "anthropic-claude"),
-        # Anthropic's own API, under its own model names and prices, sold through a cloud.
+        # Anthropic's own API, with its own model names and prices, sold through a cloud.
         classes=("AnthropicAWS", "AnthropicGoogleCloud"),
         sells_claude=True,
     ),
@@ -22,17 +22,17 @@ PROVIDERS = (
             *("models.inference.ai.azure.com", "inference.ai.azure.com"),
             # Other clouds: https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure
             *("openai.azure.us", "cognitiveservices.azure.us", "openai.azure.cn"),
-            "azure-api.net",  # its API management, mostly before deployments
+            "azure-api.net",  # its API management, mostly in front of deployments
         ),
         also=("azure-openai", "azure_ai", "azure-ai", "azure_text", "azure-foundry"),
         classes=("AzureOpenAI", "AnthropicFoundry"),
-        priced="served",  # a request names a deployment of the customer's, not a model
+        priced="served",  # a request names the customer's deployment, not a model
         sells_claude=True,
         respelled=(r"^gpt-35-", "gpt-3.5-"),
     ),
     Row(
         "bedrock",
-        # Of the cloud's hosts these alone: a load balancer's, or a gateway's, may be anything.
+        # Only these of the cloud's hosts: a load balancer or a gateway may be anything.
         (
             *("bedrock.*.amazonaws.com", "bedrock-fips.*.amazonaws.com"),
             *("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com"),
@@ -68,7 +68,7 @@ PROVIDERS = (
         # https://openrouter.ai/docs/use-cases/usage-accounting: the option "has no effect"
         reports_unasked=True,
         cost=("usage", "cost"),
-        priced="requested",  # what it serves are slugs that have no price of their own
+        priced="requested",  # it serves slugs that have no price of their own
         sells_claude=True,
     ),
     # `x_groq.usage` in the last chunk:
@@ -81,9 +81,9 @@ PROVIDERS = (
         reports_unasked=True,
     ),
     # https://api-docs.deepseek.com/api/create-chat-completion: "either way, the last chunk".
-    # https://api-docs.deepseek.com/guides/anthropic_api: what it does not know, it maps.
+    # https://api-docs.deepseek.com/guides/anthropic_api: unknown model names are mapped.
     Row("deepseek", ("deepseek.com",), also=("deep-seek",), priced="served", reports_unasked=True),
-    # The API answers 422 to the option, and has usage in the last chunk:
+    # The API rejects the option with 422, and has usage in the last chunk:
     # https://github.com/TabbyML/tabby/pull/4082
     Row("mistral", ("mistral.ai",), also=("mistral-ai", "mistralai"), reports_unasked=True),
     Row("together", ("together.xyz", "together.ai"), also=("together_ai", "together-ai")),
@@ -91,7 +91,7 @@ PROVIDERS = (
         "fireworks",
         ("fireworks.ai",),
         also=("fireworks_ai", "fireworks-ai"),
-        respelled=(r"(?<=\d)p(?=\d)(?![^/]*/)", "."),  # `kimi-k2p6`, in the last part
+        respelled=(r"(?<=\d)p(?=\d)(?![^/]*/)", "."),  # `kimi-k2p6`, in the last segment
     ),
     # https://docs.x.ai/developers/cost-tracking
     Row(
@@ -140,11 +140,11 @@ PROVIDERS = (
     Row("parasail", ("parasail.io",)),
     Row("ollama", ("ollama.com",), also=("ollama_chat",)),
 )
-"""Services that run models, or sell them under a name of their own."""
+"""Services that run models, or sell them under their own names."""
 
 LOCAL = (
     Row("ollama", port=11434),
     Row("lmstudio", port=1234, also=("lm_studio",)),
     Row("llama.cpp", server="llama.cpp"),
 )
-"""Engines on machines of the caller's own."""
+"""Engines on the caller's own machines."""

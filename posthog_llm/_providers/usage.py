@@ -20,18 +20,18 @@ from . import costs
 
 N = TypeVar("N", int, float)
 _MOST = 2**53
-"""Beyond this no provider counts: JSON's readers have no exact integers there."""
+"""No provider counts beyond this: JSON parsers have no exact integers there."""
 _DIGITS = re.compile(r"[0-9]{1,15}")
 _DECIMAL = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _REASONING_ADDED = re.compile(r"(?:^|/)gemini-(?:2\.5|3(?:\.\d+)?)-[^/]*$", re.IGNORECASE)
 _GOOGLE = ("gemini", "vertex", "google-")
 _CACHE_WRITES = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
 _LEAVE_OUT = ("xai", *_GOOGLE)
-"""Providers that leave reasoning out of the output; they do not always name it."""
+"""Providers that exclude reasoning from the output; they do not always report it."""
 
 
 def read(raw: Any, provider: str) -> Usage:
-    """Read a usage object as it is; `normalized` weighs it. What it does not say stays `None`."""
+    """Read a usage object as it is; see `normalized`. What it does not report stays `None`."""
     if not is_mapping(raw):
         return Usage()
     into = details(raw, "prompt_tokens_details", "input_tokens_details", "input_token_details")
@@ -75,12 +75,12 @@ def read(raw: Any, provider: str) -> Usage:
 
 
 def normalized(usage: Usage, model: str | None, provider: str) -> Usage:
-    """Return what to tell of a usage under the name `model`, by which PostHog counts.
+    """Return the usage to report under the name `model`, which decides how PostHog counts.
 
-    `output_tokens` and what PostHog adds to it are together what was charged.
+    `output_tokens` plus what PostHog adds to it is what was charged.
     """
     if usage.raw is None:
-        return usage  # told by hand, by somebody who knows
+        return usage  # manual capture: the caller's counts are trusted
     usage = replace(usage, cache_tokens_excluded=_are_cache_tokens_excluded(usage, provider))
     counted = _with_lifetimes(_with_reasoning(usage, model or "", provider))
     by_kind = (counted.audio_input_tokens, counted.image_input_tokens, counted.text_input_tokens)
@@ -99,10 +99,10 @@ def normalized(usage: Usage, model: str | None, provider: str) -> Usage:
 
 
 def _are_cache_tokens_excluded(usage: Usage, provider: str) -> bool | None:
-    """Whether cached tokens are counted beside the input: the total has them, or they exceed it.
+    """Whether the input excludes cached tokens: the total adds them, or they exceed the input.
 
-    Some gateways to Claude have its own counts in an answer of OpenAI's style. Where a provider
-    leaves reasoning out of the output, as much reasoning explains the total as well.
+    Some gateways to Claude put Claude's own counts into an OpenAI-style response. If a provider
+    excludes reasoning from the output, an equal number of reasoning tokens also explains the total.
     """
     given, cached = usage.input_tokens or 0, cached_tokens(usage)
     in_total = usage.total_tokens == given + (usage.output_tokens or 0) + cached
@@ -120,7 +120,7 @@ def cached_tokens(usage: Usage) -> int:
 
 
 def _with_lifetimes(usage: Usage) -> Usage:
-    """Tell both lifetimes of what was cached, or none: PostHog prices one alone as five minutes."""
+    """Report both cache lifetimes or neither: PostHog prices a single one as five minutes."""
     short, long = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
     if (short is None) == (long is None):
         return usage
@@ -133,7 +133,7 @@ def _with_lifetimes(usage: Usage) -> Usage:
 
 
 def adds_reasoning(model: str) -> bool:
-    """Whether PostHog adds reasoning to the output of a model of this name.
+    """Whether PostHog adds reasoning to the output of a model with this name.
 
     https://github.com/PostHog/posthog, `costs/output-costs.ts`.
     """
@@ -141,23 +141,23 @@ def adds_reasoning(model: str) -> bool:
 
 
 def _with_reasoning(usage: Usage, model: str, provider: str) -> Usage:
-    """Let the total say whether reasoning is inside the output; some providers leave it out."""
+    """Use the total to decide whether the output includes reasoning; some providers exclude it."""
     outside = _outside(usage, model, provider)
     if not adds_reasoning(model):
         return (
             replace(usage, output_tokens=(usage.output_tokens or 0) + outside) if outside else usage
         )
     if outside is None and provider.startswith(_GOOGLE):
-        return usage  # Google's own endpoint leaves it out
+        return usage  # Google's own endpoint excludes it
     if not outside and usage.cost_usd is not None:
-        return usage  # PostHog takes the cost as it is
+        return usage  # PostHog uses the cost as it is
     return replace(usage, reasoning_tokens=outside or None)
 
 
 def _outside(usage: Usage, model: str, provider: str) -> int | None:
-    """Return the tokens of reasoning beside the output; `None` where no total tells.
+    """Return the reasoning tokens outside the output; `None` if no total tells.
 
-    Some have reasoning in the total alone. Others than those count other things there.
+    Some providers count reasoning only in the total. The others count other things there.
     """
     given, total, reasoning = usage.output_tokens, usage.total_tokens, usage.reasoning_tokens
     if reasoning is not None and given is not None and reasoning > given:
@@ -173,10 +173,10 @@ def _outside(usage: Usage, model: str, provider: str) -> int | None:
 def _shares(
     total: int | None, audio: int | None, image: int | None, text: int | None
 ) -> tuple[int | None, int | None, int | None]:
-    """Return sound, pictures and text where they fit into the total.
+    """Return the audio, image and text counts if they fit into the total.
 
-    PostHog takes a text count for all that is not sound or picture, where there is one; without
-    one it reckons the rest. Some count reasoning, or what was cached, as none of the three.
+    PostHog takes a text count, if there is one, for everything that is not audio or image; without
+    one it computes the rest. Some providers count reasoning or cached tokens as none of the three.
     """
     other = (audio or 0) + (image or 0)
     if total is None or other > total:
@@ -193,9 +193,9 @@ def details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def count(raw: Mapping[str, Any], *names: str) -> int | None:
-    """Return the first of `names` that is a count, one that is not 0 before others.
+    """Return the first count among `names`, preferably one that is not 0.
 
-    Anything else is as good as absent. Some gateways write counts as text.
+    Anything else is treated as absent. Some gateways write counts as text.
     """
     return _first(*(_count(raw.get(name)) for name in names)) if raw else None
 
@@ -208,14 +208,14 @@ def _count(value: Any) -> int | None:
 
 
 def number(value: Any) -> float | None:
-    """Return a number that a float holds; anything else is as good as absent."""
+    """Return a number that fits a float; anything else is treated as absent."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     return value if abs(value) <= sys.float_info.max else None
 
 
 def seconds(value: Any) -> float | None:
-    """Return a length in seconds; some write it as text."""
+    """Return a duration in seconds; some providers write it as text."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         value = float(value)
     found = number(value)
@@ -223,6 +223,6 @@ def seconds(value: Any) -> float | None:
 
 
 def _first(*counts: N | None) -> N | None:
-    """Return the first count that is not 0; 0 where one is, and `None` where none is."""
+    """Return the first count that is not 0; else 0 if any is 0, else `None`."""
     given = [found for found in counts if found is not None]
     return next(filter(None, given), given[0] if given else None)

@@ -1,13 +1,13 @@
-"""`anthropic`, with every call to a model told to PostHog.
+"""`anthropic`, with every model call captured in PostHog.
 
     from posthog_llm.anthropic import Anthropic
 
-The client classes are subclasses of the SDK's. Every other public name of the `anthropic`
-package is the SDK's own object, so this module stands in for `import anthropic`.
+The client classes are subclasses of the SDK's. Every other public name of the `anthropic` package
+is the SDK's own object, so this module is a drop-in replacement for `import anthropic`.
 """
 
 # pyright: reportPrivateImportUsage=false
-# Some classes the SDK names in `__all__` alone.
+# The SDK exports some classes only through `__all__`.
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`openai`, with every call to a model told to PostHog.
+"""`openai`, with every model call captured in PostHog.
 
     from posthog_llm.openai import OpenAI
 
-The client classes are subclasses of the SDK's. Every other public name of the `openai`
-package is the SDK's own object, so this module stands in for `import openai`.
+The client classes are subclasses of the SDK's. Every other public name of the `openai` package is
+the SDK's own object, so this module is a drop-in replacement for `import openai`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Fakes at the wire, for tests of code that uses `posthog_llm`: no network, no mocks.
+"""Fakes at the wire level, for testing code that uses `posthog_llm`: no network, no mocks.
 
-`ScriptedProvider` answers like an OpenAI-compatible API, `PostHogReceiver` takes events like
-PostHog, both over real HTTP on 127.0.0.1. `MemorySink` takes the place of a `posthog` client
-where HTTP does not matter. `reset` ends a test: the next one begins as a new process does.
+`ScriptedProvider` behaves like an OpenAI-compatible API, and `PostHogReceiver` accepts events like
+PostHog; both use real HTTP on 127.0.0.1. `MemorySink` replaces a `posthog` client if HTTP does not
+matter. `reset` ends a test, so that the next one starts like a new process.
 
     with ScriptedProvider() as provider:
         sink = MemorySink()

@@ -1,4 +1,4 @@
-"""A model that repeats what it is told, in the formats of the OpenAI API."""
+"""A model that repeats its input, in the formats of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CREATED = 1_700_000_000
 
 
 def speaks(path: str) -> bool:
-    """Whether a model says something at this path, or calls a tool."""
+    """Whether a model at this path returns text or tool calls."""
     return path in ("/chat/completions", "/responses") or messages.speaks(path)
 
 
 def answer(
     path: str, content_type: str, body: bytes, scripted: Said | None = None
 ) -> tuple[Kind, Any]:
-    """Return how a request is answered, and with what; `scripted` is what the model says."""
+    """Return the kind and body of a request's response; `scripted` is the model's output."""
     asked: dict[str, Any] = json.loads(body) if body and "json" in content_type else {}
     if found := messages.answer(path, asked, scripted):
         return found
@@ -75,7 +75,7 @@ def _usage(prompt: str, said: str) -> dict[str, Any]:
 
 
 def _said(asked: Mapping[str, Any]) -> Said:
-    """Return what a chat model says; the result of a tool it repeats as text."""
+    """Return a chat model's output; it repeats a tool's result as text."""
     given: Any = asked.get("messages") or [{}]
     offered = [mapping(tool.get("function")) for tool in asked.get("tools") or ()]
     tools = [Tool(f["name"], f.get("parameters") or {}) for f in offered if "name" in f]
@@ -163,7 +163,7 @@ def _texts(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _response_said(asked: Mapping[str, Any]) -> Said:
-    """Return what a model says in a response; the result of a tool it repeats as text."""
+    """Return a model's output for a response; it repeats a tool's result as text."""
     given = asked.get("input")
     last: Any = given[-1] if is_list(given) and given else None
     offered = [tool for tool in asked.get("tools") or () if tool.get("type") == "function"]

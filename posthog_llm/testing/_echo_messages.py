@@ -1,4 +1,4 @@
-"""A model that repeats what it is told, in the formats of Anthropic's Messages API."""
+"""A model that repeats its input, in the formats of Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BEDROCK = re.compile(r"/model/([^/]+)/invoke(-with-response-stream)?")
 
 
 def speaks(path: str) -> bool:
-    """Whether a model says something at this path, or calls a tool."""
+    """Whether a model at this path returns text or tool calls."""
     return path == "/messages" or bool(_VERTEX.fullmatch(path) or _BEDROCK.fullmatch(path))
 
 
 def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tuple[Kind, Any] | None:
-    """Return how a request is answered, and with what; `None` for other paths."""
+    """Return the kind and body of a request's response; `None` for other paths."""
     if (
         path in ("/messages", "/complete")
         and request.get("model") == "no-such-model"
@@ -51,7 +51,7 @@ def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tupl
 
 
 def _said(request: Mapping[str, Any]) -> Said:
-    """Return what a model says; the result of a tool it repeats as text."""
+    """Return a model's output; it repeats a tool's result as text."""
     given = request.get("messages")
     offered = [tool for tool in request.get("tools") or () if "input_schema" in tool]
     tools = [Tool(tool["name"], tool["input_schema"]) for tool in offered]
@@ -117,7 +117,7 @@ def _block_events(index: int, block: Mapping[str, Any]) -> Iterator[dict[str, An
 
 
 def _completed(request: Mapping[str, Any]) -> tuple[Kind, Any]:
-    """Answer a legacy text completion."""
+    """Respond to a legacy text completion."""
     head = {"type": "completion", "id": f"compl_{next(_numbers)}", "model": request.get("model")}
     said = f" You said: {words(request.get('prompt'))}"
     if not request.get("stream"):

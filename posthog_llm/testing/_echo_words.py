@@ -1,4 +1,4 @@
-"""What the echoing models hear, and how they say it again."""
+"""The input and output of the echoing models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 from .._narrowing import is_list, is_mapping, mapping
 
 Kind = Literal["json", "stream", "aws", "sound", "missing"]
-"""How an answer is sent."""
+"""How a response is sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a model says: a text, or the call of a tool."""
+    """A model's output: a text or a tool call."""
 
     text: str = ""
     tool: str | None = None
@@ -28,7 +28,7 @@ class Said:
 
 
 class Tool(NamedTuple):
-    """A tool that a request offers; `schema` is that of its arguments."""
+    """A tool that a request offers; `schema` describes its arguments."""
 
     name: str
     schema: Mapping[str, Any]
@@ -44,7 +44,7 @@ def chosen(tools: Sequence[Tool], choice: Any) -> list[Tool]:
 
 
 def echoed(heard: str, tools: Sequence[Tool], schema: Any) -> Said:
-    """Return what a model says that repeats what it heard, through the first tool if it may."""
+    """Return output that repeats the input, through the first tool if there is one."""
     if tools:
         return Said(tool=tools[0].name, arguments=example(tools[0].schema, heard))
     if is_mapping(schema):
@@ -62,7 +62,7 @@ def words(value: Any) -> str:
 
 
 def example(schema: Mapping[str, Any], text: str) -> Any:
-    """Return a value that fits a JSON schema, with `text` where it takes one."""
+    """Return a value that fits a JSON schema, with `text` for its strings."""
     kind = schema.get("type")
     if kind == "object":
         return {name: example(part, text) for name, part in schema.get("properties", {}).items()}
@@ -71,5 +71,5 @@ def example(schema: Mapping[str, Any], text: str) -> Any:
 
 
 def pieces(text: str) -> list[str]:
-    """Return a text cut before each space."""
+    """Return a text split before each space."""
     return text.replace(" ", " \0").split("\0") if text else []

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server on 127.0.0.1, in a thread of its own."""
+"""A small HTTP/1.1 server on 127.0.0.1, in its own thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Server(ThreadingHTTPServer):
         self.open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def server_bind(self) -> None:
-        """Listen without a look at the name of this machine, which may ask the network."""
+        """Listen without looking up this machine's name, which may use the network."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = _HOST, int(self.server_address[1])
 
@@ -33,13 +33,13 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is what tests are about."""
+        """Ignore clients that disconnect early: tests do that on purpose."""
 
 
 class _Bypass:
-    """Keeps clients in this process from asking a proxy for the servers, while any runs.
+    """Keeps clients in this process from using a proxy for these servers, while any runs.
 
-    `HTTP_PROXY` is read by most HTTP clients, and a proxy elsewhere has another 127.0.0.1.
+    Most HTTP clients read `HTTP_PROXY`, and 127.0.0.1 is another machine for a remote proxy.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class _Bypass:
         with self._lock:
             self._running += 1
             if self._running > 1 or (getproxies() and not getproxies_environment()):
-                return  # where the system names proxies, a variable would hide them
+                return  # the variable would hide proxies that the system configures
             self._before = os.environ.get("no_proxy")
             hosts = (self._before or os.environ.get("NO_PROXY") or "").split(",")
             if not {_HOST, "*"} & {host.strip() for host in hosts}:
@@ -63,7 +63,7 @@ class _Bypass:
             self._running -= 1
             if self._running or self._ours is None:
                 return
-            if os.environ.get("no_proxy") == self._ours:  # else somebody has set it since
+            if os.environ.get("no_proxy") == self._ours:  # otherwise it was changed since
                 del os.environ["no_proxy"]
                 if self._before is not None:
                     os.environ["no_proxy"] = self._before
@@ -75,7 +75,7 @@ _bypass = _Bypass()
 
 
 class LoopbackServer:
-    """Start with `with` or `start()`; `url` is known from then on."""
+    """Start with `with` or `start()`, which sets `url`."""
 
     handler: type[BaseHTTPRequestHandler]
 
@@ -83,7 +83,7 @@ class LoopbackServer:
         self._server: _Server | None = None
         self._port = 0
         self.stopping = threading.Event()
-        """Set while nobody listens: a handler that hangs lets go then."""
+        """Set while the server is stopped; a hanging handler stops waiting then."""
 
     @property
     def url(self) -> str:
@@ -93,7 +93,7 @@ class LoopbackServer:
         return f"http://{_HOST}:{self._port}"
 
     def start(self: Self) -> Self:
-        """Listen; after a `stop()` at the same port as before."""
+        """Listen; after a `stop()`, on the same port as before."""
         self._server = _Server((_HOST, self._port), self.handler)
         self._port = self._server.server_address[1]
         self.stopping.clear()
@@ -106,7 +106,7 @@ class LoopbackServer:
         return self
 
     def stop(self) -> None:
-        """Refuse connections from now on, and end those that are open."""
+        """Refuse new connections, and close the open ones."""
         self.stopping.set()
         if self._server is not None:
             self._server.shutdown()
@@ -125,7 +125,7 @@ class LoopbackServer:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Reads whole requests and keeps quiet."""
+    """Reads whole requests and logs nothing."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible API that answers as it is told, for tests and the demo."""
+"""An OpenAI-compatible API with scripted responses, for tests and the demo."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ _ERROR_TYPES = {
 
 @dataclass(slots=True)
 class Reply:
-    """One HTTP answer, piece by piece."""
+    """One HTTP response, in pieces."""
 
     body: Sequence[bytes] = (b"",)
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     delay: float = 0.0
-    """Seconds before the answer, and between its pieces."""
+    """Seconds before the response, and between its pieces."""
     cut: bool = False
-    """Whether the connection breaks after the last piece, without an end."""
+    """Whether the connection breaks after the last piece, without a proper end."""
     said: Said | None = None
-    """What the model says, in the format of whoever asks; `body` is then made of it."""
+    """The model's output, in the format of the request's API; replaces `body`."""
 
     @classmethod
     def text(cls, text: str, *, delay: float = 0.0) -> Reply:
-        """Return an answer in which the model says `text`, streamed where that is asked for.
+        """Return a response in which the model says `text`, streamed if the request asks for it.
 
-        It answers chat, responses and messages. `delay` is that of a `Reply`.
+        It works for chat, responses and messages. `delay` is that of a `Reply`.
         """
         return cls(delay=delay, said=Said(text))
 
     @classmethod
     def tool_call(cls, name: str, arguments: Mapping[str, Any], *, delay: float = 0.0) -> Reply:
-        """Return an answer in which the model calls the tool `name`; else it is as `text`."""
+        """Return a response in which the model calls the tool `name`; otherwise like `text`."""
         return cls(delay=delay, said=Said(tool=name, arguments=arguments))
 
     @classmethod
@@ -66,11 +66,11 @@ class Reply:
         delay: float = 0.0,
         **headers: str,
     ) -> Reply:
-        """Return an error in the format of OpenAI and of Anthropic.
+        """Return an error in the format of OpenAI and Anthropic.
 
-        `type` is the provider's type of error; `None`: the one that goes with `status`. The SDKs
-        repeat what failed with 408, 409, 429 or 500 and above. Raises `ValueError` where `status`
-        is none of an error.
+        `type` is the provider's error type; `None` means the one that matches `status`. The SDKs
+        retry after 408, 409, 429, and 500 and above. Raises `ValueError` if `status` is not an
+        error status.
         """
         if not 400 <= status < 600:
             raise ValueError(f"status must be that of an error, 400 to 599, not {status}")
@@ -89,7 +89,7 @@ class Reply:
         cut: bool = False,
         **headers: str,
     ) -> Reply:
-        """Return a JSON answer. `delay` and `cut` are those of a `Reply`."""
+        """Return a JSON response. `delay` and `cut` are those of a `Reply`."""
         headers = {"content-type": "application/json", "x-request-id": "req_test", **headers}
         return cls([json.dumps(body).encode()], status, headers, delay, cut)
 
@@ -103,7 +103,7 @@ class Reply:
         cut: bool = False,
         **headers: str,
     ) -> Reply:
-        """Return server-sent events: each a JSON value, or bytes as they are to be sent.
+        """Return server-sent events: each a JSON value, or bytes to send as they are.
 
         `delay` and `cut` are those of a `Reply`.
         """
@@ -124,13 +124,13 @@ class Received:
 
     method: str
     path: str
-    """Path with its query."""
+    """The path with its query."""
     headers: Mapping[str, str]
     body: bytes
 
     @property
     def json(self) -> Any:
-        """The body as JSON. Raises `ValueError` where it is none."""
+        """The body as JSON. Raises `ValueError` if it is not JSON."""
         return json.loads(self.body)
 
 
@@ -138,7 +138,7 @@ class _Handler(Handler):
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         reply = self.owner.answer_to(Received(self.command, self.path, headers, self.read_body()))
-        with contextlib.suppress(ConnectionError):  # the caller may leave at any time
+        with contextlib.suppress(ConnectionError):  # the caller may disconnect at any time
             self._send(reply)
 
     do_GET = do_DELETE = do_POST
@@ -168,15 +168,15 @@ class _Handler(Handler):
 
 
 class ScriptedProvider(LoopbackServer):
-    """Answers requests over HTTP: what was scripted for a path, else an echo.
+    """Responds to requests over HTTP with what was scripted for a path, else with an echo.
 
         with ScriptedProvider() as provider:
             provider.script("/chat/completions", Reply.json({...}))
             client = OpenAI(base_url=provider.base_url, api_key="test")
 
-    Unscripted requests are answered as a model would that repeats the last message, so that a
-    program runs without any script: chat, responses, completions, embeddings, images, audio,
-    streams, tools and structured output.
+    Unscripted requests get the response of a model that repeats the last message, so that programs
+    run without any script: chat, responses, completions, embeddings, images, audio, streams, tools
+    and structured output.
     """
 
     handler = _Handler
@@ -190,23 +190,23 @@ class ScriptedProvider(LoopbackServer):
 
     @property
     def base_url(self) -> str:
-        """What to give to the SDK as `base_url`."""
+        """The `base_url` for the SDK."""
         return f"{self.url}/v1"
 
     def script(self, path: str, *replies: Reply) -> None:
-        """Answer the next requests to `path` (below the base URL) with these, in order.
+        """Respond to the next requests to `path` (below the base URL) with these replies, in order.
 
-        Raises `ValueError` where a model says nothing at `path`, and a reply is what it says.
+        Raises `ValueError` if a reply is model output, but no model runs at `path`.
         """
         if any(reply.said for reply in replies) and not echo.speaks(path):
             raise ValueError(
-                f"no model speaks at {path!r}: Reply.text and Reply.tool_call answer "
+                f"no model runs at {path!r}: Reply.text and Reply.tool_call work only for "
                 "/chat/completions, /responses and /messages; script a Reply.json there"
             )
         self._scripts[path].extend(replies)
 
     def answer_to(self, request: Received) -> Reply:
-        """Return the answer to a request; also for fakes that need no socket."""
+        """Return the reply to a request; also for fakes that need no socket."""
         with self._lock:
             self.requests.append(request)
             path = request.path.partition("?")[0].removeprefix("/v1")

@@ -1,4 +1,4 @@
-"""A PostHog that takes events and keeps them, or fails as asked, for tests and the demo."""
+"""A PostHog server for tests and the demo: keeps the events it receives, or fails on demand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Handler(Handler):
             body = gzip.decompress(body)
         fault = self.owner.fault
         if fault == "reset":
-            # Closing at once, with what was sent unread, makes the peer see a reset.
+            # Closing at once with unread data makes the peer see a reset.
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.connection.close()
@@ -61,8 +61,8 @@ class PostHogReceiver(LoopbackServer):
             events = posthog_server.wait_for(1)
 
     Each event is a dict as it came over the wire: `event`, `distinct_id`, `properties`,
-    `timestamp`, `uuid`, and the project's `api_key`. It fails as asked: see the attributes, and
-    `stop()` and `start()` to refuse connections for a while.
+    `timestamp`, `uuid`, and the project's `api_key`. The attributes make it fail on demand;
+    `stop()` and `start()` make it refuse connections for a while.
     """
 
     handler = _Handler
@@ -70,27 +70,27 @@ class PostHogReceiver(LoopbackServer):
     def __init__(self) -> None:
         super().__init__()
         self.status = 200
-        """HTTP status of every answer; events are kept with 200 only."""
+        """HTTP status of every response; events are kept only with 200."""
         self.headers: dict[str, str] = {}
-        """Headers of every answer, such as `Retry-After`."""
+        """Headers of every response, such as `Retry-After`."""
         self.fault: Fault | None = None
-        """`reset` and `hang` lose the request, `half_open` only its answer, `slow` takes
-        `delay` seconds."""
+        """`reset` and `hang` lose the request, `half_open` only its response, `slow` takes `delay`
+        seconds."""
         self.delay = 0.2
         self.has_ai_lane = True
-        """Whether the AI lane exists; some self-hosted servers answer 404."""
+        """Whether the AI lane exists; some self-hosted servers respond with 404."""
         self.unknown_keys = False
-        """Whether no project has the key: PostHog takes the events, and says so elsewhere."""
+        """Whether no project has the key: PostHog accepts the events, and reports it elsewhere."""
         self.largest_event = 8 << 20
-        """Bytes of JSON of one event beyond which its whole batch is refused with 413."""
+        """Maximum JSON bytes of an event; a larger one makes its whole batch fail with 413."""
         self.largest_batch = 20 << 20
-        """Bytes of JSON of all events of a batch beyond which it is refused with 413."""
+        """Maximum JSON bytes of all events in a batch; a larger batch fails with 413."""
         self.paths: list[str] = []
         self._events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
 
     def take(self, path: str, body: bytes) -> int:
-        """Keep the events of one request; returns the status to answer with."""
+        """Keep the events of one request; return the status to respond with."""
         batch: list[dict[str, Any]] = json.loads(body).get("batch", []) if body else []
         with self._changed:
             self.paths.append(path)
@@ -120,7 +120,7 @@ class PostHogReceiver(LoopbackServer):
     def wait_for(self, count: int, timeout: float = 10.0) -> list[dict[str, Any]]:
         """Return the events once there are `count`.
 
-        Raises `TimeoutError` when they do not arrive within `timeout` seconds.
+        Raises `TimeoutError` if they do not arrive within `timeout` seconds.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._events) >= count, timeout):

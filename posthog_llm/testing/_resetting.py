@@ -1,4 +1,4 @@
-"""The end of a test: nothing of it is left for the next."""
+"""The end of a test: leaves nothing for the next one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .._settings import forget as forget_settings
 
 
 def reset(timeout: float = 10.0) -> None:
-    """Begin anew, as a process that has captured nothing yet: for a fixture of your tests.
+    """Start over like a process that has captured nothing yet; use it in a fixture.
 
-    Delivers what was captured before; what takes longer than `timeout` seconds is lost. Then what
-    `configure` set is as the environment has it, `instrument` is undone, `stats` counts from zero,
-    and what sampling drew for a trace is forgotten. Clients and blocks that exist go on.
+    Delivers what was captured before; what takes longer than `timeout` seconds is lost. Then
+    settings are those of the environment again, `instrument` is undone, `stats` counts from zero,
+    and sampling decisions for traces are forgotten. Existing clients and blocks keep working.
     """
     worker.reset(timeout)
     uninstrument()

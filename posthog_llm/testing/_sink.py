@@ -1,4 +1,4 @@
-"""A stand-in for a `posthog` client that keeps events in memory."""
+"""A replacement for a `posthog` client that keeps events in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class CapturedEvent:
-    """One event, as it would have been handed to a `posthog` client."""
+    """One event, as it would have been passed to a `posthog` client."""
 
     event: str
     distinct_id: str | None
@@ -22,7 +22,7 @@ class CapturedEvent:
 
 
 class MemorySink:
-    """Give it as `posthog_client`; read `events`."""
+    """Pass it as `posthog_client`, then read `events`."""
 
     def __init__(self, *, privacy_mode: bool = False) -> None:
         self.privacy_mode = privacy_mode
@@ -46,10 +46,10 @@ class MemorySink:
 
     @property
     def events(self) -> list[CapturedEvent]:
-        """The events of every call that has ended by now."""
+        """The events of every call that has ended so far."""
         from .._delivery.worker import worker
 
-        worker.flush(60.0)  # at once where nothing waits; thousands of events take a while
+        worker.flush(60.0)  # immediate if nothing is queued; thousands of events take a while
         return list(self._events)
 
     def wait_for(self, count: int) -> list[CapturedEvent]:
