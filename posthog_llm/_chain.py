@@ -1,11 +1,11 @@
-"""What holds here: the blocks around the caller, an immutable chain in a context variable.
+"""The values in effect: the blocks around the caller, an immutable chain in a context variable.
 
-A block that ends takes away its own link and nothing else, and only from the chain that holds
-it: a generator's block may end in another context than it began in (the garbage collector's, a
-thread's, the next request's), where others' values hold. Tasks share the links that were there
-when they were made; nothing is ever written into one.
+A block that ends removes only its own link, and only from the chain that contains it: a
+generator's block may end in another context than it began in (the garbage collector's, a
+thread's, the next request's), where other values are in effect. Tasks share the links that
+existed when they were created; links are never modified.
 
-An interrupt at the very start of an `__exit__`, before any line of it can guard, leaves a link
+An interrupt at the very start of an `__exit__`, before any of its lines can guard, leaves a link
 behind: see `Ended`.
 """
 
@@ -18,18 +18,18 @@ from functools import partial
 from typing import Any, TypeVar
 
 INHERITED: Any = object()
-"""Says that a block begins no trace: it is in the one around it."""
+"""Marks a block that begins no trace: it belongs to the one around it."""
 _DEEPEST = 10_000
-"""Links of a chain. Blocks in blocks are never that many, but a task that starts its own
+"""Most links of a chain. Blocks are never nested that deeply, but a task that starts its own
 successor inside its block adds one each time."""
 F = TypeVar("F")
 
 
 class Link:
-    """One block, over what holds around it.
+    """One block, on top of the values around it.
 
-    `combine(around, given)` makes what holds inside. `root` is the trace that the block is in;
-    `begun` is a trace to be in instead of the one around the block.
+    `combine(around, given)` returns the values inside. `root` is the trace that the block is in;
+    `begun` is a trace that replaces the one around the block.
     """
 
     __slots__ = ("begun", "combine", "depth", "given", "key", "outer", "root", "values")
@@ -54,16 +54,16 @@ class Link:
         self.outer = outer
 
     def over(self, outer: Link) -> Link:
-        """Return the same block over something else."""
+        """Return the same block on top of another link."""
         return Link(self.key, self.combine, self.given, outer, self.begun)
 
     @property
     def began(self) -> Any:
-        """The trace that begins with this block, and ends with it; `None`: none does."""
+        """The trace that begins and ends with this block; `None` if there is none."""
         return None if self.begun is INHERITED or self.combine is only else self.begun
 
     def flat(self) -> Link:
-        """Return what holds here without the blocks that say so."""
+        """Return a single link with the values in effect here."""
         bottom = Link(None, only, self.values, None)
         bottom.root = self.root
         return bottom
@@ -73,25 +73,26 @@ Chain = ContextVar[Link]
 
 
 class Ended(weakref.ref[Any]):
-    """Says, in the context where it did, that a `with` statement has ended.
+    """Records that a `with` statement has ended, in the context where it ended.
 
-    The statement alone holds what it looked up as `__exit__`, from its begin to its end, so that
-    dies with it in its very context; the callback is C's, which no interrupt can stop. Tasks
-    that began inside never see it. A manager's death would say less: variables and tracebacks
-    hold those, and nobody one whose `__enter__` was called by hand.
+    Only the statement holds the `__exit__` that it looked up, from its start to its end, so that
+    object dies with the statement in the same context; the callback is C code, which no interrupt
+    can stop. Tasks that began inside never see it. The manager's own death would tell less:
+    variables and tracebacks hold managers, and nothing holds one whose `__enter__` was called
+    directly.
     """
 
     key: object = object()
-    """The block's; of none before it is known."""
+    """The block's key; matches no block before it is set."""
     outer: Link
-    """What held when the statement began."""
+    """The chain when the statement began."""
 
 
 _ended: ContextVar[Ended | None] = ContextVar("posthog_llm_ended", default=None)
 
 
 class _Exit:
-    """The `__exit__` of a block that has `_chain` and `_key`: of its own for each `with`."""
+    """The `__exit__` of a block with `_chain` and `_key`: a new object for each `with`."""
 
     def __init__(self, function: Any) -> None:
         self._function = function
@@ -107,18 +108,18 @@ class _Exit:
 
 
 def ends(function: F) -> F:
-    """Decorate a block's `__exit__` or `__aexit__`: it holds no longer than its `with`."""
+    """Decorate `__exit__` or `__aexit__`: the block never outlasts its `with` statement."""
     made: Any = _Exit(function)
     return made  # type: ignore[no-any-return]
 
 
 def here(chain: Chain, leaving: object = None) -> Link:
-    """Return what holds here; a block that is `leaving` by itself is in it."""
+    """Return the chain in effect; it still contains a block that is `leaving` by itself."""
     return chain.get() if _ended.get() is None else _mended(chain, leaving)
 
 
 def _mended(chain: Chain, leaving: object) -> Link:
-    """Take out the block whose `with` has ended, if an interrupt left it behind."""
+    """Remove the block whose `with` has ended, if an interrupt left it behind."""
     ended, link = _ended.get(), chain.get()
     if ended is None or ended.key is leaving:
         return link
@@ -126,7 +127,7 @@ def _mended(chain: Chain, leaving: object) -> Link:
     while found is not None and found.outer is not ended.outer:
         found = None if found.outer is None else find(found.outer, ended.key)
     if found is not None:
-        inside = [] if found.combine is only else _above(link, found)  # all its body's own
+        inside = [] if found.combine is only else _above(link, found)  # else: its body's own
         link = _stacked(ended.outer, inside)
         chain.set(link)
     _ended.set(None)
@@ -134,12 +135,12 @@ def _mended(chain: Chain, leaving: object) -> Link:
 
 
 def only(around: Any, given: Any) -> Any:
-    """Combine: what is given, whatever holds around it."""
+    """Combine: the given values, ignoring those around."""
     return given
 
 
 def find(chain: Link, key: object) -> Link | None:
-    """Return the innermost link of a block; `None`: it is not in this chain."""
+    """Return the innermost link of a block; `None` if it is not in this chain."""
     link: Link | None = chain
     while link is not None and link.key is not key:
         link = link.outer
@@ -147,7 +148,7 @@ def find(chain: Link, key: object) -> Link | None:
 
 
 def without(chain: Link, key: object) -> Link:
-    """Return the chain without the innermost link of a block; the same where it has none."""
+    """Return the chain without the innermost link of a block; unchanged if it has none."""
     if chain.key is key and chain.outer is not None:
         return chain.outer
     found = find(chain, key)
@@ -157,7 +158,7 @@ def without(chain: Link, key: object) -> Link:
 
 
 def _above(chain: Link, base: Link) -> list[Link]:
-    """Return the links above `base`, the lowest first."""
+    """Return the links above `base`, lowest first."""
     links: list[Link] = []
     link: Link | None = chain
     while link is not None and link is not base:
@@ -174,12 +175,12 @@ def _stacked(chain: Link, links: list[Link]) -> Link:
 
 
 def leave(chain: Chain, key: object) -> None:
-    """Take a block out of what holds here. Once is as good as twice where its key is its own."""
+    """Remove a block from the chain in effect. Idempotent if its key is unique."""
     chain.set(without(here(chain, key), key))
 
 
 class Held:
-    """A block that holds given values, whatever holds around it; for one use at a time."""
+    """A block with given values that ignores those around it; for one use at a time."""
 
     def __init__(self, chain: Chain, link: Link) -> None:
         self._chain, self._values, self._root = chain, link.values, link.root
@@ -189,7 +190,7 @@ class Held:
         outer = here(self._chain)
         try:
             self._chain.set(Link(self._key, only, self._values, outer, self._root))
-        except BaseException:  # a signal's handler raised between two of these instructions
+        except BaseException:  # a signal handler raised between two of these instructions
             self._chain.set(outer)
             raise
 
@@ -203,10 +204,10 @@ class Held:
 
 
 class Resumed:
-    """What holds inside a generator, put in place each time that it runs and taken out again.
+    """The values inside a generator, set each time that it runs and removed again.
 
-    Made by entering the generator's block. What the generator's body leaves open between two
-    items is its own: it holds neither for its consumer nor in whatever context resumes it next.
+    Made by entering the generator's block. Blocks that the generator's body leaves open between
+    two items are its own: they apply neither to its consumer nor to the context that resumes it.
     """
 
     def __init__(self, manager: Any, chain: Chain) -> None:
@@ -227,7 +228,7 @@ class Resumed:
             if self._base.outer is not outer:
                 self._base = self._base.over(outer)
             self._chain.set(_stacked(self._base, self._links))
-        except BaseException:  # a signal's handler raised between two of these instructions
+        except BaseException:  # a signal handler raised between two of these instructions
             self._chain.set(outer)
             raise
 
@@ -243,12 +244,12 @@ class Resumed:
         inner = here(self._chain, self._key)
         base = find(inner, self._base.key)
         if base is None or base.outer is None:
-            return  # it was torn down in another context: nothing of it holds here
+            return  # torn down in another context: none of it is in effect here
         self._links = _above(inner, base) if base is not inner else []
         self._chain.set(base.outer)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Leave the block; what holds for the consumer goes on holding."""
+        """Leave the block; the consumer's values stay in effect."""
         self._manager.__exit__(type(error) if error else None, error, None)
         if self._begun is not None:
             self._begun.end()

@@ -121,9 +121,7 @@ class generation:
     def first_token(self) -> None:
         """Note that the first token arrived now. Raises `RuntimeError` before the block."""
         if self._clock is None:
-            raise RuntimeError(
-                "first_token() must be called inside of the generation's `with` block"
-            )
+            raise RuntimeError("first_token() must be called inside of its `with` block")
         self._given.setdefault("time_to_first_token", time.perf_counter() - self._clock)
 
     def __enter__(self) -> generation:

@@ -1,6 +1,6 @@
-"""The beginning of a trace: what is decided once for all that belongs to it.
+"""The root of a trace: what is decided once for everything in it.
 
-Whether sampling keeps it, and where its steps go that nobody named a destination for.
+Whether sampling keeps it, and where steps without a destination of their own go.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from collections.abc import Iterator
 from typing import Any
 
 _MOST = 1_000
-"""Steps of a trace that wait for a destination; more of them, and the default is theirs."""
+"""Most steps of a trace that wait for a destination; beyond that, they go to the default."""
 _MOST_BYTES = 8 << 20
-"""What the steps of one trace may weigh that wait."""
+"""Most bytes of the waiting steps of one trace."""
 _MOST_OF_ALL = 32 << 20
-"""What those of all traces may."""
+"""Most bytes of the waiting steps of all traces."""
 _MOST_DRAWS = 10_000
-"""Traces whose draw is remembered, the last ones."""
+"""Latest traces whose draw is remembered."""
 _STEPS = 1_000_000_000
-"""Numbers that may be drawn: as many as nine decimals, which a header carries exactly."""
+"""Possible draws: as many as nine decimals, which a header carries exactly."""
 
 
 def number_of(identity: str) -> float:
     """Draw a number in [0, 1) for a session or a trace: the same in every process.
 
-    It is kept where the number is below the rate, so what a low rate keeps a higher one does.
+    It is kept if the number is below the rate, so a higher rate keeps all that a lower rate keeps.
     """
     digest = hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=7).digest()
     return ((int.from_bytes(digest, "big") * _STEPS) >> 56) / _STEPS
 
 
 class Draw:
-    """What sampling decided for one trace: the number that was drawn, and the rate of then."""
+    """What sampling decided for one trace: the drawn number, and the rate at that time."""
 
     __slots__ = ("_identity", "_number", "rate")
 
     def __init__(self, identity: str, number: float | None) -> None:
         self._identity, self._number = identity, number
         self.rate: float | None = None
-        """The rate that holds for the trace to its end; `None` before its first step or call."""
+        """The rate for the whole trace; `None` before its first step or call."""
 
     @property
     def number(self) -> float:
-        """Number in [0, 1) by which sampling keeps the trace, or not."""
+        """Number in [0, 1) that decides whether sampling keeps the trace."""
         if self._number is None:
             self._number = number_of(self._identity)
         return self._number
@@ -56,26 +56,26 @@ _draws: OrderedDict[str, Draw] = OrderedDict()
 
 
 def remember(root: Root) -> None:
-    """Remember what was drawn for a trace: feedback names it when it is over."""
+    """Remember a trace's draw: feedback refers to the trace after it has ended."""
     _draws[root.trace_id] = root.draw
     if len(_draws) > _MOST_DRAWS:
         _draws.popitem(last=False)
 
 
 def forget() -> None:
-    """Forget what was drawn, and what clients redact by; what waits is lost."""
+    """Forget all draws, and the clients' redactors; waiting steps are lost."""
     _draws.clear()
     waiting.forget()
     waiting.for_redactor = False
 
 
 def remembered(trace_id: str | None) -> Draw | None:
-    """Return what was drawn for a trace that began here; `None`: nobody knows."""
+    """Return the draw of a trace that began here; `None` if it is unknown."""
     return None if trace_id is None else _draws.get(trace_id)
 
 
 class _Steps(deque[Any]):
-    """Steps of one trace that wait, and about how many bytes they are."""
+    """Waiting steps of one trace, and their approximate size in bytes."""
 
     bytes = 0
 
@@ -83,7 +83,7 @@ class _Steps(deque[Any]):
 class Waiting:
     """Steps of traces whose destination is not known yet.
 
-    Without locks, because a finaliser may end a step; and without a finaliser of its own, which
+    Without locks, because a finalizer may end a step; and without a finalizer of its own, which
     would run at the end of each trace and swallow an interrupt that comes then.
     """
 
@@ -95,17 +95,17 @@ class Waiting:
 
     for_redactor = False
     """Whether a client of this process has a redactor: then steps wait for the first call of
-    their trace also where their destination is known."""
+    their trace even if their destination is known."""
 
     def forget(self) -> None:
-        """Forget everything: what waits in the parent of a fork, the parent captures."""
+        """Forget everything: after a fork, the parent captures the steps that wait in it."""
         self._steps: dict[weakref.ref[Root], _Steps] = {}
         self._bytes = 0
-        """What they weigh together; threads may get it a little wrong, until none waits."""
+        """Their total size; threads may get it slightly wrong until none waits."""
         self._gone: deque[weakref.ref[Root]] = deque()
 
     def add(self, root: Root, exchange: Any) -> _Steps:
-        """Let a step wait; returns all that wait with it."""
+        """Let a step wait; return all waiting steps of its trace."""
         while self._gone:  # traces whose block ended in another context, or never
             self._default(self._taken(self._gone.popleft()))
         if root.ref is None or root.ref not in self._steps:
@@ -119,11 +119,11 @@ class Waiting:
         return steps
 
     def has_too_much(self, steps: _Steps) -> bool:
-        """Whether these steps can wait no longer, because of all that waits."""
+        """Whether these steps must stop waiting, because too much is waiting."""
         return len(steps) > _MOST or steps.bytes > _MOST_BYTES or self._bytes > _MOST_OF_ALL
 
     def take(self, root: Root) -> deque[Any]:
-        """Return what waits for a trace's destination, and hold it no longer."""
+        """Remove and return the steps that wait for a trace's destination."""
         ref, root.ref = root.ref, None
         return deque() if ref is None else self._taken(ref)
 
@@ -133,17 +133,17 @@ class Waiting:
         return steps
 
     def held(self) -> list[Any]:
-        """Return what waits now."""
-        # Lists are made at once: no code of Python's runs amid that.
+        """Return all waiting steps."""
+        # Making a list is atomic: it runs no Python code.
         return [exchange for steps in list(self._steps.values()) for exchange in list(steps)]
 
     def abandon(self, default: Any = None, *, has_default: bool = True) -> None:
-        """Hand over what waits: for a flush, or because the process ends.
+        """Enqueue waiting steps: for a flush, or because the process is ending.
 
-        `default` is where it goes that no call of its trace has a destination for; `has_default`:
-        whether that, or the environment, says so. Where nothing does, it waits on.
+        `default` is the destination of steps whose trace has none yet; `has_default`: whether
+        that, or the environment, provides one. Without any, they keep waiting.
         """
-        for ref, steps in list(self._steps.items()):  # each stays: a thread may be adding to it
+        for ref, steps in list(self._steps.items()):  # entries stay: a thread may be adding to one
             root = ref()
             is_known = root is not None and root.is_known
             client = root.client if root is not None and is_known else default
@@ -163,7 +163,7 @@ class Waiting:
             self.enqueue(exchange, None, None)
 
     def enqueue(self, exchange: Any, client: Any, redact: Any) -> None:
-        """Hand over a step that waits no longer: less its texts, if a redactor may yet come."""
+        """Enqueue a step that waits no longer; without its content if a redactor may follow."""
         if redact is None and self.for_redactor:
             exchange.withhold()
         if exchange.scope.default is None:
@@ -173,17 +173,17 @@ class Waiting:
 
 
 def drained(steps: deque[Any]) -> Iterator[Any]:
-    """Yield each of the steps to one reader only, also where several threads read them."""
+    """Yield each step to one reader only, even if several threads read them."""
     while steps:
         with contextlib.suppress(IndexError):  # another thread took the last one
             yield steps.popleft()
 
 
 class Root:
-    """One trace from where it begins in this process: shared by every task and thread in it.
+    """One trace, from its beginning in this process: shared by all of its tasks and threads.
 
-    `session_id` is the session that was known then; `number` is what another service drew for
-    the trace.
+    `session_id` is the session known at that time; `number` is another service's draw for the
+    trace.
     """
 
     def __init__(
@@ -196,17 +196,17 @@ class Root:
         self.trace_id = trace_id
         self.has_ended = False
         self.is_known = False
-        """Whether it is known where steps go that nobody named a destination for."""
+        """Whether it is known where steps without a destination of their own go."""
         self.client: Any = None
-        """Where they go; `None`: the default."""
+        """Where they go; `None` means the default."""
         self.redact: Any = None
-        """The first redactor of a client that was called inside: the steps pass it, too."""
+        """The first redactor of a client that was called inside; it also applies to the steps."""
         self.ref: weakref.ref[Root] | None = None
         self.draw = Draw(session_id or trace_id, number)
         self._outer = None if outer is None or outer.has_ended else outer
 
     def found(self, client: Any, redact: Any = None) -> None:
-        """Note where an observed call inside goes, and what redacts it; the first one decides."""
+        """Note the destination and redactor of an observed call inside; the first one decides."""
         is_known = self.is_known and (redact is None or self.redact is not None)
         if self.redact is None:
             self.redact = redact
@@ -218,28 +218,28 @@ class Root:
             self._outer.found(client, redact)
 
     def redacts(self, redact: Any) -> None:
-        """Note what redacts a call inside that becomes no event."""
+        """Note the redactor of a call inside that does not become an event."""
         self.redact = redact if self.redact is None else self.redact
         self._release()
         if self._outer is not None:
             self._outer.redacts(redact)
 
     def _release(self) -> None:
-        """Hand over what waits, where nothing is left to wait for."""
+        """Enqueue waiting steps if there is nothing left to wait for."""
         if self._is_ready():
             for exchange in drained(waiting.take(self)):
                 self.put(exchange)
 
     def _is_ready(self, *, is_named: bool = False) -> bool:
-        """Whether it is known where a step goes, and what redacts it, if anything does."""
+        """Whether a step's destination, and its redactor if any, are known."""
         if not (self.is_known or is_named):
             return False
         return self.redact is not None or self.has_ended or not waiting.for_redactor
 
     def put(self, exchange: Any) -> None:
-        """Hand over a finished step, or let it wait until its destination is known.
+        """Enqueue a finished step, or let it wait until its destination is known.
 
-        Its `scope.default` is the destination that was named for it.
+        Its `scope.default` is its own destination.
         """
         scope = exchange.scope
         is_named = scope.default is not None
@@ -250,15 +250,15 @@ class Root:
             return
         steps = waiting.add(self, exchange)
         if waiting.has_too_much(steps):
-            self.is_known = True  # where nobody has said otherwise by now, it is the default
+            self.is_known = True  # no destination so far, so it is the default
             waiting.take(self)
             for late in drained(steps):
                 waiting.enqueue(late, self.client, self.redact)
-        elif self._is_ready():  # since another thread saw a call
+        elif self._is_ready():  # another thread observed a call meanwhile
             self._release()
 
     def end(self) -> None:
-        """End the trace: no call inside will say any more where its steps go."""
+        """End the trace: no further call inside will provide a destination for its steps."""
         outer, self._outer, self.has_ended = self._outer, None, True
         if outer is not None and not self.is_known:
             for exchange in drained(waiting.take(self)):
@@ -270,7 +270,7 @@ waiting = Waiting()
 
 
 def note_redactor(redact: Any) -> None:
-    """Note what a client redacts by; `None`: it does not."""
+    """Note a client's redactor; `None` if it has none."""
     if redact is not None:
         waiting.for_redactor = True
 

@@ -63,12 +63,12 @@ class ASGIMiddleware:
         app.add_middleware(posthog_llm.ASGIMiddleware, identify=who)
 
     They apply to the whole response, including streams and background tasks. When the server shuts
-    down, everything is delivered before the server learns that the app has: after that, `uvicorn`
-    ends the process by a signal, which runs no exit functions.
+    down, everything is delivered before the app confirms its shutdown: `uvicorn` then ends the
+    process by a signal, which runs no exit functions.
 
-    - `identify(scope)`: returns the arguments of `posthog_llm.context`, such as `{"distinct_id":
-      scope["user"].id}`, or `None`; sync or async. It takes precedence over the headers. If it
-      fails, the request continues, and its calls are anonymous and private.
+    - `identify(scope)`: returns the arguments of `posthog_llm.context`, such as
+      `{"distinct_id": scope["user"].id}`, or `None`; sync or async. It takes precedence over the
+      headers. If it fails, the request continues, and its calls are anonymous and private.
     - `continue_traces`: whether the request headers may set the trace and the user, as
       `continue_trace` reads them; use `False` if untrusted clients could send them.
     - `flush_timeout`: maximum seconds for the delivery when the server shuts down.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import threading
@@ -171,8 +172,10 @@ def test_a_fork_waits_for_one_call_and_not_for_all(sink: MemorySink) -> None:
     is_over = threading.Event()
 
     def feed() -> None:
-        while not is_over.is_set():
-            call_queue.put(Exchange("chat", "u", Scope(default=sink), 0.0, request=b"{}"))
+        for number in itertools.count():
+            if is_over.wait(0.0001):
+                return
+            call_queue.put(Exchange("chat", f"{number}", Scope(default=sink), 0.0, request=b"{}"))
 
     call_queue.start()
     feeder = threading.Thread(target=feed)

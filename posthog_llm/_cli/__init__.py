@@ -25,7 +25,7 @@ _MOST_SECONDS = 3600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the process's exit status."""
+    """Run the command; return the process's exit status."""
     parser = argparse.ArgumentParser(prog="posthog-llm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make calls of every kind and show their events")
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--live", action="store_true", help=f"use the real services ({' and '.join(_NEEDED)})"
     )
     check = commands.add_parser(
-        "check", help="send one event to the project that the environment names"
+        "check", help="send one event to the project configured in the environment"
     )
     check.add_argument(
         "--timeout", type=_seconds, default=10.0, help="seconds to wait for PostHog (default: 10)"
     )
-    spool = commands.add_parser("spool", help="show or send what ended processes left on disk")
+    spool = commands.add_parser("spool", help="show or send events that ended processes left")
     spool.add_argument("action", choices=("show", "send"))
     spool.add_argument("directory", type=_directory)
     spool.add_argument(
-        "--timeout", type=_seconds, default=60.0, help="seconds to send for (default: 60)"
+        "--timeout", type=_seconds, default=60.0, help="most seconds to send for (default: 60)"
     )
     options = parser.parse_args(arguments)
     if options.command == "check":
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds <= _MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"must be from a fraction of a second to {_MOST_SECONDS}")
+        raise argparse.ArgumentTypeError(f"must be more than 0 and at most {_MOST_SECONDS}")
     return seconds
 
 
@@ -72,7 +72,7 @@ def _directory(path: str) -> str:
 
 
 def _show(directory: str) -> int:
-    """Tell what lies in a spool, without sending it."""
+    """Print what is in a spool, without sending it."""
     from .._delivery.spool import contents_of
 
     found = contents_of(directory)
@@ -113,12 +113,12 @@ def _send(directory: str, timeout: float) -> int:
         print(f"{_events(count)} lost: {reason}", file=sys.stderr)
     shutdown(1)
     if left:
-        print(f"{_events(left)} left; `posthog-llm spool show` says of whom", file=sys.stderr)
+        print(f"{_events(left)} left; `posthog-llm spool show` lists them", file=sys.stderr)
     return 1 if left or result.lost else 0
 
 
 def _check(timeout: float) -> int:
-    """Tell whether events would arrive, and if not, why."""
+    """Print whether events would arrive, and if not, why."""
     project, trace_id = environment(), str(uuid.uuid4())
     properties = {
         "$ai_trace_id": trace_id,
@@ -141,7 +141,7 @@ def _check(timeout: float) -> int:
         print(f"posthog-llm check: {reason}", file=sys.stderr)
         return 1
     key = f"{project.api_key[:8]}..."
-    print(f"{project.host} took a test event for the project with the key {key}")
+    print(f"{project.host} accepted a test event for the project with the key {key}")
     print(f"Look for it in about a minute: {app_url(project)}/ai-observability/traces/{trace_id}")
     print("or in the activity view, where posthog_llm_check is true")
     return 0

@@ -1,4 +1,4 @@
-"""One event to a project, and in plain words why it did not arrive."""
+"""Sends one event to a project, and explains in plain words why it did not arrive."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _WRONG_KINDS = {
 }
 _REFUSED = frozenset({401, 403})
 _LONGEST = 300
-"""Characters of another's text that are shown."""
+"""Most characters shown of an error's text."""
 _SUCH_AS = ", such as https://us.i.posthog.com or https://eu.i.posthog.com."
 
 
 class Unreachable(Exception):
-    """An event could not be delivered; the text says why, and what to do."""
+    """An event could not be delivered; the message says why, and what to do."""
 
 
 def check_project(project: Project) -> None:
-    """Look at a key and a host before anything is sent. Raises `Unreachable`."""
+    """Check the key and the host before anything is sent. Raises `Unreachable`."""
     if not project.api_key:
         raise Unreachable(
             "POSTHOG_API_KEY is not set. Set it to the project API key (phc_...) that PostHog "
@@ -44,14 +44,14 @@ def check_project(project: Project) -> None:
             )
     if not is_url(project.host):
         raise Unreachable(
-            f"{project.host!r} is no URL of a PostHog. Set POSTHOG_HOST to one{_SUCH_AS}"
+            f"{project.host!r} is no URL of a PostHog instance. Set POSTHOG_HOST to one{_SUCH_AS}"
         )
 
 
 def send(project: Project, event: str, properties: Mapping[str, Any], timeout: float) -> None:
-    """Send one event as the official client does, and look at what the host answers.
+    """Send one event as the official client does, and check the host's response.
 
-    Raises `Unreachable` when PostHog does not take the event within `timeout` seconds.
+    Raises `Unreachable` if PostHog does not accept the event within `timeout` seconds.
     """
     from posthog.request import (
         batch_post,  # pyright: ignore[reportUnknownVariableType]
@@ -66,7 +66,7 @@ def send(project: Project, event: str, properties: Mapping[str, Any], timeout: f
         "uuid": str(uuid.uuid4()),
     }
     host = determine_server_host(project.host)
-    # Retries of the libraries below are logged: what this command says is all that is shown.
+    # Libraries below log their retries; only this command's output is shown.
     with _quiet():
         try:
             answer = batch_post(project.api_key, host, timeout=timeout, batch=[message])
@@ -87,11 +87,11 @@ def _quiet() -> Generator[None, None, None]:
 
 
 def _check_answer(answer: Any, project: Project) -> None:
-    """Look whether a PostHog answered: login pages and websites answer 200, too."""
-    if answer.request.method != "POST":  # what a redirect by 301, 302 or 303 makes of it
+    """Check that PostHog responded: login pages and websites also respond with 200."""
+    if answer.request.method != "POST":  # changed by a redirect with 301, 302 or 303
         raise Unreachable(
             f"{project.host} redirects to {answer.url}, and the event is lost on the way. Set "
-            f"POSTHOG_HOST to the URL that takes events itself{_SUCH_AS}"
+            f"POSTHOG_HOST to the URL that accepts events itself{_SUCH_AS}"
         )
     try:
         said = answer.json()
@@ -102,12 +102,12 @@ def _check_answer(answer: Any, project: Project) -> None:
         raise Unreachable(
             f"{project.host} answered with HTTP {answer.status_code}, but not as a PostHog does "
             f"({kind} instead of JSON with a status). It may be a website or a login page: set "
-            f"POSTHOG_HOST to the URL that takes events{_SUCH_AS}"
+            f"POSTHOG_HOST to the URL that accepts events{_SUCH_AS}"
         )
 
 
 def _ask_for_key(project: Project, host: str, timeout: float) -> None:
-    """PostHog takes events with any well-formed key; its flags are told to known ones only."""
+    """Check that the key exists: PostHog accepts events with any well-formed key, but not flags."""
     from posthog.request import (
         APIError,
         flags,  # pyright: ignore[reportUnknownVariableType]
@@ -118,7 +118,7 @@ def _ask_for_key(project: Project, host: str, timeout: float) -> None:
     except APIError as error:
         if error.status in _REFUSED:
             raise Unreachable(_reason(error, project)) from error
-    except Exception:  # a host that takes events and has no flags, such as a proxy
+    except Exception:  # a host that accepts events but has no flags, such as a proxy
         return
 
 
@@ -128,18 +128,18 @@ def _reason(error: Exception, project: Project) -> str:
     host, status, text = project.host, getattr(error, "status", None), _one_line(error)
     if status in _REFUSED:
         return (
-            f"{host} does not know this key (HTTP {status}). Copy the project API key anew, and "
-            "check that the host is of the same region: us.i.posthog.com or eu.i.posthog.com."
+            f"{host} does not know this key (HTTP {status}). Copy the project API key again, and "
+            "check that the host is in the same region: us.i.posthog.com or eu.i.posthog.com."
         )
     if status == 429 or (status is not None and status >= 500):
         return f"{host} answered with HTTP {status}: {text}. Try again later."
     if status is not None:
-        return f"{host} answered with HTTP {status}: {text}. Is it the URL of a PostHog?"
+        return f"{host} answered with HTTP {status}: {text}. Is it the URL of a PostHog instance?"
     if isinstance(error, requests.exceptions.ProxyError):
         return f"The proxy in HTTP_PROXY or HTTPS_PROXY does not let {host} through: {text}"
     if isinstance(error, requests.exceptions.SSLError):
         return (
-            f"No TLS connection to {host}: {text}. Behind a proxy of your own, set "
+            f"No TLS connection to {host}: {text}. Behind your own proxy, set "
             "REQUESTS_CA_BUNDLE to its certificate."
         )
     if isinstance(error, requests.exceptions.Timeout):
@@ -150,13 +150,13 @@ def _reason(error: Exception, project: Project) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """Return an error's text in one line: it may be a whole page of a proxy's."""
+    """Return an error's text in one line: it may be a whole page from a proxy."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def app_url(project: Project) -> str:
-    """Return where a project's events are looked at."""
+    """Return the URL of the PostHog app for a project."""
     parts = urlsplit(project.host)
     host = parts.netloc.replace(".i.posthog.com", ".posthog.com")
     return f"{parts.scheme}://{host}"

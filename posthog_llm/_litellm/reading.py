@@ -19,7 +19,7 @@ from .litellm_call import LiteLLMCall, numbers, plain
 _COUNTS_ITSELF = frozenset({"openai", "azure", "text-completion-openai"})
 """Providers that report stream usage only on request; otherwise LiteLLM estimates it."""
 _COUNTED = frozenset({"chat", "completion", "response", "embedding"})
-"""Endpoints whose responses always cost tokens: a 0 from LiteLLM means that nobody counted."""
+"""Endpoints whose responses always cost tokens: a 0 from LiteLLM means unknown."""
 _MOST_PARTS = 200_000
 """Maximum number of fields and items of a response that are cleaned."""
 _EARLY = frozenset({Outcome.CANCELLED, Outcome.DROPPED, Outcome.CLOSED_EARLY})

@@ -133,7 +133,7 @@ class Underway(_Layer):
         """Whether a request is the one that this layer has begun.
 
         Another library between two of our layers may pass on a copy of the options. A hook's own
-        request through the SDK's methods also comes by a layer that has not begun, as this one did.
+        request through the SDK's methods has a pending layer above it, as this one had.
         """
         if not self.begun or self.options is options:
             return self.begun

@@ -78,7 +78,7 @@ def _observed_class(cls: Any) -> Any:
     is_async = any(base.__name__ == "AsyncAPIResource" for base in cls.__mro__)
     for name in _VERBS:
         namespace[name] = _Verb(name, is_async)
-    namespace[_LISTING] = _Verb(_LISTING, is_async=False)  # returns an awaitable page, if async
+    namespace[_LISTING] = _Verb(_LISTING, is_async=False)  # async ones return an awaitable page
     made: Any = type(cls.__name__, (cls,), namespace)
     made.__reduce_ex__ = _reducing(made)
     for name in dir(cls):

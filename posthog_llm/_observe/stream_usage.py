@@ -15,7 +15,7 @@ from .._narrowing import is_mapping
 from .usage_chunk import UsageFilter
 
 _refused: dict[tuple[str, str, str | None], float] = {}
-"""What only works without the option (base URL, path and model), and since when."""
+"""Targets that work only without the option (base URL, path and model), and since when."""
 _MOST_KNOWN = 1000
 _FORGOTTEN_AFTER = 3600.0
 """Seconds after which a refusal is forgotten: servers are upgraded."""

@@ -6,7 +6,7 @@ What servers send only because of `include_usage`:
   llama.cpp, text-generation-inference: a chunk with `usage` and `"choices": []`, and
   `"usage": null` on the others. Ollama's completions have a usage of zeros instead of null,
   and llama.cpp puts its `timings` on this chunk instead of on the one before.
-- LiteLLM: a chunk with `usage`, which in newer versions includes a `cost`, and one empty choice.
+- LiteLLM: a chunk with `usage`, in newer versions with a `cost`, and one choice without content.
 - Others: speeds, an estimated cost, or server notes besides the counts or the choices.
 
 So a chunk with token counts and without choices is hidden, whatever else it contains, unless it

@@ -49,7 +49,7 @@ class How(NamedTuple):
     redact: Redact | None
     """The redactor for its texts."""
     place: int
-    """The kind of place where it stands: see `structure`."""
+    """The kind of place that it is in: see `structure`."""
     named: bool = False
     """Whether a field name can mark its text as a credential."""
     own: bool = False

@@ -44,7 +44,7 @@ _STARTS = (
 _BY_LOOK = re.compile(
     # A private key, or any other block of this form; an unterminated one extends to the end.
     r"(?P<block>-----BEGIN [A-Z0-9 ]{1,60}-----(?s:.*?)(?:-----END [A-Z0-9 ]{1,60}-----|\Z))"
-    # AWS: an access key's id, and the secret if it stands next to it.
+    # AWS: an access key's id, and the secret if it is next to it.
     r"|(?P<aws>(?<![A-Za-z0-9])(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z0-9*]{12,}"
     r"(?:[^\w/+]{1,4}(?:(?i:secret)[^\w/+]{1,4})?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+]))?)"
     # A JSON Web Token, or other JSON in base64.

@@ -155,7 +155,7 @@ def _with_reasoning(usage: Usage, model: str, provider: str) -> Usage:
 
 
 def _outside(usage: Usage, model: str, provider: str) -> int | None:
-    """Return the reasoning tokens outside the output; `None` if no total tells.
+    """Return the reasoning tokens outside the output; `None` if no total shows them.
 
     Some providers count reasoning only in the total. The others count other things there.
     """
