@@ -1,4 +1,4 @@
-"""Who asks, and in which trace: values that hold for every call inside a block."""
+"""Identity and trace: values that apply to every call inside a block."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def current_root() -> Root | None:
 
 
 def merged(outer: Arguments, inner: Arguments) -> Arguments:
-    """Return `outer` with what `inner` gives; mappings are merged key by key."""
+    """Return `outer` overridden by `inner`; mappings are merged key by key."""
     if inner is NOTHING or outer is NOTHING:
         return outer if inner is NOTHING else inner
     around, given = _read(outer), _read(inner)
@@ -60,7 +60,7 @@ def merged(outer: Arguments, inner: Arguments) -> Arguments:
 
 
 def nested(outer: Arguments, inner: Arguments) -> Arguments:
-    """Do what `merged` does, for a block in another: what is private stays so inside."""
+    """Like `merged`, for nested blocks: privacy mode stays on inside."""
     values = merged(outer, inner)
     if outer.privacy_mode and not values.privacy_mode:
         values = replace(values, privacy_mode=True)
@@ -68,38 +68,38 @@ def nested(outer: Arguments, inner: Arguments) -> Arguments:
 
 
 def anew(outer: Arguments, inner: Arguments) -> Arguments:
-    """Do what `merged` does, for a trace: whatever called it is not its parent."""
+    """Like `nested`, for a trace: the enclosing span is not its parent."""
     if outer.parent_id or outer.span_name or outer.span_id:
         outer = replace(outer, parent_id=None, span_name=None, span_id=None)
     return nested(outer, inner)
 
 
 def decorated(open_block: OpenBlock, function: F) -> F:
-    """Return `function` running inside a block of its own; see `running.inside`."""
+    """Return `function` running inside its own block; see `running.inside`."""
     made: F = inside(open_block, function, where)
     return made
 
 
 def propagate_context(function: F) -> F:
-    """Return `function` with what holds here: for threads, executors and callbacks.
+    """Return `function` bound to the current context: for threads, executors and callbacks.
 
         executor.submit(posthog_llm.propagate_context(work), item)
 
-    Takes plain and async functions, and generators. The values of every context variable
-    travel, `posthog`'s and OpenTelemetry's included; to all but plain functions ours alone.
+    Takes plain and async functions, and generators. A plain function gets the values of all
+    context variables, including `posthog`'s and OpenTelemetry's; the others get only ours.
     """
     made: F = bound(function, where)
     return made
 
 
 class context:
-    """Give values to every call inside the block; the call's own arguments win.
+    """Set values for every call inside the block; the call's own arguments win.
 
     Takes the per-call names without their prefix, and `posthog_client`: see
-    `types.ContextArguments`. Works with `with` and `async with`, and as a decorator of
-    functions, sync and async, and of generators; nested blocks merge. A stream keeps the values
-    that held when it was opened, also after the block. One object may be used for many blocks,
-    also by several threads and tasks at a time.
+    `types.ContextArguments`. Works with `with` and `async with`, and as a decorator of sync and
+    async functions and generators; nested blocks merge. A stream keeps the values from when it
+    was opened, even after the block. One object may be used for many blocks, even by several
+    threads and tasks at the same time.
 
         with posthog_llm.context(distinct_id="user-7", session_id="chat-1"):
             client.chat.completions.create(...)
@@ -109,7 +109,7 @@ class context:
 
     _chain = chain
     _number: float | None = None
-    """What another service drew for the trace; see `roots.Root`."""
+    """Another service's draw for the trace; see `roots.Root`."""
 
     def __init__(self, **values: Unpack[ContextArguments]) -> None:
         self._values = Arguments(**named("context", values, ContextArguments))
@@ -120,12 +120,12 @@ class context:
         try:
             link = Link(self._key, nested, self._values, outer, self._begun(outer))
             chain.set(link)
-        except BaseException:  # a signal's handler raised between two of these instructions
+        except BaseException:  # a signal handler raised between two of these instructions
             chain.set(outer)
             raise
 
     def _begun(self, outer: Link) -> Any:
-        """Return the trace that begins here, where one is named, and else `INHERITED`."""
+        """Return the trace that begins here if one is named, else `INHERITED`."""
         trace_id = self._values.trace_id
         if trace_id is None or (outer.root is not None and outer.root.trace_id == trace_id):
             return INHERITED
@@ -139,7 +139,7 @@ class context:
             inner = here(chain, self._key)
             link = find(inner, self._key)
             chain.set(without(inner, self._key))
-        except BaseException:  # as above; what was taken out once is not taken out again
+        except BaseException:  # as above; the block is not removed twice
             chain.set(without(inner or chain.get(), self._key))
             raise
         if link is not None and link.began is not None:
@@ -173,7 +173,7 @@ class context:
 
 
 def continued(values: ContextArguments, number: float | None) -> context:
-    """Return a context of values that another service sent, and the number that it drew."""
+    """Return a context of values and the draw that another service sent."""
     made = context(**values)
     vars(made)["_number"] = number
     return made
@@ -182,7 +182,7 @@ def continued(values: ContextArguments, number: float | None) -> context:
 def ambient() -> Ambient:
     """Read the `posthog` package's own context, and OpenTelemetry's, importing neither.
 
-    What `configure` says of privacy now holds for the call, whatever it says later.
+    The privacy mode that is configured now applies to the call, whatever is configured later.
     """
     otel, private = _otel(), settings().privacy_mode
     posthog = imported("posthog")

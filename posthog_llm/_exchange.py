@@ -1,6 +1,6 @@
-"""One call as it was seen: who asked, what went over the wire, and how it ended.
+"""One call as observed: identity, what went over the wire, and how it ended.
 
-Nothing is parsed yet. Nothing here knows of PostHog, of an SDK or of HTTP libraries.
+Nothing is parsed yet. Nothing here knows about PostHog, an SDK or HTTP libraries.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ._faults import attribute, text_of
 from ._weighing import size_of
 
 KEPT_BYTES = 8 << 20
-"""Most bytes of one body that are kept: the first and the last half of this."""
+"""Most bytes of one body that are kept: half from its start, half from its end."""
 _HEAD, _TAIL = 4 << 10, 8 << 10
-"""Bytes of an answer's beginning and end that name the model and the tokens."""
+"""Bytes of a response's start and end that contain the model and the tokens."""
 _WEIGHT = 4096
-"""Bytes that a call weighs beside its content: most are the headers of its answer."""
+"""Bytes that a call takes besides its content: mostly the headers of its response."""
 _PIECE = 80
-"""Bytes that a piece of a streamed body takes beside its own."""
+"""Overhead of a chunk of a streamed body, in bytes."""
 _MOST_NODES = 2000
 
 
@@ -34,9 +34,9 @@ class Outcome(str, Enum):
     CANCELLED = "cancelled"
     """The caller's task was cancelled, timed out from outside, or was interrupted."""
     CLOSED_EARLY = "closed_early"
-    """The caller closed the answer before its end. Not a failure of the model."""
+    """The caller closed the response before its end. Not a failure of the model."""
     DROPPED = "dropped"
-    """The caller let go of the answer without reading or closing it."""
+    """The caller abandoned the response without reading or closing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,17 @@ class Failure:
     code: str | None = None
     """The provider's machine-readable code, e.g. `context_length_exceeded`."""
     status: int | None = None
-    """HTTP status of the answer; `None` when no answer arrived."""
+    """HTTP status of the response; `None` if there was none."""
     stack: str | None = None
-    """Stack trace, where the failure was raised by a library that calls the provider for us."""
+    """Stack trace, if the failure was raised by a library that calls the provider for us."""
 
 
 def ended_by(error: BaseException | None) -> Outcome:
-    """Return how something ended that an exception ended, or none did.
+    """Return how something ended, by the exception that ended it, if any.
 
-    What is no `Exception` cancels: each framework has a class of its own for it. A group of
-    exceptions is an error where it holds one. (Groups are Python's from 3.11 on, and the
-    `exceptiongroup` package's before.)
+    An exception that is not an `Exception` means cancellation: each framework has its own class.
+    An exception group is an error if it contains one. (Groups are built into Python from 3.11,
+    and come from the `exceptiongroup` package before.)
     """
     if error is None:
         return Outcome.OK
@@ -69,7 +69,7 @@ def ended_by(error: BaseException | None) -> Outcome:
         if not waiting:
             break
         found = waiting.pop()
-        # Not `isinstance`, which would ask the object itself.
+        # Not `isinstance`, which would call the object's own code.
         kind = type(found)  # pyright: ignore[reportUnknownVariableType]
         if issubclass(kind, Exception):
             return Outcome.ERROR
@@ -80,9 +80,9 @@ def ended_by(error: BaseException | None) -> Outcome:
 
 
 def outcome_of(error: BaseException | None) -> tuple[Outcome, Failure | None]:
-    """Return how something ended, and why it failed, described now.
+    """Return how something ended, and why it failed.
 
-    Keeping the exception would keep the caller's frames alive.
+    Described now, because keeping the exception would keep the caller's frames alive.
     """
     outcome = ended_by(error)
     if outcome is not Outcome.ERROR:
@@ -110,27 +110,27 @@ class Arguments:
     capture: bool | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
-        return self  # it is frozen, and rides in request options, which some clients copy deeply
+        return self  # frozen, and attached to request options, which some clients deep-copy
 
 
 @dataclass(frozen=True, slots=True)
 class Ambient:
-    """What the `posthog` package's own context said when the call started."""
+    """The `posthog` package's own context when the call started."""
 
     distinct_id: str | None = None
     session_id: str | None = None
-    """Session-replay id (`$session_id`), not the id of an AI session."""
+    """Session replay id (`$session_id`), not the id of an AI session."""
     tags: Mapping[str, Any] = field(default_factory=dict[str, Any])
     privacy_mode: bool = False
     otel: tuple[str, str] | None = None
-    """Trace id and span id of the active OpenTelemetry span, hexadecimal."""
+    """Trace id and span id of the active OpenTelemetry span, in hexadecimal."""
 
 
 @dataclass(slots=True)
 class Scope:
-    """Who asked and where the event goes, by falling precedence; resolved by the worker.
+    """Identity and destination, in order of precedence; resolved by the worker.
 
-    Not frozen, as the others are: it is made on the caller's thread, in a fifth of the time.
+    Not frozen like the others: it is created on the caller's thread, in a fifth of the time.
     """
 
     call: Arguments = Arguments()
@@ -140,24 +140,24 @@ class Scope:
     redact: Any = None
     """The client's `posthog_redact` callable, or `None`."""
     default: Any = None
-    """Where the event goes that none of these names a destination for; `None`: where the
-    environment says, or the `posthog` module."""
+    """The destination if none of these names one; `None` means that of the environment, or the
+    `posthog` module."""
 
     def weight(self) -> int:
-        """Return about how many bytes are held for the caller's properties, the client's aside."""
+        """Return the approximate bytes of the caller's properties, without the client's."""
         given = (self.call.properties, self.context.properties, self.ambient.tags)
         return sum(size_of(properties) for properties in given if properties is not None)
 
 
 @dataclass(slots=True)
 class Upload:
-    """One file of a multipart request: described, never kept."""
+    """One file of a multipart request: described, never stored."""
 
     field: str
     name: str | None
     media_type: str | None
     size: int | None
-    """Bytes; `None` when the file's size cannot be known without reading it."""
+    """Bytes; `None` if the file's size is unknown without reading it."""
 
 
 @dataclass(slots=True)
@@ -170,40 +170,40 @@ class Exchange:
     """UUID of the event."""
     scope: Scope
     started_at: float
-    """Unix time of the call's start, seconds."""
+    """Unix time of the call's start, in seconds."""
     clock: float = 0.0
-    """The call's start by a monotonic clock, seconds."""
+    """The call's start by a monotonic clock, in seconds."""
     base_url: Any = None
     client: Any = None
-    """The SDK client that made the call; read for its credentials and its kind."""
+    """The SDK client that made the call; used for its credentials and its kind."""
     model: str | None = None
-    """The model that was asked for; some SDKs move it from the body into the URL."""
+    """The requested model; some SDKs move it from the body into the URL."""
     streamed: bool = False
     request: bytes | None = None
-    """Body as sent; `None` when it is not in memory (multipart, generators)."""
+    """Body as sent; `None` if it is not in memory (multipart, generators)."""
     form: Mapping[str, Any] | None = None
     """Fields of a multipart request."""
     uploads: Sequence[Upload] = ()
     status: int | None = None
-    """HTTP status; `None` when no answer arrived."""
+    """HTTP status; `None` if there was no response."""
     headers: Any = None
-    """Headers of the answer (a mapping with a case-insensitive `get`)."""
+    """Headers of the response (a mapping with a case-insensitive `get`)."""
     body: bytes | None = None
-    """Decoded body of an answer that was read in one piece."""
+    """Decoded body of a response that was read in one piece."""
     encoding: str = ""
-    """Content encodings of a streamed body that the HTTP client undoes."""
+    """Content encodings of a streamed body, which the HTTP client decodes."""
     chunks: Sequence[bytes] = ()
-    """Raw pieces of a streamed body, before content decoding."""
+    """Raw chunks of a streamed body, before content decoding."""
     times: Sequence[float] = ()
-    """When each piece arrived, by the clock of `clock`; shorter than `chunks` plus `tail`."""
+    """When each chunk arrived, by the clock of `clock`; shorter than `chunks` plus `tail`."""
     tail: Sequence[bytes] = ()
-    """Last raw pieces, when the body outgrew what may be kept."""
+    """Last raw chunks, if the body exceeded what may be kept."""
     received: int = 0
-    """Bytes of body that arrived."""
+    """Bytes of the body that arrived."""
     cut: int = 0
-    """Bytes of body that were not kept."""
+    """Bytes of the body that were not kept."""
     content_dropped: int = 0
-    """Bytes of request that were let go of, because too much was waiting."""
+    """Bytes of the request that were dropped, because too much was waiting."""
     ended: float = 0.0
     """Seconds from the start to the end of the call."""
     last_attempt: float = 0.0
@@ -212,50 +212,50 @@ class Exchange:
     outcome: Outcome = Outcome.OK
     failure: Failure | None = None
     sample_rate: float | None = None
-    """Share of such calls that are told; `None` when all are."""
+    """Share of such calls that are captured; `None` means all."""
     sample_number: float | None = None
-    """Number in [0, 1) that was drawn for the trace; `None`: none was, or it was used."""
+    """Number in [0, 1) that was drawn for the trace; `None` if none was, or it was used."""
     only_errors: bool = False
-    """Whether sampling left this call out, unless it failed."""
+    """Whether sampling drops this call unless it failed."""
     keep_media: bool = False
-    """Whether base64 is sent as it is: the destination has full AI capture enabled."""
+    """Whether base64 is sent unchanged: the destination has full AI capture enabled."""
     batch: Any = None
-    """Which batch the answer holds the results of; `None` for any other answer."""
+    """The batch whose results the response holds; `None` for any other response."""
     deferred: bool = False
-    """Whether the worker decides about sampling: it reads which trace or response this is."""
+    """Whether the worker decides about sampling, once it has read the trace or response id."""
     sent: Any = None
-    """Headers of the request: for what they say of the session, and the credentials that must
-    not leave."""
+    """Headers of the request: for the session that they name, and the credentials that must not
+    be sent on."""
     url: Any = None
     """URL of the request: for the credentials in it."""
     resent: Sequence[tuple[Any, Any]] = ()
-    """Headers and URLs of what was really sent, where that was another request than was built."""
+    """Headers and URLs of the requests really sent, if they differ from the one built."""
     content: Any = None
-    """What another library told of a call that was not seen on the wire; has `drop_content()`."""
+    """What another library reported about a call not seen on the wire; has `drop_content()`."""
     reader: Any = None
-    """Reads `content` into a record; `None`: the endpoint's adapter reads what was seen."""
+    """Reads `content` into a record; `None` means that the endpoint's adapter reads the call."""
 
     own: int | None = None
-    """About the bytes of the caller's properties; `None` until it was weighed first."""
+    """Approximate bytes of the caller's properties; `None` until first measured."""
 
     def weight(self) -> int:
-        """Return about how many bytes of memory this call holds."""
-        if self.own is None:  # once: the caller may go on writing to what it gave
+        """Return the approximate bytes of memory that this call holds."""
+        if self.own is None:  # once: the caller may keep changing the properties
             self.own = self.scope.weight()
         pieces = _PIECE * (len(self.chunks) + len(self.tail))
         return _WEIGHT + self.own + pieces + len(self.request or b"") + self._held()
 
     def _held(self) -> int:
-        """Return how many bytes of the answer are held."""
+        """Return how many bytes of the response are held."""
         if self.content is not None:
             return self.received - self.cut
         held = 0 if self.body is None else len(self.body)
         return held + sum(map(len, self.chunks)) + sum(map(len, self.tail))
 
     def drop_content(self) -> int:
-        """Let go of the content, and keep the ends of the answer, where its numbers stand.
+        """Drop the content, but keep the ends of the response, which contain its numbers.
 
-        Returns the bytes that are gone.
+        Returns the number of bytes dropped.
         """
         before = self.weight()
         self.content_dropped += len(self.request or b"")
@@ -271,13 +271,13 @@ class Exchange:
         return before - self.weight()
 
     def withhold(self) -> None:
-        """Let go of the content, and of what a failure says: both may hold what is to be hidden."""
+        """Drop the content, and a failure's texts: both may contain what must be hidden."""
         self.drop_content()
         if self.failure is not None:
             self.failure = replace(self.failure, message=None, stack=None)
 
     def release(self) -> None:
-        """Let go of what was kept: the answer may live on in the caller's hands."""
+        """Release what was kept: the caller may hold the response for longer."""
         self.request = self.body = self.form = self.content = None
         self.client = self.sent = self.url = None
         self.chunks = self.times = self.tail = self.resent = ()
@@ -291,6 +291,6 @@ class Exchange:
 
 
 def _within(pieces: Iterable[bytes], most: int) -> int:
-    """Return how many of the first pieces have `most` bytes together, and one more."""
+    """Return how many of the first chunks have `most` bytes together, plus one."""
     sizes = itertools.accumulate(map(len, pieces))
     return sum(1 for _ in itertools.takewhile(lambda size: size < most, sizes)) + 1

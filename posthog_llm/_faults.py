@@ -1,7 +1,8 @@
 """The one guard around our own code: a fault in telemetry never reaches the user's call.
 
-What the program raises amid our lines, a time limit, is none: see `is_the_programs`. A fault is
-counted, and logged once a kind. In our own tests any count is a failure.
+What the application itself raises inside our code, such as a timeout, is not a fault: see
+`is_the_programs`. Faults are counted, and logged once per kind. In our tests any count is a
+failure.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST = 1 << 20
-"""Characters of what an exception says that are kept."""
+"""Most characters of an exception's text that are kept."""
 _SIGNALS = signal.valid_signals()
 _OURS = sys.stdlib_module_names | {"posthog_llm", "posthog", "wrapt"}
-"""Packages whose code we are, or call by ourselves."""
+"""Packages that are ours, or that our code calls itself."""
 log = logging.getLogger("posthog_llm")
 counts: Counter[str] = Counter()
 """How often each kind of fault happened in this process, by `where:ExceptionClass`."""
 
 
 def report(where: str, error: BaseException) -> None:
-    """Count a fault of ours and log its first occurrence, without its text.
+    """Count an internal fault and log its first occurrence, without its text.
 
-    The text may hold a piece of the caller's content, so only the class is logged; the
-    traceback follows at debug level.
+    The text may contain the caller's content, so only the class is logged; the traceback follows
+    at debug level.
     """
     kind = f"{where}:{type(error).__name__}"
     counts[kind] += 1
@@ -45,24 +46,24 @@ def report(where: str, error: BaseException) -> None:
 
 
 def warn(message: str, *args: object) -> None:
-    """Log a warning. A handler of the program's that raises harms neither call nor thread."""
+    """Log a warning. An application's log handler that raises harms neither call nor thread."""
     _log(logging.WARNING, message, *args)
 
 
 def _log(level: int, message: str, *args: object, **more: Any) -> None:
     try:
         log.log(level, f"posthog_llm: {message}", *args, **more)
-    except Exception as error:  # a handler of the program's: there is nowhere to say so
+    except Exception as error:  # from an application's log handler: there is nowhere to report it
         if is_the_programs(error):
             raise
 
 
 def is_the_programs(error: BaseException) -> bool:
-    """Whether the program itself raised this amid our lines: a time limit of its own.
+    """Whether the application itself raised this inside our code, such as its own timeout.
 
-    Either a signal's handler did (see `_is_handlers`), or another thread, by
-    `PyThreadState_SetAsyncExc`: that makes an instance without arguments of a class of the
-    program's, and no line of anybody else's code is on its way.
+    Either a signal handler did (see `_is_handlers`), or another thread, with
+    `PyThreadState_SetAsyncExc`: that makes an instance, without arguments, of an application's
+    class, and its traceback contains no third-party code.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _is_handlers(frames):
@@ -73,10 +74,10 @@ def is_the_programs(error: BaseException) -> bool:
 
 
 def interrupts(error: BaseException) -> bool:
-    """Whether the program was interrupted while its main thread did a worker's work.
+    """Whether the application was interrupted while its main thread did the worker's work.
 
-    It does so where there is no worker: none could start, or the process ends. Signals come to
-    the main thread alone.
+    The main thread does so if there is no worker: none could start, or the process is ending.
+    Signals arrive only in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
@@ -84,10 +85,10 @@ def interrupts(error: BaseException) -> bool:
 
 
 def _is_handlers(frames: list[FrameType]) -> bool:
-    """Whether one of these frames, the outermost first, is a signal handler's.
+    """Whether one of these frames, outermost first, is a signal handler's.
 
     Python calls a handler with the frame that it interrupts, whatever kind of object it is and
-    whether it still is the handler; one that has let go of that argument is known by its code.
+    even if it has been replaced; a handler that has released that argument is known by its code.
     """
     codes = {_code(signal.getsignal(number)) for number in _SIGNALS} - {None}
     above: list[FrameType] = []
@@ -99,7 +100,7 @@ def _is_handlers(frames: list[FrameType]) -> bool:
 
 
 def _arguments(frame: FrameType) -> list[Any]:
-    """Return the arguments of a frame that is not ours; our own call no handler."""
+    """Return the arguments of a frame that is not ours; our frames are not handlers."""
     if _package(frame.f_globals.get("__name__")) == "posthog_llm":
         return []
     code, found = frame.f_code, frame.f_locals
@@ -127,14 +128,14 @@ def _package(module: object) -> str:
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
-    """Make `function` answer `None` where it would raise an `Exception`."""
+    """Make `function` return `None` instead of raising an `Exception`."""
     return contained(function, report)
 
 
 def contained(
     function: Callable[P, R], failed: Callable[[str, Exception], object]
 ) -> Callable[P, R | None]:
-    """Make `function` call `failed` with its name and the `Exception` that it would raise."""
+    """Make `function` call `failed` with its name and the `Exception` instead of raising."""
 
     @functools.wraps(function)
     def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -150,7 +151,7 @@ def contained(
 
 
 def attribute(error: Any, name: str) -> Any:
-    """Return what an exception says of itself; `None` where it says nothing, or fails at that."""
+    """Return an exception's attribute; `None` if it has none, or raises."""
     try:
         return getattr(error, name, None)
     except Exception as failed:  # as in `text_of`
@@ -160,7 +161,7 @@ def attribute(error: Any, name: str) -> Any:
 
 
 def text_of(error: BaseException) -> str | None:
-    """Return what an exception says; `None` where its own code fails at that."""
+    """Return an exception's text; `None` if its own code raises."""
     try:
         return str(error)[:_LONGEST]
     except Exception as failed:  # it is the user's class, on the user's thread

@@ -1,4 +1,4 @@
-"""What one call to a model meant: plain facts, typed, with their units."""
+"""What one model call meant: plain typed facts, with their units."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Usage:
     """Tokens and cost as the provider reported them. `None` means not reported, never zero."""
 
     input_tokens: int | None = None
-    """Tokens of the prompt, cached ones included unless `cache_tokens_excluded` says otherwise."""
+    """Tokens of the prompt, including cached ones unless `cache_tokens_excluded` is set."""
     output_tokens: int | None = None
-    """Tokens of the answer, as reported: some leave reasoning out, see `usage.settled`."""
+    """Tokens of the response as reported: some exclude reasoning, see `usage.normalized`."""
     total_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -36,14 +36,14 @@ class Usage:
     cached_image_tokens: int | None = None
     web_searches: int | None = None
     audio_seconds: float | None = None
-    """Length of the audio that was billed by duration, seconds."""
+    """Length of audio billed by duration, in seconds."""
     file_searches: int | None = None
     containers: int | None = None
     """Containers in which the model ran code."""
     request_cost_usd: float | None = None
-    """Cost of what is charged beside tokens and has one price everywhere, USD."""
+    """Cost of items charged besides tokens at one price everywhere, in USD."""
     cost_usd: float | None = None
-    """Total cost that the provider, or the gateway, reported, USD."""
+    """Total cost reported by the provider or the gateway, in USD."""
     input_cost_usd: float | None = None
     output_cost_usd: float | None = None
     estimated: bool = False
@@ -51,13 +51,13 @@ class Usage:
     raw: Mapping[str, Any] | None = None
     """The provider's own usage object."""
     cache_tokens_excluded: bool | None = False
-    """Whether tokens read from and written to the cache are counted beside the input; `None`
-    where nobody said."""
+    """Whether tokens read from and written to the cache are counted separately from the input;
+    `None` if unknown."""
 
 
 @dataclass(slots=True)
 class Helper:
-    """Another model that worked for an answer: it is charged at its own price."""
+    """Another model that contributed to a response, charged at its own price."""
 
     name: str
     """What it did, e.g. `advisor`."""
@@ -72,61 +72,61 @@ class RequestFacts:
     model: str | None = None
     input: Any = None
     instructions: Any = None
-    """What a response was instructed to, which also leads its input."""
+    """The instructions of a response, which also precede its input."""
     tools: Any = None
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The request's fields; privacy decides which may leave."""
+    """The request's fields; the privacy layer decides which may be sent."""
     user: str | None = None
     """The end user that the request names to the provider."""
     characters: int | None = None
-    """Length of the text to be spoken."""
+    """Length of the text for speech, in characters."""
     router_arguments: Arguments | None = None
-    """What the request says of itself to a router such as OpenRouter: user, session, trace."""
+    """User, session and trace that the request names to a router such as OpenRouter."""
 
 
 @dataclass(slots=True)
 class ResponseFacts:
-    """What an answer said."""
+    """What a response contained."""
 
     model: str | None = None
     output: Any = None
-    """A list with one entry a choice; `None` when nothing came. Of a step, whatever it gave."""
+    """A list with one entry per choice; `None` if there was none. For a step, its result."""
     usage: Usage = field(default_factory=Usage)
     stop_reason: str | None = None
     service_tier: str | None = None
     response_id: str | None = None
     failure: Failure | None = None
-    """Set when the answer itself says that the call failed."""
+    """Set if the response itself reports that the call failed."""
     cancelled: bool = False
-    """Set when the answer says that the caller cancelled it (background responses)."""
+    """Set if the response reports that the caller cancelled it (background responses)."""
     complete: bool = True
-    """Whether the answer came to its own end; only a stream can lack it."""
+    """Whether the response reached its own end; only a stream may not."""
     is_local: bool = False
-    """Whether an engine of the caller's own answered: it costs nothing, but for their prices."""
+    """Whether the caller's own engine responded: it is free unless the caller configures prices."""
     fast: bool = False
-    """Whether the model ran in a mode that has prices of its own (Anthropic's fast mode)."""
+    """Whether the model ran in a mode with its own prices (Anthropic's fast mode)."""
     fell_back: bool = False
-    """Whether another model than the requested one answered, and is charged."""
+    """Whether another model than the requested one responded, and is charged."""
     inference_geo: str | None = None
-    """Where the model ran, where that has a price of its own."""
+    """Where the model ran, if that has its own price."""
     helpers: Sequence[Helper] = ()
     pending: bool = False
     """Whether the model has yet to run (a background response that is queued)."""
     background: bool = False
-    """Whether the answer belongs to a background response."""
+    """Whether this belongs to a background response."""
     created_at: float | None = None
-    """When a background response was asked for, Unix seconds by the provider's clock."""
+    """When a background response was requested, in Unix seconds by the provider's clock."""
     upstream: str | None = None
     """The provider that a router chose."""
     sound_bytes: int | None = None
-    """Bytes of the sound that came in events; `None`: the answer is the sound, or none came."""
+    """Bytes of audio in events; `None` if the response itself is audio, or has none."""
     elapsed: float | None = None
-    """Seconds the model worked, where the answer says so (background responses)."""
+    """Seconds that the model worked, if the response reports it (background responses)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One finished call, ready to be told."""
+    """One finished call, ready to be captured."""
 
     kind: Kind
     exchange: Exchange
@@ -136,23 +136,23 @@ class Record:
     base_url: str | None
     """Scheme, host and path; no credentials, no query."""
     latency: float | None
-    """Seconds from the caller's call to its end, waits between retries included."""
+    """Seconds from the caller's call to its end, including waits between retries."""
     time_to_first_token: float | None
     """Seconds to the first content, reasoning or tool-call delta; streams only."""
     outcome: Outcome
     failure: Failure | None
     request_id: str | None
     retries: int | None
-    """`None` where nobody said."""
+    """`None` if unknown."""
     content_cut: int
-    """Bytes of content that were too much to keep."""
+    """Bytes of content that were not kept, because there was too much."""
     model: str | None = None
-    """The requested model as the provider behind a gateway knows it; `None`: as requested."""
+    """The requested model's name at the provider behind a gateway; `None` means as requested."""
     aliases: bool = False
     """Whether the requested name may be one that only the gateway knows."""
     private: bool = False
-    """Whether the library that told of the call was asked to keep content to itself."""
+    """Whether the library that reported the call was told to withhold content."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further properties of ours, by their names."""
+    """Our further properties, by name."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """A span's `type`; a metric's `name` and `value`."""

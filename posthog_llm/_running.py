@@ -12,17 +12,17 @@ from ._chain import Chain, Held, Resumed, here
 
 OpenBlock = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 Where = Callable[[], Chain]
-"""Returns the context variable that says what holds. A function, which can be pickled: Ray and Dask
+"""Returns the context variable of the blocks. A function, because it can be pickled: Ray and Dask
 send decorated functions to other processes."""
 
 
 def inside(open_block: OpenBlock, function: Any, where: Where) -> Any:
-    """Return `function` running inside a block of its own.
+    """Return `function` running inside its own block.
 
-    `open_block(args, kwargs)` makes a context manager for one call; its `note_result(value)`, where
-    it has one, is called with what the function returns, or with each item that it yields.
-    A generator's block is as long as the generator runs; what holds inside does not hold for
-    its consumer between two items.
+    `open_block(args, kwargs)` makes a context manager for one call; its `note_result(value)`, if it
+    has one, is called with what the function returns, or with each item that it yields. A
+    generator's block lasts as long as the generator runs; the values inside do not apply to its
+    consumer between two items.
     """
     if inspect.isasyncgenfunction(function):
         return _agenerated(open_block, function, where)
@@ -117,7 +117,7 @@ def _agenerated(open_block: OpenBlock, function: Any, where: Where) -> Any:
 
 
 def bound(function: Any, where: Where) -> Any:
-    """Return `function` with what holds here; see `posthog_llm.propagate_context`."""
+    """Return `function` with the current values; see `posthog_llm.propagate_context`."""
     held = here(where())
     runs_later = (
         inspect.iscoroutinefunction(function)
@@ -130,20 +130,20 @@ def bound(function: Any, where: Where) -> Any:
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        # A context cannot be entered twice at a time; its copies can.
+        # A context cannot be entered twice at the same time; its copies can.
         return context.values.copy().run(function, *args, **kwargs)
 
     return called
 
 
 class _Context:
-    """What a bound function carries, within one process."""
+    """The context of a bound function, within one process."""
 
     def __init__(self, values: contextvars.Context) -> None:
         self.values = values
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "what posthog_llm.propagate_context carries cannot be sent to another process: send "
+            "a context from posthog_llm.propagate_context cannot be sent to another process: send "
             "posthog_llm.trace_headers(), and use posthog_llm.continue_trace there"
         )

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument(
         "--timeout", type=_seconds, default=10.0, help="seconds to wait for PostHog (default: 10)"
     )
-    spool = commands.add_parser("spool", help="show or send events that ended processes left")
+    spool = commands.add_parser("spool", help="show or send spooled events of ended processes")
     spool.add_argument("action", choices=("show", "send"))
     spool.add_argument("directory", type=_directory)
     spool.add_argument(

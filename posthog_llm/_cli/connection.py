@@ -107,7 +107,7 @@ def _check_answer(answer: Any, project: Project) -> None:
 
 
 def _ask_for_key(project: Project, host: str, timeout: float) -> None:
-    """Check that the key exists: PostHog accepts events with any well-formed key, but not flags."""
+    """Check the key: events are accepted with any well-formed key, flags only with a known one."""
     from posthog.request import (
         APIError,
         flags,  # pyright: ignore[reportUnknownVariableType]
