@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from ._faults import attribute, text_of
+from ._narrowing import is_dict
 from ._weighing import size_of
 
 KEPT_BYTES = 8 << 20
@@ -80,15 +81,32 @@ def ended_by(error: BaseException | None) -> Outcome:
 
 
 def outcome_of(error: BaseException | None) -> tuple[Outcome, Failure | None]:
-    """Return how something ended, and why it failed.
-
-    Described now, because keeping the exception would keep the caller's frames alive.
-    """
+    """Return how something ended, and why it failed."""
     outcome = ended_by(error)
-    if outcome is not Outcome.ERROR:
+    if error is None or outcome is not Outcome.ERROR:
         return outcome, None
-    message = None if error is None else text_of(error)
-    return outcome, Failure(type=type(error).__name__, message=message)
+    return outcome, describe(error)
+
+
+def describe(error: BaseException) -> Failure:
+    """Describe an exception now: keeping it would keep the caller's frames alive.
+
+    The SDKs' exceptions, and LiteLLM's, name the status of the response and the provider's code.
+    """
+    status, code = attribute(error, "status_code"), attribute(error, "code")
+    return Failure(
+        type=type(error).__name__,
+        message=text_of(error),
+        code=code if isinstance(code, str) and code else _code_in(attribute(error, "body")),
+        status=status if type(status) is int else None,
+    )
+
+
+def _code_in(body: Any) -> str | None:
+    """Return the type in an Anthropic error's body: `{"type": "error", "error": {"type": …}}`."""
+    error = body.get("error") if is_dict(body) else None
+    code = error.get("type") if is_dict(error) else None
+    return code if isinstance(code, str) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ._chain import here
 from ._checks import checked, count, duration, field_of, moment, status, text, url, usd
 from ._context import ambient, chain
 from ._exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of
-from ._faults import attribute, is_the_programs
+from ._faults import is_the_programs
 from ._narrowing import first_given, is_mapping
 from ._observe.call_queue import call_queue
 from ._observe.event_ids import new_id
@@ -234,9 +234,7 @@ def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
     if issubclass(type(error), str):  # `isinstance` would run the exception's own code
         return Outcome.ERROR, Failure("Error", error, status=status)
     outcome, failure = outcome_of(error)
-    found = attribute(error, "status_code")
-    found = found if type(found) is int else status
-    return outcome, failure and replace(failure, status=found)
+    return outcome, failure and replace(failure, status=first_given(failure.status, status))
 
 
 def _record(exchange: Exchange) -> Record:

@@ -125,6 +125,15 @@ class ResponseFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Routing:
+    """Which attempt of a gateway's request a call is. `None`: not reported."""
+
+    retry_number: int | None = None
+    fallback_number: int | None = None
+    model_group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One finished call, ready to be captured."""
 
@@ -152,7 +161,10 @@ class Record:
     """Whether the requested name may be one that only the gateway knows."""
     private: bool = False
     """Whether the library that reported the call was told to withhold content."""
-    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Our further properties, by name."""
+    routing: Routing = Routing()
+    cache_hit: bool = False
+    """Whether a cache of a gateway's answered, and no model ran."""
+    saved_cost_usd: float | None = None
+    """What the cache saved, USD; `None`: not reported."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """A span's `type`; a metric's `name` and `value`."""

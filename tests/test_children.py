@@ -29,7 +29,7 @@ def tell(name):
 
 """
 Start = Callable[..., "subprocess.Popen[str]"]
-RepeatedChunk = Callable[..., str]
+Run = Callable[..., str]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def start(receiver: PostHogReceiver, tmp_path: Path) -> Start:
 
 
 @pytest.fixture
-def run(start: Start) -> RepeatedChunk:
+def run(start: Start) -> Run:
     """Run such a program to its end; returns what it printed."""
 
     def run(code: str, **environment: Any) -> str:
@@ -102,14 +102,14 @@ CHILDREN = [f"{way} {n}" for way in ("process", "executor", "pool", "brief") for
 @pytest.mark.parametrize("parent", ["", "parent"], ids=["parent silent", "parent tells"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_children_that_never_flush(
-    run: RepeatedChunk, receiver: PostHogReceiver, method: str, parent: str
+    run: Run, receiver: PostHogReceiver, method: str, parent: str
 ) -> None:
     run(EVERY_KIND, METHOD=method, PARENT=parent)
     assert seen(receiver) == once(*CHILDREN, *filter(None, [parent]))
 
 
 def test_children_that_never_flush_leave_the_rest_in_the_spool(
-    run: RepeatedChunk, receiver: PostHogReceiver, tmp_path: Path
+    run: Run, receiver: PostHogReceiver, tmp_path: Path
 ) -> None:
     receiver.stop()
     spool = tmp_path / "spool"
@@ -120,7 +120,7 @@ def test_children_that_never_flush_leave_the_rest_in_the_spool(
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_child_ends_whose_redactor_does_not(run: RepeatedChunk, method: str) -> None:
+def test_child_ends_whose_redactor_does_not(run: Run, method: str) -> None:
     """Nothing of the program's runs on the thread that ends the process."""
     code = """
     ending._MOST = 1.0
@@ -154,7 +154,7 @@ POOL_IN_WITH = """
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_pool_in_with_that_flushes_at_its_signal(
-    run: RepeatedChunk, receiver: PostHogReceiver, method: str
+    run: Run, receiver: PostHogReceiver, method: str
 ) -> None:
     """Leaving the block sends SIGTERM to the workers."""
     run(POOL_IN_WITH, METHOD=method)
@@ -164,7 +164,7 @@ def test_pool_in_with_that_flushes_at_its_signal(
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says who wrote")
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_worker_that_waits_in_c_hears_its_signal(
-    run: RepeatedChunk, receiver: PostHogReceiver, method: str
+    run: Run, receiver: PostHogReceiver, method: str
 ) -> None:
     """As where the signal came after Python had looked, and before the wait for a task began.
 
@@ -195,7 +195,7 @@ def test_worker_that_waits_in_c_hears_its_signal(
     assert seen(receiver) == once("child")
 
 
-def test_children_in_odd_places(run: RepeatedChunk, receiver: PostHogReceiver) -> None:
+def test_children_in_odd_places(run: Run, receiver: PostHogReceiver) -> None:
     """Forks by hand, children of children, and one that fails."""
     run(
         """
@@ -243,7 +243,7 @@ def test_children_in_odd_places(run: RepeatedChunk, receiver: PostHogReceiver) -
 
 
 def test_first_call_while_a_childs_module_is_imported(
-    run: RepeatedChunk, receiver: PostHogReceiver, tmp_path: Path
+    run: Run, receiver: PostHogReceiver, tmp_path: Path
 ) -> None:
     """`multiprocessing` forgets all exit functions when it begins to run a child."""
     (tmp_path / "early.py").write_text(TASKS + "tell('imported')")

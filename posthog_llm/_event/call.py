@@ -84,7 +84,11 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         "posthog_llm_characters": billed_characters(record),
         **_counts(response.usage, counted, cleaner),
         **_costs(response.usage, cost_of(record, counted, model, settings().prices)),
-        **record.extra,
+        "posthog_llm_retry_number": record.routing.retry_number,
+        "posthog_llm_fallback_number": record.routing.fallback_number,
+        "posthog_llm_model_group": record.routing.model_group,
+        "posthog_llm_cache_hit": record.cache_hit or None,
+        "posthog_llm_saved_cost_usd": record.saved_cost_usd,
     }
 
 

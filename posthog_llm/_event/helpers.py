@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from .._exchange import Arguments, Exchange, Outcome, Scope
-from .._record import Helper, Record, ResponseFacts
+from .._record import Helper, Record, ResponseFacts, Routing
 
 _NAMESPACE = uuid.UUID("0b0f5a52-6a0e-5d0c-8f0a-5f5a7f3f9a11")
 _SHARED = frozenset({"$ai_trace_id", "$ai_session_id"})
@@ -57,7 +57,7 @@ def _record(record: Record, helper: Helper, number: int, first: Mapping[str, Any
         failure=None,
         retries=0,
         content_cut=0,
-        extra={},
+        routing=Routing(),
     )
 
 

@@ -12,14 +12,14 @@ import os
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from .. import _sampling as sampling
 from .._context import NOTHING, ambient, current, current_root, merged
 from .._delivery.worker import worker
-from .._exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, ended_by
+from .._exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, describe, ended_by
 from .._faults import guarded, warn
 from .._narrowing import first_given, mapping
 from .._observe.call import wants_media
@@ -298,17 +298,11 @@ def _timestamp(moment: Any) -> float | None:
 
 
 def _failure(error: BaseException | None, kwargs: Mapping[str, Any]) -> Failure:
-    """Describe an exception now: keeping it would keep the caller's frames alive."""
-    payload = payload_of(kwargs)
-    said = mapping(payload.get("error_information"))
+    """Describe an exception of LiteLLM's, which gives statuses as codes, too."""
     if error is None:
+        said = mapping(payload_of(kwargs).get("error_information"))
         return Failure(type=str(said.get("error_class") or "unknown"))
-    status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+    found = describe(error)
+    code = None if found.code is not None and found.code.isdecimal() else found.code
     stack = "".join(traceback.format_exception(error))[-_LONGEST_STACK:]
-    return Failure(
-        type=type(error).__name__,
-        message=str(error),
-        code=code if isinstance(code, str) and not code.isdecimal() else None,
-        status=status if isinstance(status, int) else None,
-        stack=stack,
-    )
+    return replace(found, code=code, stack=stack)

@@ -6,7 +6,7 @@ https://docs.litellm.ai/docs/proxy/logging_spec
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,8 @@ from .._observe.call import uploads
 from .._observe.dedup import HEADER
 from .._providers.endpoints import litellm_endpoint
 from .._providers.hosts import provider_named, regional
+from .._record import Routing
 from .metadata import metadata_of, request_headers, request_names
-
-_COUNTS = {
-    "attempted_retries": "posthog_llm_retry_number",
-    "attempted_fallbacks": "posthog_llm_fallback_number",
-}
 
 
 @dataclass(slots=True)
@@ -44,8 +40,8 @@ class LiteLLMCall:
     """The cost in USD as computed by LiteLLM; `None` if it knows no price."""
     cache_hit: bool
     streamed: bool
-    routing: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Which attempt of a request this is, as properties of ours."""
+    routing: Routing
+    """Which attempt of a request this is."""
     names: Arguments = NOTHING
     """What the request itself names."""
     is_private: bool = False
@@ -70,7 +66,7 @@ class LiteLLMCall:
             cost=_cost(kwargs, response),
             cache_hit=kwargs.get("cache_hit") is True or payload.get("cache_hit") is True,
             streamed=bool(kwargs.get("stream")),
-            routing=dict(_routing(found, payload)),
+            routing=_routing(found, payload),
             names=request_names(kwargs, payload.get("end_user")),
             is_private=_is_private(kwargs),
             uploads=_uploads(kwargs),
@@ -177,14 +173,18 @@ def _cost(kwargs: Mapping[str, Any], response: Any) -> float | None:
     return float(found) if isinstance(found, (int, float)) and found > 0 else None
 
 
-def _routing(found: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield which attempt of a request this is, as numbered by the Router and the gateway."""
-    for name, ours in _COUNTS.items():
-        if isinstance(number := found.get(name), int) and number:
-            yield ours, number
+def _routing(found: Mapping[str, Any], payload: Mapping[str, Any]) -> Routing:
+    """Return which attempt of a request this is: the Router and the gateway count them."""
     group = found.get("model_group") or payload.get("model_group")
-    if isinstance(group, str) and group:
-        yield "posthog_llm_model_group", group
+    return Routing(
+        retry_number=_number(found.get("attempted_retries")),
+        fallback_number=_number(found.get("attempted_fallbacks")),
+        model_group=group if isinstance(group, str) and group else None,
+    )
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and value else None
 
 
 def numbers(response: Any) -> dict[str, Any]:

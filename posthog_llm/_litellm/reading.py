@@ -54,7 +54,9 @@ def record(exchange: Exchange) -> Record:
         retries=None,  # the SDK below may have its own retries
         content_cut=exchange.cut,
         private=call.is_private,
-        extra={**call.routing, **_cached(call)},
+        routing=call.routing,
+        cache_hit=call.cache_hit,
+        saved_cost_usd=_saved(call),
     )
 
 
@@ -69,12 +71,9 @@ def _request_id(headers: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _cached(call: LiteLLMCall) -> dict[str, Any]:
-    if not call.cache_hit:
-        return {}
-    saved = call.payload.get("saved_cache_cost")
-    known = isinstance(saved, (int, float)) and saved > 0  # LiteLLM 1.108 always reports 0
-    return {"posthog_llm_cache_hit": True, "posthog_llm_saved_cost_usd": saved if known else None}
+def _saved(call: LiteLLMCall) -> float | None:
+    saved = call.payload.get("saved_cache_cost") if call.cache_hit else None
+    return saved if isinstance(saved, (int, float)) and saved > 0 else None  # 1.108 says 0 of each
 
 
 def _read_request(exchange: Exchange, call: LiteLLMCall) -> RequestFacts:

@@ -80,27 +80,29 @@ def _attempt_of(call: Any) -> attempts.Attempt | None:
 def _noting_chunks(create: Any) -> Any:
     def noting(stream: Any, *args: Any, **kwargs: Any) -> Any:
         chunk = create(stream, *args, **kwargs)
-        if chunk is not None and not hasattr(stream, "_posthog_llm_first"):
-            _note_chunk(stream, chunk)
+        if chunk is not None:
+            _note_chunk(stream.logging_obj, chunk)
         return chunk
 
     return noting
 
 
 @guarded
-def _note_chunk(stream: Any, chunk: Any) -> None:
+def _note_chunk(call: Any, chunk: Any) -> None:
+    found = _silent(call)
+    if found is None:
+        return
     for choice in chunk.choices:
         delta = getattr(choice, "delta", None)
         if getattr(choice, "text", None) or any(getattr(delta, name, None) for name in _SAID):
-            stream._posthog_llm_first = True
-            _note_first(stream.logging_obj)
+            found.first_at = time.time()
             return
 
 
-def _note_first(call: Any) -> None:
+def _silent(call: Any) -> attempts.Attempt | None:
+    """Return the attempt of a stream that has said nothing yet."""
     found = _attempt_of(call)
-    if found is not None and found.first_at is None:
-        found.first_at = time.time()
+    return found if found is not None and found.first_at is None else None
 
 
 def _noting_end(handle: Any) -> Any:
@@ -128,18 +130,19 @@ def _note_break(call: Any, failure: Failure) -> None:
 
 def _noting_events(process: Any) -> Any:
     def noting(stream: Any, chunk: Any, *args: Any, **kwargs: Any) -> Any:
-        if not hasattr(stream, "_posthog_llm_first"):
-            _note_event(stream, chunk)
+        _note_event(stream.logging_obj, chunk)
         return process(stream, chunk, *args, **kwargs)
 
     return noting
 
 
 @guarded
-def _note_event(stream: Any, chunk: Any) -> None:
-    if isinstance(chunk, str) and responses.says(chunk.encode("utf-8", "replace")):
-        stream._posthog_llm_first = True
-        _note_first(stream.logging_obj)
+def _note_event(call: Any, chunk: Any) -> None:
+    found = _silent(call)
+    if found is None or not isinstance(chunk, str):
+        return
+    if responses.says(chunk.encode("utf-8", "replace")):
+        found.first_at = time.time()
 
 
 # -- messages, as bytes ------------------------------------------------------------------
@@ -163,7 +166,8 @@ class _Pieces:
             and messages.fold(events(b"".join(self._last), named=True)).first is not None
         ):
             self._has_said = True
-            _note_first(self._call)
+            if (found := _silent(self._call)) is not None:
+                found.first_at = time.time()
 
     @guarded
     def note_end(self) -> None:

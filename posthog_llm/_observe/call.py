@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from os import getpid
 from time import perf_counter, time
 from typing import Any
@@ -152,7 +151,7 @@ class Call:
         """End the call with an exception."""
         self._note_sent(error)
         outcome, failure = outcome_of(error)
-        self.end(outcome, failure and (_with_code(error, failure) or failure))
+        self.end(outcome, failure)
 
     @guarded
     def _note_sent(self, error: BaseException) -> None:
@@ -185,31 +184,12 @@ def _left_out(injector: stream_usage.Injector, error: Exception) -> bool:
     return injector.leave_out(error)
 
 
-@guarded
-def _with_code(error: BaseException, found: Failure) -> Failure:
-    """Add the code and status that the SDK's exceptions hold."""
-    code = getattr(error, "code", None) or _code(getattr(error, "body", None))
-    status = getattr(error, "status_code", None)
-    return replace(
-        found,
-        code=code if isinstance(code, str) else None,
-        status=status if isinstance(status, int) else None,
-    )
-
-
 def _given(error: BaseException, name: str) -> Any:
     """Return an exception's attribute; the HTTP library's exceptions raise while it is unset."""
     try:
         return getattr(error, name, None)
     except RuntimeError:
         return None
-
-
-def _code(body: Any) -> Any:
-    """Return the type in an Anthropic error's body: `{"type": "error", "error": {"type": …}}`."""
-    if is_mapping(body) and is_mapping(error := body.get("error")):
-        return error.get("type")
-    return None
 
 
 def _content(message: Any) -> bytes | None:

@@ -80,7 +80,7 @@ def read(exchange: Exchange) -> Record:
         request_id=_request_id(exchange),
         retries=max(0, exchange.attempts - 1),
         content_cut=exchange.cut + exchange.content_dropped,
-        extra={"posthog_llm_cache_hit": True} if cached else {},
+        cache_hit=bool(cached),
     )
 
 
