@@ -26,4 +26,7 @@ def imported(name: str) -> ModuleType | None:
 def _is_half_made(module: ModuleType) -> bool:
     # Python's own `import` checks this before it waits for another thread's import; there is no
     # public way. A module that was added manually has no spec, or a spec without this attribute.
-    return getattr(getattr(module, "__spec__", None), "_initializing", False) is True
+    try:
+        return module.__spec__._initializing is True  # type: ignore[union-attr]
+    except AttributeError:
+        return False

@@ -24,7 +24,7 @@ from .._faults import is_the_programs, report
 from .._narrowing import is_dict, is_list
 
 _KEY = b'"usage"'
-_CHOICE = b'"choices":[{'
+_CHOICE = re.compile(rb'"choices": ?\[\{')
 _END = b"}\n\n"
 _NULL_AT_END = b',"usage":null' + _END
 _BEFORE_NULL = -len(_NULL_AT_END)
@@ -70,8 +70,8 @@ class UsageFilter:
         self._held_size = 0
         self._near = b""
         """The last held bytes: an event's end may be split."""
-        self._place = slice(0, 0)
-        """Where chunks of this stream have their first choice."""
+        self._place, self._choice = slice(0, 0), b"-"
+        """Where chunks of this stream have their first choice, and how it begins."""
         self._beginning: bytes | None = b""
         """The stream's first bytes, until they show whether it consists of events."""
         self._is_other = False
@@ -79,7 +79,7 @@ class UsageFilter:
     def feed(self, data: bytes) -> bytes:
         # Fast path, per chunk on the caller's thread: one whole event, a choice in its usual place.
         if (
-            data[self._place] == _CHOICE
+            data[self._place] == self._choice
             and not self._held
             and data.find(b"\n") == len(data) - 2
             and data[-1:] == b"\n"
@@ -107,8 +107,8 @@ class UsageFilter:
             return self._hold(data)
         rest = len(near) - end
         whole = self._taken() + data[: len(data) - rest]
-        if (place := whole.find(_CHOICE)) >= 0:
-            self._place = slice(place, place + len(_CHOICE))
+        if choice := _CHOICE.search(whole):
+            self._place, self._choice = slice(*choice.span()), choice.group()
         shown = without_usage(whole)
         return shown + self._hold(data[-rest:]) if rest else shown
 
