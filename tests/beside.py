@@ -160,7 +160,7 @@ async def events_of(clients: list[Any], sink: MemorySink) -> list[int]:
 
 async def main(other: str, when: str) -> None:
     sink = MemorySink()
-    told: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
     with ScriptedProvider() as provider:
         early = clients(openai, anthropic, provider.url)
         await events_of(early, sink)  # their resources are made before anybody watches
@@ -172,21 +172,21 @@ async def main(other: str, when: str) -> None:
             undo = globals()[other]()
         bare = clients(openai, anthropic, provider.url)
         ours = clients(posthog_llm.openai, posthog_llm.anthropic, provider.url, posthog_client=sink)
-        told["watched"] = await events_of(bare + early, sink)
-        told["ours"] = await events_of(ours, sink)
-        told["spans"] = len(seen)
+        properties["watched"] = await events_of(bare + early, sink)
+        properties["ours"] = await events_of(ours, sink)
+        properties["spans"] = len(seen)
         posthog_llm.uninstrument()
-        told["off"] = await events_of(bare + early, sink)
-        told["ours, off"] = await events_of(ours, sink)
-        told["spans, off"] = len(seen)
+        properties["off"] = await events_of(bare + early, sink)
+        properties["ours, off"] = await events_of(ours, sink)
+        properties["spans, off"] = len(seen)
         posthog_llm.instrument(sink)
-        told["again"] = await events_of(bare + early, sink)
+        properties["again"] = await events_of(bare + early, sink)
         undo()
-        told["alone"] = await events_of(bare + clients(openai, anthropic, provider.url), sink)
+        properties["alone"] = await events_of(bare + clients(openai, anthropic, provider.url), sink)
         posthog_llm.uninstrument()
-        told["off at last"] = await events_of(bare, sink)
-    told["faults"] = dict(faults.counts)
-    print("told", json.dumps(told))
+        properties["off at last"] = await events_of(bare, sink)
+    properties["faults"] = dict(faults.counts)
+    print("told", json.dumps(properties))
 
 
 if __name__ == "__main__":

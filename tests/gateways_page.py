@@ -47,8 +47,8 @@ def _provider(row: Row) -> str:
 
 def _name(row: Row) -> str:
     if row.priced:
-        told = f"header `{row.ran}`, else " if row.ran else ""
-        return f"{told}{row.priced}"
+        properties = f"header `{row.ran}`, else " if row.ran else ""
+        return f"{properties}{row.priced}"
     return "requested" if row.provider else "requested; served where no provider is named"
 
 

@@ -63,15 +63,15 @@ def _row(number: int, event: Mapping[str, Any], start: float, whole: float) -> s
 
 
 def title(event: Mapping[str, Any]) -> str:
-    told = event["properties"]
-    return str(told.get("$ai_span_name") or told.get("$ai_model"))
+    properties = event["properties"]
+    return str(properties.get("$ai_span_name") or properties.get("$ai_model"))
 
 
 def details(event: Mapping[str, Any]) -> str:
-    told = event["properties"]
-    said = [event["event"], f"{told['$ai_latency']:.2f} s"]
+    properties = event["properties"]
+    said = [event["event"], f"{properties['$ai_latency']:.2f} s"]
     if event["event"] == "$ai_generation":
-        said.append(f"{told['$ai_input_tokens']} + {told['$ai_output_tokens']} tokens")
+        said.append(f"{properties['$ai_input_tokens']} + {properties['$ai_output_tokens']} tokens")
     return " · ".join(said)
 
 

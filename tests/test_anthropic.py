@@ -96,7 +96,7 @@ VARIES = {
 AWS = {"aws_region": "us-east-1", "aws_access_key": "AKIAXXXXXXXXXXXXXXXX", "aws_secret_key": "s3"}
 
 
-def told(properties: Any) -> dict[str, Any]:
+def recorded(properties: Any) -> dict[str, Any]:
     return {name: value for name, value in properties.items() if name not in VARIES}
 
 
@@ -129,8 +129,8 @@ def test_plain_and_streamed_answer_are_one_and_the_same(
     provider.script("/messages", Reply.stream([SSE], done=False))
     drive.collect(lambda: client.messages.create(**ASK, stream=True))
     plain, streamed = sink.wait_for(2)
-    assert told(plain.properties) == TOLD
-    assert told(streamed.properties) == TOLD
+    assert recorded(plain.properties) == TOLD
+    assert recorded(streamed.properties) == TOLD
     assert streamed.properties["$ai_model_parameters"] == {"max_tokens": 100, "stream": True}
     assert 0 < streamed.properties["$ai_time_to_first_token"] <= streamed.properties["$ai_latency"]
 
@@ -143,7 +143,7 @@ def test_bedrocks_event_stream_is_the_same(drive: Driver, sink: MemorySink) -> N
     stream = drive.call(lambda: client.messages.create(**{**ASK, "model": model}, stream=True))
     assert len(drive.items(stream)) > 10
     (event,) = sink.wait_for(1)
-    found = told(event.properties)
+    found = recorded(event.properties)
     changed = {
         "$ai_provider": "bedrock",
         "$ai_model": model,
@@ -411,7 +411,7 @@ def test_other_clients(drive: Driver, sink: MemorySink, case: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "served", "provider", "fast", "told"),
+    ("asked", "served", "provider", "fast", "recorded"),
     [
         ("claude-opus-4-6", "claude-opus-4-6", "anthropic", True, "claude-opus-4-6-fast"),
         ("claude-opus-4-6-20260205", None, "anthropic", True, "claude-opus-4-6-fast"),
@@ -435,9 +435,9 @@ def test_other_clients(drive: Driver, sink: MemorySink, case: Any) -> None:
     ],
 )
 def test_priced_names(
-    asked: str, served: str | None, provider: str, fast: bool, told: str | None
+    asked: str, served: str | None, provider: str, fast: bool, recorded: str | None
 ) -> None:
-    assert priced_name(asked, served, provider, fast=fast) == (told or asked)
+    assert priced_name(asked, served, provider, fast=fast) == (recorded or asked)
 
 
 def test_hosts() -> None:
@@ -496,7 +496,7 @@ def script_batch(provider: ScriptedProvider, name: str, body: bytes, encoding: s
 
 
 @pytest.mark.parametrize(("encoding", "count"), [("", 2), ("gzip", 2), ("gzip", 350)])
-def test_batch_is_told_request_by_request_and_once(
+def test_batch_is_captured_request_by_request_and_once(
     drive: Driver, sink: MemorySink, encoding: str, count: int
 ) -> None:
     more = 10_000 if count > 2 else 0  # several parts, each handed over as it came

@@ -40,17 +40,17 @@ def test_one_event_each(other: str, when: str) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=env)
     assert run.returncode == 0, run.stderr
-    told: dict[str, Any] = json.loads(run.stdout.rpartition("told ")[2])
-    assert told["watched"] == [1] * 16
-    assert told["ours"] == [1] * 8
-    assert told["off"] == [0] * 16
-    assert told["ours, off"] == [1] * 8
-    assert told["again"] == [1] * 16
-    assert told["alone"] == [1] * 16
-    assert told["off at last"] == [0] * 8
-    assert told["faults"] == {}
-    assert bool(told["spans"]) is (other in WITH_SPANS)
-    assert (told["spans, off"] > told["spans"]) is (other in WITH_SPANS)
+    properties: dict[str, Any] = json.loads(run.stdout.rpartition("told ")[2])
+    assert properties["watched"] == [1] * 16
+    assert properties["ours"] == [1] * 8
+    assert properties["off"] == [0] * 16
+    assert properties["ours, off"] == [1] * 8
+    assert properties["again"] == [1] * 16
+    assert properties["alone"] == [1] * 16
+    assert properties["off at last"] == [0] * 8
+    assert properties["faults"] == {}
+    assert bool(properties["spans"]) is (other in WITH_SPANS)
+    assert (properties["spans, off"] > properties["spans"]) is (other in WITH_SPANS)
 
 
 class Other:

@@ -54,14 +54,14 @@ def test_reasoning(
         "total_tokens": total,
         "completion_tokens_details": {"reasoning_tokens": 30},
     }
-    (told,) = events("chat", {"model": model, "choices": [], "usage": usage}, model, base_url)
-    assert told["$ai_output_tokens"] == output
-    assert told.get("$ai_reasoning_tokens") == reasoning
-    assert told.get("posthog_llm_reasoning_tokens") == kept
+    (properties,) = events("chat", {"model": model, "choices": [], "usage": usage}, model, base_url)
+    assert properties["$ai_output_tokens"] == output
+    assert properties.get("$ai_reasoning_tokens") == reasoning
+    assert properties.get("posthog_llm_reasoning_tokens") == kept
 
 
 @pytest.mark.parametrize(
-    ("usage", "told"),
+    ("usage", "properties"),
     [
         # Portkey's, of Claude on Vertex: the total has the cached tokens, the input has not.
         (
@@ -92,11 +92,11 @@ def test_reasoning(
     ],
     ids=["all apart", "apart by the total", "written", "text", "0 beside a count"],
 )
-def test_counts_of_gateways(usage: dict[str, Any], told: dict[str, Any]) -> None:
+def test_counts_of_gateways(usage: dict[str, Any], properties: dict[str, Any]) -> None:
     served = {"model": "claude-sonnet-4-6", "choices": [], "usage": usage}
     (event,) = events("chat", served, "claude-sonnet-4-6")
-    found = {name: event.get(f"$ai_{name}_tokens") for name in told if name != "exclusive"}
-    assert {**found, "exclusive": event["$ai_cache_reporting_exclusive"]} == told
+    found = {name: event.get(f"$ai_{name}_tokens") for name in properties if name != "exclusive"}
+    assert {**found, "exclusive": event["$ai_cache_reporting_exclusive"]} == properties
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_counts_of_gateways(usage: dict[str, Any], told: dict[str, Any]) -> None
 def test_traffic_of_vertex_is_the_tier(traffic: str, tier: str | None) -> None:
     usage = {"prompt_tokens": 9, "extra_properties": {"google": {"traffic_type": traffic}}}
     body = {"model": "google/gemini-2.5-flash", "choices": [], "usage": usage}
-    (told,) = events("chat", body, "google/gemini-2.5-flash")
-    assert told.get("$ai_service_tier") == tier
+    (properties,) = events("chat", body, "google/gemini-2.5-flash")
+    assert properties.get("$ai_service_tier") == tier
 
 
 def test_one_lifetime_of_what_was_cached_tells_the_other() -> None:
@@ -117,14 +117,14 @@ def test_one_lifetime_of_what_was_cached_tells_the_other() -> None:
         "cache_creation_input_tokens": 1000,
         "cache_creation": {"ephemeral_1h_input_tokens": 1000},
     }
-    (told,) = events("message", {"model": "m", "usage": usage}, "m")
-    assert told["$ai_cache_creation_1h_input_tokens"] == 1000
-    assert told["$ai_cache_creation_5m_input_tokens"] == 0
+    (properties,) = events("message", {"model": "m", "usage": usage}, "m")
+    assert properties["$ai_cache_creation_1h_input_tokens"] == 1000
+    assert properties["$ai_cache_creation_5m_input_tokens"] == 0
 
 
 def test_all_of_an_embedding_is_input() -> None:
-    (told,) = events("embedding", {"model": "m", "usage": {"total_tokens": 1000}}, "m")
-    assert told["$ai_input_tokens"] == 1000
+    (properties,) = events("embedding", {"model": "m", "usage": {"total_tokens": 1000}}, "m")
+    assert properties["$ai_input_tokens"] == 1000
 
 
 def test_a_helper_is_priced_by_its_own_name() -> None:
@@ -141,7 +141,7 @@ def test_a_helper_is_priced_by_its_own_name() -> None:
     assert advisor["$ai_model"] == "claude-opus-4-8"
 
 
-def test_a_text_count_that_leaves_out_reasoning_is_not_told() -> None:
+def test_a_text_count_that_leaves_out_reasoning_is_not_captured() -> None:
     details = {"reasoning_tokens": 3000, "text_tokens": 500}
     raw = {"prompt_tokens": 9, "completion_tokens": 3500, "completion_tokens_details": details}
     usage = normalized(read(raw, "openai"), "claude-sonnet-4-5", "openai")
@@ -208,36 +208,38 @@ SEARCHED = {
 def test_cost_in_small_units_has_no_smaller_bound(ticks: int) -> None:
     """https://docs.x.ai/developers/cost-tracking: 10 ** 10 ticks are a dollar."""
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost_in_usd_ticks": ticks}
-    (told,) = events("chat", {"model": "grok-4", "choices": [], "usage": usage}, "grok-4", XAI)
-    assert told["$ai_total_cost_usd"] == ticks / 10**10
-    assert told["$ai_cost_passthrough"] is True
+    (properties,) = events(
+        "chat", {"model": "grok-4", "choices": [], "usage": usage}, "grok-4", XAI
+    )
+    assert properties["$ai_total_cost_usd"] == ticks / 10**10
+    assert properties["$ai_cost_passthrough"] is True
 
 
 @pytest.mark.parametrize("cost", ["1_0", "-1", "$1", "nan", -1, True, 10**10])
 def test_what_is_no_cost_is_none(cost: Any) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}
-    (told,) = events("chat", {"model": "m", "choices": [], "usage": usage}, "m")
-    assert "$ai_total_cost_usd" not in told
+    (properties,) = events("chat", {"model": "m", "choices": [], "usage": usage}, "m")
+    assert "$ai_total_cost_usd" not in properties
 
 
 @pytest.mark.parametrize("byok", [True, "true", "True", 1])
 def test_key_of_ones_own_however_it_is_said(byok: Any) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.001, "is_byok": byok}
     usage["cost_details"] = {"upstream_inference_cost": 0.02}
-    (told,) = events("chat", {"model": "m", "choices": [], "usage": usage}, "m")
-    assert told["$ai_total_cost_usd"] == pytest.approx(0.021)
+    (properties,) = events("chat", {"model": "m", "choices": [], "usage": usage}, "m")
+    assert properties["$ai_total_cost_usd"] == pytest.approx(0.021)
 
 
 def test_searches_of_xai_are_no_sources() -> None:
     calls = [{"type": "web_search_call", "action": {"type": "search"}} for _ in range(2)]
     body = {"model": "grok-4", "output": calls, "usage": {**SEARCHED}}
-    (told,) = events("response", body, "grok-4", XAI)
-    assert told["$ai_web_search_count"] == 2
+    (properties,) = events("response", body, "grok-4", XAI)
+    assert properties["$ai_web_search_count"] == 2
     del body["usage"]["server_side_tool_usage_details"]
-    (told,) = events("response", body, "grok-4", XAI)
-    assert told["$ai_web_search_count"] == 2
-    (told,) = events("chat", {"model": "m", "choices": [], "usage": SEARCHED}, "grok-4", XAI)
-    assert told["$ai_web_search_count"] == 2
+    (properties,) = events("response", body, "grok-4", XAI)
+    assert properties["$ai_web_search_count"] == 2
+    (properties,) = events("chat", {"model": "m", "choices": [], "usage": SEARCHED}, "grok-4", XAI)
+    assert properties["$ai_web_search_count"] == 2
 
 
 @pytest.mark.parametrize("cached", [64, 128])
@@ -250,9 +252,11 @@ def test_as_much_reasoning_as_was_cached(cached: int) -> None:
         "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {"reasoning_tokens": 128},
     }
-    (told,) = events("chat", {"model": "grok-4", "choices": [], "usage": usage}, "grok-4", XAI)
-    assert told["$ai_cache_reporting_exclusive"] is False
-    assert told["$ai_output_tokens"] == 178
+    (properties,) = events(
+        "chat", {"model": "grok-4", "choices": [], "usage": usage}, "grok-4", XAI
+    )
+    assert properties["$ai_cache_reporting_exclusive"] is False
+    assert properties["$ai_output_tokens"] == 178
 
 
 @pytest.mark.parametrize(
@@ -268,22 +272,22 @@ def test_as_much_reasoning_as_was_cached(cached: int) -> None:
     ],
 )
 def test_length_of_what_was_heard(said: Any, seconds: Any) -> None:
-    (told,) = events("transcription", {"text": "a", **said}, "whisper-1")
-    assert told.get("posthog_llm_audio_seconds") == seconds
+    (properties,) = events("transcription", {"text": "a", **said}, "whisper-1")
+    assert properties.get("posthog_llm_audio_seconds") == seconds
 
 
 def test_host_that_is_spelled_to_its_root() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.5}
     body = {"model": "m/m", "choices": [], "usage": usage}
-    (told,) = events("chat", body, "m/m", "https://openrouter.ai./api/v1")
-    assert told["$ai_provider"] == "openrouter"
+    (properties,) = events("chat", body, "m/m", "https://openrouter.ai./api/v1")
+    assert properties["$ai_provider"] == "openrouter"
 
 
 def test_deployment_of_fireworks_keeps_its_name() -> None:
     asked = "accounts/team7p2/deployments/kimi-k2p6"
     url = "https://api.fireworks.ai/inference/v1"
-    (told,) = events("chat", {"model": asked, "choices": []}, asked, url)
-    assert told["$ai_model"] == "accounts/team7p2/deployments/kimi-k2.6"
+    (properties,) = events("chat", {"model": asked, "choices": []}, asked, url)
+    assert properties["$ai_model"] == "accounts/team7p2/deployments/kimi-k2.6"
 
 
 def test_tools_of_a_response() -> None:

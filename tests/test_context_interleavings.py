@@ -74,8 +74,8 @@ def test_a_generator_that_ends_in_another_context(block: Any, finalised: str) ->
             return headers_of()
 
     held = copy_context().run(begin)
-    told = copy_context().run(end_amid_another_request, held)
-    assert told == {"X-POSTHOG-DISTINCT-ID": "B", "x-posthog-llm-session-id": "B"}
+    properties = copy_context().run(end_amid_another_request, held)
+    assert properties == {"X-POSTHOG-DISTINCT-ID": "B", "x-posthog-llm-session-id": "B"}
 
 
 def headers_of() -> dict[str, str]:

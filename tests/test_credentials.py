@@ -156,17 +156,17 @@ STAY = [
 @pytest.mark.parametrize("secret", BY_LOOK)
 def test_a_credential_goes_by_its_look(secret: str) -> None:
     for around in ("{}", "said {}, sorry", '{{"x": "{}"}}', "(x={})", "is '{}'!"):
-        told = without_credentials(around.format(secret))
-        assert "[redacted]" in told
-        assert secret[-6:] not in told
+        recorded = without_credentials(around.format(secret))
+        assert "[redacted]" in recorded
+        assert secret[-6:] not in recorded
 
 
 @pytest.mark.parametrize("text", BY_NAME)
 def test_a_credential_goes_by_its_name_or_place(text: str) -> None:
-    told = without_credentials(f"Request failed: {text}")
-    assert "[redacted]" in told
+    recorded = without_credentials(f"Request failed: {text}")
+    assert "[redacted]" in recorded
     for secret in (VALUE, "correcthorse", base64.b64encode(b"user:" + VALUE.encode()).decode()):
-        assert secret not in told
+        assert secret not in recorded
 
 
 @pytest.mark.parametrize("text", STAY)
@@ -187,7 +187,7 @@ def test_a_secret_beside_the_id_of_its_access_key_goes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "recorded"),
     [
         ("https://h.example/v1", "https://h.example/v1"),
         ("http://localhost:4000/openai/v1/", "http://localhost:4000/openai/v1/"),
@@ -200,8 +200,8 @@ def test_a_secret_beside_the_id_of_its_access_key_goes() -> None:
         (f"https://h.example/v1;key={VALUE}/chat", "https://h.example/v1/chat"),
     ],
 )
-def test_a_path_has_no_credentials(url: str, told: str) -> None:
-    assert address_without_credentials(url) == told
+def test_a_path_has_no_credentials(url: str, recorded: str) -> None:
+    assert address_without_credentials(url) == recorded
 
 
 SLOW = [

@@ -132,7 +132,7 @@ def test_answer_that_never_ends_costs_repeats_of_one_uuid(
 
 
 @pytest.mark.parametrize("sync_mode", [False, True], ids=["queued", "sync_mode"])
-def test_refusal_for_good_is_counted_and_told_once(
+def test_refusal_for_good_is_counted_and_captured_once(
     client: Any, receiver: PostHogReceiver, sync_mode: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     lost: list[tuple[str, str]] = []
@@ -195,10 +195,10 @@ def test_no_receipt_comes_too_early(receiver: PostHogReceiver) -> None:
         return {**event, "uuid": "0" * 8 + event["uuid"][8:]}
 
     destination = Late("phc", host=receiver.url, flush_interval=0.01, before_send=renamed)
-    told = [posthog_llm.capture_generation(model="m", posthog_client=destination) for _ in "abc"]
+    found = [posthog_llm.capture_generation(model="m", posthog_client=destination) for _ in "abc"]
     assert posthog_llm.flush(10)
     assert posthog_llm.stats().delivered == 3
-    assert there == ["0" * 8 + uuid[8:] for uuid in told]
+    assert there == ["0" * 8 + uuid[8:] for uuid in found]
 
 
 def test_a_before_send_that_blocks_delays_no_other(receiver: PostHogReceiver) -> None:
@@ -221,8 +221,8 @@ def test_a_before_send_that_blocks_delays_no_other(receiver: PostHogReceiver) ->
     try:
         posthog_llm.capture_generation(model="m", posthog_client=slow)
         assert blocked.wait(20)
-        told = posthog_llm.capture_generation(model="m", posthog_client=other)
-        assert other.uuids.get(timeout=20) == told
+        found = posthog_llm.capture_generation(model="m", posthog_client=other)
+        assert other.uuids.get(timeout=20) == found
         posthog_llm.capture_generation(model="m", posthog_client=fast)
         receiver.wait_for(1)
         assert not posthog_llm.flush(0.1)
@@ -288,7 +288,7 @@ def test_shutdown_returns_in_time_when_the_programs_own_code_hangs(
     assert len(sink.events) == 3
 
 
-def test_calls_after_shutdown_are_told(client: Any, receiver: PostHogReceiver) -> None:
+def test_calls_after_shutdown_are_captured(client: Any, receiver: PostHogReceiver) -> None:
     destination = project(receiver)
     uuids = ask(client, 1, destination)
     assert posthog_llm.shutdown(10)
@@ -298,7 +298,7 @@ def test_calls_after_shutdown_are_told(client: Any, receiver: PostHogReceiver) -
     assert uuids_of(receiver) == uuids
 
 
-def test_calls_after_the_clients_own_shutdown_are_told(
+def test_calls_after_the_clients_own_shutdown_are_captured(
     client: Any, receiver: PostHogReceiver
 ) -> None:
     destination = project(receiver)
@@ -413,18 +413,18 @@ def test_large_prompt_gives_one_event_with_exact_tokens(
     assert posthog_llm.flush(60)
     events = {event["uuid"]: event["properties"] for event in receiver.events}
     assert len(receiver.events) == len(events) == 2
-    told = events[posthog_llm.event_id(answer)]
-    assert told["$ai_input_tokens"] == answer.usage.prompt_tokens
-    assert told["$ai_output_tokens"] == answer.usage.completion_tokens
-    first, *_, last = told["$ai_input"]
+    found = events[posthog_llm.event_id(answer)]
+    assert found["$ai_input_tokens"] == answer.usage.prompt_tokens
+    assert found["$ai_output_tokens"] == answer.usage.completion_tokens
+    first, *_, last = found["$ai_input"]
     assert (first["role"], last["content"]) == ("system", "Last words")
     assert first["content"] == "Be brief."
     whole = HAS_AI_LANE and lane == "ai" and megabytes == 2
-    size = len(json.dumps(told))
+    size = len(json.dumps(found))
     assert size > 1 << 20 if whole else size < 8 << 20
     sent = sum(len(message["content"]) for message in messages)
-    kept = sum(len(message["content"]) for message in told["$ai_input"])
-    assert kept == sent if whole else kept + told["posthog_llm_content_cut_bytes"] >= sent * 0.99
+    kept = sum(len(message["content"]) for message in found["$ai_input"])
+    assert kept == sent if whole else kept + found["posthog_llm_content_cut_bytes"] >= sent * 0.99
     assert events[small[0]]["$ai_input"] == ASK["messages"]
     assert posthog_llm.stats().trimmed == (not whole)
 
@@ -703,9 +703,9 @@ def test_background_response_is_sampled_as_one(
         provider.script(f"/responses/{body['id']}", done)
         client.responses.create(model="m", input="hi", background=True, posthog_client=sink)
         client.responses.retrieve(body["id"], posthog_client=sink)
-    told = {event.properties["posthog_llm_response_id"] for event in sink.events}
-    assert told == {f"resp_s{n}" for n in range(30) if sampling.is_kept(0.5, f"resp_s{n}")}
-    assert 0 < len(told) < 30
+    found = {event.properties["posthog_llm_response_id"] for event in sink.events}
+    assert found == {f"resp_s{n}" for n in range(30) if sampling.is_kept(0.5, f"resp_s{n}")}
+    assert 0 < len(found) < 30
 
 
 def test_before_capture_has_the_last_word(client: Any, sink: MemorySink) -> None:
@@ -777,7 +777,7 @@ def test_misuse_of_configure_raises_at_once(arguments: dict[str, Any], message: 
 # -- threads and tasks ---------------------------------------------------------------------
 
 
-def test_threads_are_told_exactly(client: Any, receiver: PostHogReceiver) -> None:
+def test_threads_are_captured_exactly(client: Any, receiver: PostHogReceiver) -> None:
     destination = project(receiver, timeout=5)
 
     def work(number: int) -> None:
@@ -797,7 +797,7 @@ def test_threads_are_told_exactly(client: Any, receiver: PostHogReceiver) -> Non
     assert seen == {(f"user-{n}", call): 1 for n in range(16) for call in range(50)}
 
 
-def test_tasks_are_told_exactly(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
+def test_tasks_are_captured_exactly(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
     async def main() -> None:
         client = ours.AsyncOpenAI(base_url=provider.base_url, api_key="k")
         destination = project(receiver, timeout=5)

@@ -141,12 +141,12 @@ def _check_command(line: str) -> None:
 def test_the_picture_shows_the_example() -> None:
     picture = (ROOT / "docs" / "trace.svg").read_text()
     shown = re.findall(r"<text[^>]*>(.*?)</text>", picture)
-    told = {e["event"]: e for e in events_of(example())}
-    for event in told.values():
+    properties = {e["event"]: e for e in events_of(example())}
+    for event in properties.values():
         assert escape(title(event)) in shown
         said = [part for part in details(event).split(" · ") if not part.endswith(" s")]
         assert any(all(part in text for part in said) for text in shown), said
-    assert len(told) == 3
+    assert len(properties) == 3
 
 
 def test_every_property_is_described() -> None:

@@ -109,7 +109,7 @@ def test_one_event_a_call(
         assert "posthog" not in request.path + str(request.headers) + request.body.decode("latin-1")
 
 
-def test_files_are_told_by_name_type_and_size(drive: Driver, sink: MemorySink) -> None:
+def test_files_are_captured_by_name_type_and_size(drive: Driver, sink: MemorySink) -> None:
     drive.call(lambda: CALLS["image edit"](drive.ours(posthog_client=sink)))
     (message,) = sink.wait_for(1)[0].properties["$ai_input"]
     assert message["content"] == [
@@ -165,11 +165,11 @@ def test_streamed_pictures(drive: Driver, sink: MemorySink, provider: ScriptedPr
     provider.script("/images/generations", Reply.stream([partial, done], done=False))
     events = drive.collect(lambda: client.images.generate(**ask, stream=True))
     assert [event.type for event in events] == [partial["type"], done["type"]]
-    told = sink.wait_for(1)[0].properties
-    assert told["$ai_image_output_tokens"] == 272
-    (message,) = told["$ai_output_choices"]
+    recorded = sink.wait_for(1)[0].properties
+    assert recorded["$ai_image_output_tokens"] == 272
+    (message,) = recorded["$ai_output_choices"]
     assert message["content"][0]["b64_json"] == "[image/png, 18 bytes]"
-    assert told["$ai_time_to_first_token"] > 0
+    assert recorded["$ai_time_to_first_token"] > 0
 
 
 def test_speech_as_events(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:
@@ -182,9 +182,9 @@ def test_speech_as_events(drive: Driver, sink: MemorySink, provider: ScriptedPro
     client = drive.ours(posthog_client=sink)
     ask = {"model": "tts", "voice": "alloy", "input": "hi", "stream_format": "sse"}
     drive.call(lambda: client.audio.speech.create(**ask))
-    told = sink.wait_for(1)[0].properties
-    assert told["posthog_llm_outcome"] == "ok"
-    assert told["$ai_output_tokens"] == 20
+    recorded = sink.wait_for(1)[0].properties
+    assert recorded["posthog_llm_outcome"] == "ok"
+    assert recorded["$ai_output_tokens"] == 20
 
 
 # -- raw and streaming responses -------------------------------------------------------
@@ -362,7 +362,7 @@ DONE = response(
 )
 
 
-def test_background_response_is_told_once_when_it_ends(
+def test_background_response_is_captured_once_when_it_ends(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider, identity: str
 ) -> None:
     client = drive.ours(posthog_client=sink)
@@ -403,16 +403,20 @@ def test_background_response_is_the_same_event_in_every_process() -> None:
     yesterday = time.time() - 86_400
     body = json.dumps({**DONE, "created_at": yesterday}).encode()
 
-    def told(seen: float) -> tuple[Any, ...]:
+    def recorded(seen: float) -> tuple[Any, ...]:
         headers = {"content-type": "application/json"}
         exchange = Exchange("response_poll", "e1", Scope(), seen, body=body, headers=headers)
         found = events_of.build(read_exchange(exchange), private=False)
         return found.uuid, found.timestamp.timestamp(), found.distinct_id
 
-    assert told(time.time()) == told(time.time() - 60) == ("e1", pytest.approx(yesterday), "e1")
+    assert (
+        recorded(time.time())
+        == recorded(time.time() - 60)
+        == ("e1", pytest.approx(yesterday), "e1")
+    )
 
 
-def test_retrieving_a_response_that_was_told_already_is_no_event(
+def test_retrieving_a_response_that_was_captured_already_is_no_event(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     client = drive.ours(posthog_client=sink)

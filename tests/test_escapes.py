@@ -82,11 +82,11 @@ ENCODED = {
 
 @pytest.mark.parametrize("name", ENCODED)
 def test_a_credential_goes_by_its_name_inside_escapes(name: str) -> None:
-    told = without_credentials(f"Request failed: {ENCODED[name]} and more")
-    assert "[redacted]" in told
-    assert told.startswith("Request failed: ")
+    properties = without_credentials(f"Request failed: {ENCODED[name]} and more")
+    assert "[redacted]" in properties
+    assert properties.startswith("Request failed: ")
     for part in (VALUE, "hunter2", "%2DXy9", "Ab3dEf6h", every_percent("Ab3dEf6h")):
-        assert part not in told
+        assert part not in properties
 
 
 @pytest.mark.parametrize("text", STAY)
@@ -118,8 +118,8 @@ def test_no_secret_passes_in_layers(secret: str, layers: list[Callable[[str], st
     written = secret
     for encode in layers:
         written = encode(written)
-    told = Cleaner([secret]).content(f"a {written} b")
-    assert written not in told or written == "[redacted]" or written in "[redacted]"
+    properties = Cleaner([secret]).content(f"a {written} b")
+    assert written not in properties or written == "[redacted]" or written in "[redacted]"
 
 
 @pytest.mark.parametrize("filler", ["\\u0061 ", "%61"], ids=["words", "one word"])
@@ -129,8 +129,8 @@ def test_no_cut_of_a_long_text_splits_a_secret(encode: Callable[[str], str], fil
     written = encode(secret)
     for before in range(_PART - len(written), _PART + 2, 1 + len(written) // 8):
         text = (filler * (before // len(filler) + 1))[:before].rpartition(filler)[0]
-        told = without_escaped(f"{text}{filler}{written}{filler * 2}", [secret])
-        assert not any(secret in layer for layer in (told, *layers(told)))
+        properties = without_escaped(f"{text}{filler}{written}{filler * 2}", [secret])
+        assert not any(secret in layer for layer in (properties, *layers(properties)))
 
 
 @given(st.lists(st.sampled_from(["a", "%61" * 9, " ", '"', "x" * 5_000, "b" * 40_000])))
@@ -185,5 +185,7 @@ def test_what_an_auth_flow_added_never_leaves(
     (event,) = sink.wait_for(1)
     assert provider.requests[-1].headers["x-sig-session"] == VALUE
     assert event.properties["$ai_input"][0]["content"] == " and ".join(["[redacted]"] * 4)
-    told = json.dumps(dict(event.properties), ensure_ascii=False)
-    assert not [secret for secret in secrets for form in (str, encode) if form(secret) in told]
+    properties = json.dumps(dict(event.properties), ensure_ascii=False)
+    assert not [
+        secret for secret in secrets for form in (str, encode) if form(secret) in properties
+    ]

@@ -276,14 +276,14 @@ def test_one_event_a_call(setting: Setting, name: str) -> None:
     assert said == "You said: hi"
     (event,) = setting.sink.wait_for(1)
     assert len(setting.provider.requests) == 1
-    told = event.properties
+    recorded = event.properties
     assert event.distinct_id == "user-7"
-    assert (told["$ai_session_id"], told["plan"]) == ("chat-1", "gold")
-    assert told["$ai_model"] in ("gpt-4o", "claude-sonnet-4-5")
-    assert (told["$ai_input_tokens"], told["$ai_output_tokens"]) == (9, 3)
-    assert "$ai_is_error" not in told
-    assert "hi" in str(told["$ai_input"])
-    assert "stream" not in name or told["$ai_stream"] is True
+    assert (recorded["$ai_session_id"], recorded["plan"]) == ("chat-1", "gold")
+    assert recorded["$ai_model"] in ("gpt-4o", "claude-sonnet-4-5")
+    assert (recorded["$ai_input_tokens"], recorded["$ai_output_tokens"]) == (9, 3)
+    assert "$ai_is_error" not in recorded
+    assert "hi" in str(recorded["$ai_input"])
+    assert "stream" not in name or recorded["$ai_stream"] is True
 
 
 # -- LiteLLM and DSPy, which calls LiteLLM ---------------------------------------------

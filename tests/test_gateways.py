@@ -20,7 +20,7 @@ from .driving import DRIVERS, Driver
 RECORDED = sorted((Path(__file__).parent / "wire" / "gateways").glob("*.json"))
 
 
-def told(recorded: dict[str, Any], streamed: bool) -> dict[str, Any]:
+def found(recorded: dict[str, Any], streamed: bool) -> dict[str, Any]:
     base = {"id": "1", "object": "chat.completion", "created": 1, "model": recorded["served"]}
     base.update(recorded.get("body", {}))
     said = {"role": "assistant", "content": "Hello.", **recorded["message"]}
@@ -58,7 +58,7 @@ def told(recorded: dict[str, Any], streamed: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_gateway(path: Path, streamed: bool) -> None:
     recorded = json.loads(path.read_text())
-    properties = told(recorded, streamed)
+    properties = found(recorded, streamed)
     assert properties["posthog_llm_requested_model"] == recorded["asked"]
     assert properties["posthog_llm_served_model"] == recorded["served"]
     counts = {
@@ -98,8 +98,8 @@ def test_litellm_cost_on_the_wire(
 def test_another_spelling_of_a_provider_is_ours(drive: Driver, sink: MemorySink) -> None:
     drive.ask(drive.ours(posthog_client=sink, posthog_provider_override="x-ai"))
     drive.ask(drive.ours(posthog_client=sink, posthog_provider_override="My-Proxy"))
-    told = [event.properties["$ai_provider"] for event in sink.wait_for(2)]
-    assert told == ["xai", "My-Proxy"]
+    found = [event.properties["$ai_provider"] for event in sink.wait_for(2)]
+    assert found == ["xai", "My-Proxy"]
 
 
 @pytest.mark.parametrize("name", ["providerMetadata", "provider_metadata"])

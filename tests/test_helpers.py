@@ -115,9 +115,9 @@ def test_they_are_private(claude: Driver, private: str) -> None:
     client = claude.ours(posthog_client=sink, posthog_privacy_mode=private == "client")
     more = {"posthog_privacy_mode": True} if private == "call" else {}
     ask(claude, client, system=SECRET, **more)
-    told = [event.properties for event in sink.wait_for(3)]
-    assert SECRET not in json.dumps(told, default=str)
-    assert [properties["$ai_input_tokens"] for properties in told] == [10, 400, 400]
+    found = [event.properties for event in sink.wait_for(3)]
+    assert SECRET not in json.dumps(found, default=str)
+    assert [properties["$ai_input_tokens"] for properties in found] == [10, 400, 400]
 
 
 def test_no_content_leaves_with_them(claude: Driver, sink: MemorySink) -> None:
@@ -133,11 +133,11 @@ def test_sampling_keeps_or_leaves_them_together(claude: Driver, sink: MemorySink
     try:
         for number in range(12):
             ask(claude, client, posthog_session_id=f"s{number}")
-        told = [event.properties["$ai_session_id"] for event in sink.events]
+        found = [event.properties["$ai_session_id"] for event in sink.events]
     finally:
         posthog_llm.configure(sample_rate=1.0)
-    assert 0 < len(set(told)) < 12
-    assert all(told.count(session) == 3 for session in told)
+    assert 0 < len(set(found)) < 12
+    assert all(found.count(session) == 3 for session in found)
     assert all(event.properties["posthog_llm_sample_rate"] == 0.5 for event in sink.events)
 
 

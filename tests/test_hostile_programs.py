@@ -377,7 +377,7 @@ def test_an_app_that_cannot_start_is_not_served() -> None:
         asyncio.run(ASGIMiddleware(app)({"type": "lifespan"}, receive, send))
 
 
-def test_a_stream_that_nobody_reads_is_told_when_the_server_stops(
+def test_a_stream_that_nobody_reads_is_captured_when_the_server_stops(
     provider: ScriptedProvider, sink: MemorySink
 ) -> None:
     """A synchronous generator stays where it is, in a thread that no exit function runs for."""

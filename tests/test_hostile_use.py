@@ -165,17 +165,17 @@ def test_an_interrupt_anywhere_in_a_call_leaves_nothing_for_the_next(
 
     files = tuple(f"observe/{name}.py" for name in ("passing", "resources", "seam", "call"))
     call()
-    number = told = 0
+    number = properties = 0
     while interrupted(number, call, files):
         assert passing._nearest.get() is None, number
         number += 1
     assert number > 30
     assert posthog_llm.flush(10)
-    told = len(sink.events)
-    assert told >= len(provider.requests)
-    assert len({event.uuid for event in sink.events}) == told
+    properties = len(sink.events)
+    assert properties >= len(provider.requests)
+    assert len({event.uuid for event in sink.events}) == properties
     client.post("/chat/completions", cast_to=object, body={"model": "m", "messages": MESSAGES})
-    assert sink.wait_for(told + 1)[-1].distinct_id != "ann"
+    assert sink.wait_for(properties + 1)[-1].distinct_id != "ann"
 
 
 def test_a_time_limit_by_a_signal_is_the_programs_own(children: Children) -> None:

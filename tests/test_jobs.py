@@ -122,8 +122,8 @@ def test_what_is_safe_on_disk(children: Children, tmp_path: Path) -> None:
     """`flush` would be False: exit codes need more."""
     children.receiver.status = 503
     for _ in range(2):  # what another process left is not the job's
-        told = children.run(JOB, POSTHOG_LLM_SPOOL=tmp_path)
-        assert told == "Delivery(delivered=0, spooled=4, waiting=0, lost={}) True\n"
+        properties = children.run(JOB, POSTHOG_LLM_SPOOL=tmp_path)
+        assert properties == "Delivery(delivered=0, spooled=4, waiting=0, lost={}) True\n"
     children.receiver.status = 200
     assert children.run(JOB).startswith("Delivery(delivered=4, spooled=0, waiting=0, lost={}) True")
 
@@ -144,8 +144,8 @@ print(job.delivery)
 
 
 def test_a_job_is_its_own_process_s(children: Children) -> None:
-    told = children.run(FORKED)
-    assert told == "Delivery(delivered=2, spooled=0, waiting=0, lost={})\n"
+    properties = children.run(FORKED)
+    assert properties == "Delivery(delivered=2, spooled=0, waiting=0, lost={})\n"
     assert children.seen().total() == 3
 
 
@@ -178,18 +178,18 @@ def test_show_and_send(
     children.run(f"ask(1, posthog_client={scrub})", POSTHOG_LLM_SPOOL=tmp_path)
     for _ in range(2):  # to show is not to touch
         assert cli.main(["spool", "show", str(tmp_path)]) == 0
-        told = capsys.readouterr().out
-        assert f"3 events for {receiver.url}, the project with the key phc_test...\n" in told
-        assert "1 event for" in told
-        assert "through a client with a before_send only" in told
-        assert "The oldest is of 20" in told
+        properties = capsys.readouterr().out
+        assert f"3 events for {receiver.url}, the project with the key phc_test...\n" in properties
+        assert "1 event for" in properties
+        assert "through a client with a before_send only" in properties
+        assert "The oldest is of 20" in properties
     receiver.start()
     code = f"""
         from posthog_llm import _cli as cli
         assert cli.main(["spool", "send", {str(tmp_path)!r}]) == 1  # one waits for its client
         """
-    told = children.run(code)
-    assert "3 events delivered\n" in told
+    properties = children.run(code)
+    assert "3 events delivered\n" in properties
     assert children.seen().total() >= 3
     assert cli.main(["spool", "show", str(tmp_path)]) == 0
     assert "1 event for" in capsys.readouterr().out

@@ -144,7 +144,7 @@ def test_chunks_that_say_nothing_but_text_need_no_parser(
         parsed.clear()
 
 
-def test_parts_of_an_item_are_told_apart_by_their_index() -> None:
+def test_parts_of_an_item_are_captured_apart_by_their_index() -> None:
     sent = [ITEM, item_delta("output_text", 1, 5), item_delta("output_text", 2, 7)]
     sent.append(item_delta("output_text", 3, 5))
     folded = responses.fold(sse.events(stream(sent)))
@@ -159,7 +159,7 @@ def test_search_for_pictures_is_linear() -> None:
         assert_linear(lambda size, piece=piece: lambda: without_blobs(piece * size))
 
 
-def test_size_is_told_after_a_look_at_the_beginning() -> None:
+def test_size_is_captured_after_a_look_at_the_beginning() -> None:
     """The caller's thread does it: a thousand times the value is no more work."""
     huge: list[Any] = list(range(3_000_000))
     assert cpu_of(lambda: size_of({"a": huge})) < 50 * cpu_of(lambda: size_of({"a": huge[:3000]}))
@@ -177,6 +177,6 @@ class Counted(list[Any]):
     __len__ = __sizeof__ = __iter__
 
 
-def test_size_is_told_without_the_callers_code() -> None:
+def test_size_is_captured_without_the_callers_code() -> None:
     held = Counted(["x" * 10_000])
     assert 10_000 < size_of({"a": held}) < 11_000

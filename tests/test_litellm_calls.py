@@ -76,12 +76,12 @@ def test_cache_hits_of_jobs(
         assert len(sink._events) == number + 2
     assert len(provider.requests) == 1
     for event, number in zip(sink.wait_for(4)[1:], range(3), strict=True):
-        told = event.properties
+        found = event.properties
         assert event.distinct_id == f"user-{number}"
-        assert told["posthog_llm_cache_hit"] is True
-        assert (told["posthog_llm_outcome"], told["$ai_total_cost_usd"]) == ("ok", 0)
-        assert not [name for name in told if name.endswith("_tokens") or name == "$ai_usage"]
-        assert ("$ai_output_choices" in told) == (name != "aembedding")
+        assert found["posthog_llm_cache_hit"] is True
+        assert (found["posthog_llm_outcome"], found["$ai_total_cost_usd"]) == ("ok", 0)
+        assert not [name for name in found if name.endswith("_tokens") or name == "$ai_usage"]
+        assert ("$ai_output_choices" in found) == (name != "aembedding")
 
 
 async def _and_rest(name: str, arguments: dict[str, Any]) -> None:
@@ -176,12 +176,12 @@ def test_the_order_of_callbacks_is_no_matter(
             asyncio.run(_and_rest(name, {**CHAT, **place}))
     assert posthog_llm.flush(10)
     unlike = ("$ai_latency", "$ai_trace_id", "$ai_span_id", "posthog_llm_response_id")
-    told = [dict(event.properties) for event in sink.wait_for(len(orders))]
-    for properties in told:
+    found = [dict(event.properties) for event in sink.wait_for(len(orders))]
+    for properties in found:
         for key in unlike:
             properties.pop(key, None)
-    assert all(properties == told[0] for properties in told)
-    assert told[0]["$ai_input"] == ASK
+    assert all(properties == found[0] for properties in found)
+    assert found[0]["$ai_input"] == ASK
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -199,10 +199,10 @@ def test_a_guardrail_that_masks_what_is_logged(
     else:
         litellm.completion(**CHAT, **place)
     assert posthog_llm.flush(5)
-    told = sink.wait_for(1)[0].properties
-    assert (told.get("$ai_input") == ASK) == (mode != "logging_only")
-    assert bool(told.get("$ai_output_choices")) == (mode != "logging_only")
-    assert told["$ai_input_tokens"] > 0
+    found = sink.wait_for(1)[0].properties
+    assert (found.get("$ai_input") == ASK) == (mode != "logging_only")
+    assert bool(found.get("$ai_output_choices")) == (mode != "logging_only")
+    assert found["$ai_input_tokens"] > 0
 
 
 def test_callbacks_that_are_taken_away_amid_a_call(
@@ -217,8 +217,8 @@ def test_callbacks_that_are_taken_away_amid_a_call(
     litellm.callbacks = [*litellm.callbacks, Leaves()]
     litellm.completion(**CHAT, **place)
     assert posthog_llm.flush(5)
-    told = sink.wait_for(1)[0].properties
-    assert (told["posthog_llm_outcome"], told["$ai_input_tokens"] > 0) == ("ok", True)
+    found = sink.wait_for(1)[0].properties
+    assert (found["posthog_llm_outcome"], found["$ai_input_tokens"] > 0) == ("ok", True)
 
 
 # -- metadata --------------------------------------------------------------------------
@@ -230,9 +230,9 @@ def test_ids_of_other_types(place: dict[str, Any], sink: MemorySink) -> None:
     litellm.completion(**CHAT, **place, metadata=ids)
     assert posthog_llm.flush(5)
     (event,) = sink.wait_for(1)
-    told = event.properties
-    assert (event.distinct_id, told["$ai_parent_id"]) == (str(one), str(one))
-    assert (told["$ai_trace_id"], told["$ai_session_id"]) == (str(uuid.UUID(int=8)), "9")
+    found = event.properties
+    assert (event.distinct_id, found["$ai_parent_id"]) == (str(one), str(one))
+    assert (found["$ai_trace_id"], found["$ai_session_id"]) == (str(uuid.UUID(int=8)), "9")
 
 
 @pytest.mark.parametrize("odd", [True, 1.5, "", 10**5000, ["a"]], ids=lambda odd: str(type(odd)))
@@ -241,15 +241,15 @@ def test_what_is_no_id(odd: Any, place: dict[str, Any], sink: MemorySink) -> Non
     litellm.completion(**CHAT, **place, metadata=ids, user=odd if odd is True else None)
     assert posthog_llm.flush(5)
     (event,) = sink.wait_for(1)
-    told = event.properties
-    assert event.distinct_id == told["$ai_trace_id"]  # anonymous
-    assert told["$process_person_profile"] is False
-    assert not {"$ai_session_id", "$ai_parent_id"} & told.keys()
+    found = event.properties
+    assert event.distinct_id == found["$ai_trace_id"]  # anonymous
+    assert found["$process_person_profile"] is False
+    assert not {"$ai_session_id", "$ai_parent_id"} & found.keys()
 
 
 def test_fields_with_nulls(place: dict[str, Any], sink: MemorySink) -> None:
     fields = {"prefs": {"theme": None, "lang": "de"}, "tags_of_mine": ["a", None]}
     litellm.completion(**CHAT, **place, metadata={**fields})
     assert posthog_llm.flush(5)
-    told = sink.wait_for(1)[0].properties
-    assert {name: told[name] for name in fields} == fields
+    found = sink.wait_for(1)[0].properties
+    assert {name: found[name] for name in fields} == fields

@@ -131,12 +131,15 @@ def test_each_retry_is_an_event(
     provider.script("/chat/completions", refused(), refused(429))
     ask_deepseek(is_async, place)
     assert len(provider.requests) == 3
-    told = [event.properties for event in sink.wait_for(3)]
-    assert [t["posthog_llm_outcome"] for t in told] == ["error", "error", "ok"]
-    assert [t["$ai_http_status"] for t in told] == [500, 429, 200]
-    assert [t.get("$ai_error_type") for t in told[:2]] == ["InternalServerError", "RateLimitError"]
-    assert all("busy" in t["$ai_error"] for t in told[:2])
-    assert told[2]["$ai_total_cost_usd"] > 0
+    recorded = [event.properties for event in sink.wait_for(3)]
+    assert [t["posthog_llm_outcome"] for t in recorded] == ["error", "error", "ok"]
+    assert [t["$ai_http_status"] for t in recorded] == [500, 429, 200]
+    assert [t.get("$ai_error_type") for t in recorded[:2]] == [
+        "InternalServerError",
+        "RateLimitError",
+    ]
+    assert all("busy" in t["$ai_error"] for t in recorded[:2])
+    assert recorded[2]["$ai_total_cost_usd"] > 0
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -146,8 +149,8 @@ def test_retries_that_all_fail(
     provider.script("/chat/completions", refused(), refused(), refused())
     with pytest.raises(litellm.InternalServerError):
         ask_deepseek(is_async, place)
-    told = [event.properties for event in sink.wait_for(3)]
-    assert [t["$ai_http_status"] for t in told] == [500, 500, 500]
+    recorded = [event.properties for event in sink.wait_for(3)]
+    assert [t["$ai_http_status"] for t in recorded] == [500, 500, 500]
 
 
 # -- streams that end early ------------------------------------------------------------
@@ -188,9 +191,9 @@ def test_an_async_stream_that_breaks_is_an_error(
     with pytest.raises(litellm.exceptions.MidStreamFallbackError):
         asyncio.run(acall("completion", place, {**CHAT, **USAGE}, rest=0.0))
     assert posthog_llm.flush(5)
-    told = sink.wait_for(1)[0].properties
-    assert (told["posthog_llm_outcome"], told.get("$ai_is_error", False)) == ("error", True)
-    assert told["posthog_llm_error"]["type"] == told["$ai_error_type"]
+    recorded = sink.wait_for(1)[0].properties
+    assert (recorded["posthog_llm_outcome"], recorded.get("$ai_is_error", False)) == ("error", True)
+    assert recorded["posthog_llm_error"]["type"] == recorded["$ai_error_type"]
 
 
 def test_a_task_that_is_cancelled_amid_a_stream(
@@ -219,10 +222,13 @@ def test_a_task_that_is_cancelled_amid_a_stream(
     assert_abandoned(sink.wait_for(1)[0].properties, "dropped")
 
 
-def assert_abandoned(told: Any, outcome: str) -> None:
-    assert (told["posthog_llm_outcome"], told.get("$ai_is_error", False)) == (outcome, False)
+def assert_abandoned(recorded: Any, outcome: str) -> None:
+    assert (recorded["posthog_llm_outcome"], recorded.get("$ai_is_error", False)) == (
+        outcome,
+        False,
+    )
     invented = ("tokens", "cost_usd", "$ai_usage", "$ai_stop_reason", "$ai_cost_passthrough")
-    assert not [name for name in told if name.endswith(invented)]
+    assert not [name for name in recorded if name.endswith(invented)]
 
 
 # -- what a caller may put into metadata -----------------------------------------------
@@ -262,10 +268,10 @@ def test_a_field_that_cannot_be_read_costs_that_field(
     started_at = time.process_time()
     logger.log_success_event(record, None, None, None)
     assert time.process_time() - started_at < 1
-    told = sink.wait_for(1)[0].properties
-    assert told["plan"] == "gold"
-    assert told["nested"] == nested(5)
-    assert "odd" not in told
+    recorded = sink.wait_for(1)[0].properties
+    assert recorded["plan"] == "gold"
+    assert recorded["nested"] == nested(5)
+    assert "odd" not in recorded
 
 
 def test_an_answer_that_refers_to_itself(sink: MemorySink, logger: PostHogLogger) -> None:
@@ -273,8 +279,8 @@ def test_an_answer_that_refers_to_itself(sink: MemorySink, logger: PostHogLogger
     response.usage = cyclic()
     record = {"call_type": "completion", "model": "m", "messages": ASK, "litellm_params": {}}
     logger.log_success_event(record, response, None, None)
-    told = sink.wait_for(1)[0].properties
-    assert (told["posthog_llm_outcome"], told["$ai_input"]) == ("ok", ASK)
+    recorded = sink.wait_for(1)[0].properties
+    assert (recorded["posthog_llm_outcome"], recorded["$ai_input"]) == ("ok", ASK)
 
 
 def test_what_fails_after_the_answer_is_no_failure_of_the_model(
@@ -294,10 +300,10 @@ def test_what_fails_after_the_answer_is_no_failure_of_the_model(
 
     use_callbacks(litellm, [logger, Spy()])
     asyncio.run(refused_by_a_guardrail())
-    told = sink.wait_for(1)[0].properties
-    assert (told["posthog_llm_outcome"], told.get("$ai_is_error", False)) == ("ok", False)
-    assert told["$ai_input_tokens"] > 0
-    assert told["$ai_total_cost_usd"] > 0
+    recorded = sink.wait_for(1)[0].properties
+    assert (recorded["posthog_llm_outcome"], recorded.get("$ai_is_error", False)) == ("ok", False)
+    assert recorded["$ai_input_tokens"] > 0
+    assert recorded["$ai_total_cost_usd"] > 0
 
 
 # -- what LiteLLM makes of an answer that lacks something --------------------------------

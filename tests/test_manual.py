@@ -63,10 +63,10 @@ def test_whole_generation(here: MemorySink) -> None:
     assert event.groups == {"company": "a"}
     assert event.timestamp is not None
     assert 1 < time.time() - event.timestamp.timestamp() < 10
-    told = dict(event.properties)
-    assert told.pop("$ai_lib")
-    assert told.pop("$ai_lib_version")
-    assert told == {
+    found = dict(event.properties)
+    assert found.pop("$ai_lib")
+    assert found.pop("$ai_lib_version")
+    assert found == {
         "$ai_trace_id": "t",
         "$ai_span_id": event_id,
         "$ai_session_id": "s",
@@ -103,10 +103,10 @@ def test_whole_generation(here: MemorySink) -> None:
 def test_little_is_enough(here: MemorySink) -> None:
     capture_generation(model="m")
     (event,) = here.wait_for(1)
-    told = event.properties
-    assert told["$process_person_profile"] is False
+    found = event.properties
+    assert found["$process_person_profile"] is False
     absent = {"$ai_provider", "$ai_input", "$ai_output_choices", "$ai_latency", "$ai_input_tokens"}
-    assert not (absent | {"$ai_cache_reporting_exclusive", "$ai_total_cost_usd"}) & told.keys()
+    assert not (absent | {"$ai_cache_reporting_exclusive", "$ai_total_cost_usd"}) & found.keys()
 
 
 def test_embedding(here: MemorySink) -> None:
@@ -119,10 +119,10 @@ def test_embedding(here: MemorySink) -> None:
 def test_inside_a_trace(here: MemorySink) -> None:
     with trace("t", distinct_id="user-7") as t, span("s") as s:
         capture_generation(model="m")
-    told = here.wait_for(3)[0]
-    assert told.distinct_id == "user-7"
-    assert told.properties["$ai_trace_id"] == t.trace_id
-    assert told.properties["$ai_parent_id"] == s.id
+    found = here.wait_for(3)[0]
+    assert found.distinct_id == "user-7"
+    assert found.properties["$ai_trace_id"] == t.trace_id
+    assert found.properties["$ai_parent_id"] == s.id
 
 
 def test_timed_block(here: MemorySink) -> None:
@@ -131,12 +131,12 @@ def test_timed_block(here: MemorySink) -> None:
         g.first_token()
         g.output, g.output_tokens = "hello", 3
     (event,) = here.wait_for(1)
-    told = event.properties
+    found = event.properties
     assert event.uuid == g.id
-    assert 0.02 <= told["$ai_time_to_first_token"] <= told["$ai_latency"] < 5
-    assert told["$ai_output_tokens"] == g.output_tokens == 3
-    assert told["$ai_stream"] is True
-    assert "$ai_input_tokens" not in told
+    assert 0.02 <= found["$ai_time_to_first_token"] <= found["$ai_latency"] < 5
+    assert found["$ai_output_tokens"] == g.output_tokens == 3
+    assert found["$ai_stream"] is True
+    assert "$ai_input_tokens" not in found
     assert g.input_tokens is None
 
 
@@ -147,9 +147,9 @@ def test_timed_block_that_fails(here: MemorySink) -> None:
 
     with pytest.raises(ConnectionError):
         asyncio.run(main())
-    told = here.wait_for(1)[0].properties
-    assert told.get("$ai_is_error", False) is True
-    assert failure_of(told) == {"type": "ConnectionError", "message": "gone"}
+    found = here.wait_for(1)[0].properties
+    assert found.get("$ai_is_error", False) is True
+    assert failure_of(found) == {"type": "ConnectionError", "message": "gone"}
 
 
 def test_errors(here: MemorySink) -> None:
@@ -172,15 +172,15 @@ def test_privacy_and_capture(here: MemorySink) -> None:
 def test_feedback_and_metric(here: MemorySink) -> None:
     feedback = capture_feedback("t", "Just what I needed", distinct_id="user-7")
     metrics = [capture_metric("t", "score", value) for value in (0.9, "good", True)]
-    told = here.wait_for(4)
-    assert [e.uuid for e in told] == [feedback, *metrics]
-    assert told[0].event == "$ai_feedback"
-    assert told[0].distinct_id == "user-7"
-    assert told[0].properties["$ai_trace_id"] == "t"
-    assert told[0].properties["$ai_feedback_text"] == "Just what I needed"
-    assert [e.properties["$ai_metric_value"] for e in told[1:]] == [0.9, "good", True]
-    assert {e.properties["$ai_metric_name"] for e in told[1:]} == {"score"}
-    assert not [n for e in told for n in e.properties if n.endswith(("cost_usd", "_tokens"))]
+    found = here.wait_for(4)
+    assert [e.uuid for e in found] == [feedback, *metrics]
+    assert found[0].event == "$ai_feedback"
+    assert found[0].distinct_id == "user-7"
+    assert found[0].properties["$ai_trace_id"] == "t"
+    assert found[0].properties["$ai_feedback_text"] == "Just what I needed"
+    assert [e.properties["$ai_metric_value"] for e in found[1:]] == [0.9, "good", True]
+    assert {e.properties["$ai_metric_name"] for e in found[1:]} == {"score"}
+    assert not [n for e in found for n in e.properties if n.endswith(("cost_usd", "_tokens"))]
 
 
 @pytest.mark.parametrize(

@@ -82,15 +82,15 @@ class Wire:
         transport = HTTP.MockTransport(lambda request: self.answer())
         shared: dict[str, Any] = {"api_key": "k", "max_retries": 0}
         client = HTTP.Client(transport=transport)
-        told = {**shared, "http_client": client, "posthog_client": self.sink}
+        properties = {**shared, "http_client": client, "posthog_client": self.sink}
         self.bare = Both(sdk.OpenAI, anthropic.Anthropic, **shared, http_client=client)
-        self.ours = Both(ours.OpenAI, ours_too.Anthropic, **told)
+        self.ours = Both(ours.OpenAI, ours_too.Anthropic, **properties)
         client = HTTP.AsyncClient(transport=transport)
-        told["http_client"] = client
+        properties["http_client"] = client
         self.bare_async = Both(
             sdk.AsyncOpenAI, anthropic.AsyncAnthropic, **shared, http_client=client
         )
-        self.ours_async = Both(ours.AsyncOpenAI, ours_too.AsyncAnthropic, **told)
+        self.ours_async = Both(ours.AsyncOpenAI, ours_too.AsyncAnthropic, **properties)
         self.loop = asyncio.new_event_loop()
 
     def script(

@@ -47,7 +47,7 @@ def router(drive: Driver, provider: ScriptedProvider) -> Driver:
     return drive
 
 
-def told(drive: Driver, sink: MemorySink, more: Any = (), **client: Any) -> Any:
+def found(drive: Driver, sink: MemorySink, more: Any = (), **client: Any) -> Any:
     ours = drive.ours(posthog_client=sink, **{"posthog_openrouter": True, **client})
     drive.call(lambda: ours.chat.completions.create(**ASK, **dict(more)))
     (event,) = sink.wait_for(1)
@@ -58,7 +58,7 @@ def told(drive: Driver, sink: MemorySink, more: Any = (), **client: Any) -> Any:
     "client", [{}, {"posthog_openrouter": False, "posthog_provider_override": "openrouter"}]
 )
 def test_what_broadcast_reads(router: Driver, sink: MemorySink, client: Any) -> None:
-    event = told(router, sink, {"extra_body": FIELDS}, **client)
+    event = found(router, sink, {"extra_body": FIELDS}, **client)
     properties = event.properties
     assert event.distinct_id == properties["$ai_user"] == "user-7"
     assert properties["$ai_session_id"] == "session-1"
@@ -72,7 +72,7 @@ def test_what_broadcast_reads(router: Driver, sink: MemorySink, client: Any) -> 
 
 
 def test_what_it_charges(router: Driver, sink: MemorySink) -> None:
-    properties = told(router, sink).properties
+    properties = found(router, sink).properties
     assert properties["$ai_provider"] == "openrouter"
     assert properties["$ai_model"] == "anthropic/claude-sonnet-4.5"
     assert properties["posthog_llm_upstream_provider"] == "Anthropic"
@@ -96,14 +96,14 @@ def test_streamed(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -
 
 
 def test_session_header(router: Driver, sink: MemorySink) -> None:
-    event = told(router, sink, {"extra_headers": {"X-Session-Id": "by-header"}})
+    event = found(router, sink, {"extra_headers": {"X-Session-Id": "by-header"}})
     assert event.properties["$ai_session_id"] == "by-header"
 
 
 def test_arguments_win(router: Driver, sink: MemorySink) -> None:
     given = {"posthog_trace_id": "mine", "posthog_properties": {"feature": "own"}}
     with context(session_id="ours"):
-        event = told(router, sink, {"extra_body": FIELDS, **given}, posthog_distinct_id="service")
+        event = found(router, sink, {"extra_body": FIELDS, **given}, posthog_distinct_id="service")
     assert event.distinct_id == "service"
     assert event.properties["$ai_user"] == "user-7"
     assert event.properties["$ai_trace_id"] == "mine"
@@ -112,12 +112,12 @@ def test_arguments_win(router: Driver, sink: MemorySink) -> None:
 
 
 def test_others_do_not_read_it(router: Driver, sink: MemorySink) -> None:
-    event = told(router, sink, {"extra_body": FIELDS}, posthog_openrouter=False)
+    event = found(router, sink, {"extra_body": FIELDS}, posthog_openrouter=False)
     assert event.distinct_id == event.properties["$ai_trace_id"] != "trace-1"
     assert not {"$ai_user", "feature", "$ai_session_id"} & event.properties.keys()
 
 
 @pytest.mark.parametrize("odd", [None, 7, "text", [], {"trace_id": None}, {"trace_id": {}}])
 def test_odd_traces(router: Driver, sink: MemorySink, odd: Any) -> None:
-    event = told(router, sink, {"extra_body": {"trace": odd, "user": odd, "session_id": odd}})
+    event = found(router, sink, {"extra_body": {"trace": odd, "user": odd, "session_id": odd}})
     assert event.properties["$ai_input"] == ASK["messages"]

@@ -61,8 +61,8 @@ def test_what_is_documented_passes_privacy(drive: Driver, sink: MemorySink) -> N
     client = drive.ours(posthog_client=sink, posthog_privacy_mode=True, posthog_redact=str.upper)
     drive.ask(client, extra_body=KNOWN)
     drive.ask(client, extra_body={name: ILL for name in KNOWN if name != "stream"})
-    told, hidden = (event.properties for event in sink.wait_for(2))
-    shown = told["$ai_model_parameters"]
+    properties, hidden = (event.properties for event in sink.wait_for(2))
+    shown = properties["$ai_model_parameters"]
     assert {name: shown[name] for name in KNOWN if name != "stream"}.keys() <= shown.keys()
     assert shown["language"] == "pt-BR"
     assert shown["voice"] == "marin"
@@ -84,7 +84,7 @@ def test_the_redactor_sees_a_word_that_is_not_documented(drive: Driver, sink: Me
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "properties"),
     [
         ("audio/mpeg", "audio/mpeg"),
         ("Audio/WAV; rate=24000", "audio/wav"),
@@ -93,14 +93,14 @@ def test_the_redactor_sees_a_word_that_is_not_documented(drive: Driver, sink: Me
         (f"application/octet-stream, {ILL}", "audio"),
     ],
 )
-def test_sound_is_told_by_a_known_type(
-    drive: Driver, sink: MemorySink, provider: ScriptedProvider, kind: str, told: str
+def test_sound_is_captured_by_a_known_type(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, kind: str, properties: str
 ) -> None:
     provider.script("/audio/speech", Reply([b"sound"], headers={"content-type": kind}))
     client = drive.ours(posthog_client=sink)
     drive.call(lambda: client.audio.speech.create(model="m", voice="alloy", input="hi"))
     (event,) = sink.wait_for(1)
-    block = {"type": "audio", "data": f"[{told}, 5 bytes]"}
+    block = {"type": "audio", "data": f"[{properties}, 5 bytes]"}
     assert event.properties["$ai_output_choices"] == [{"role": "assistant", "content": [block]}]
 
 
@@ -110,7 +110,7 @@ PASSWORD = "hunter2-Xy9"
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "properties"),
     [
         (f"https://user:{PASSWORD}@h.example:8080/v1?key=x#y", "https://h.example:8080/v1"),
         (f"http://user:{PASSWORD}@[::1]:80/v1", "http://[::1]:80/v1"),
@@ -126,8 +126,8 @@ PASSWORD = "hunter2-Xy9"
         ("", None),
     ],
 )
-def test_a_base_url_is_told_without_what_is_nobodys(url: str, told: str | None) -> None:
-    assert bare_url(url) == told
+def test_a_base_url_is_captured_without_what_is_nobodys(url: str, properties: str | None) -> None:
+    assert bare_url(url) == properties
 
 
 PIECES = ["http://", "https:", "//", "/", "@", ":", "[", "]", "?", "#", " ", "%", "h.example", "80"]

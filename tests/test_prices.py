@@ -33,7 +33,7 @@ def without_prices() -> Iterator[None]:
     configure(prices=None)
 
 
-def told(sink: MemorySink, **given: Any) -> list[Any]:
+def found(sink: MemorySink, **given: Any) -> list[Any]:
     """Capture a generation by hand and return its costs."""
     capture_generation(posthog_client=sink, **{"model": "m", **given})
     properties = sink.events[-1].properties
@@ -78,20 +78,20 @@ def test_a_price_makes_the_cost(
     sink: MemorySink, price: Price, counts: dict[str, Any], costs: list[float]
 ) -> None:
     configure(prices={"m": price, "gemini-2.5-pro": price})
-    total, into, out, other = told(sink, **{"input_tokens": 600, "output_tokens": 100, **counts})
+    total, into, out, other = found(sink, **{"input_tokens": 600, "output_tokens": 100, **counts})
     assert [into, out] == pytest.approx([cost / 1e6 for cost in costs])
     assert total == pytest.approx(sum(costs) / 1e6)
     assert other is None
 
 
-def test_a_cost_told_by_hand_and_unknown_counts_and_models(sink: MemorySink) -> None:
+def test_a_cost_captured_by_hand_and_unknown_counts_and_models(sink: MemorySink) -> None:
     configure(prices={"m": Price(input=2, output=8)})
-    assert told(sink, total_cost_usd=0.5, input_tokens=1, output_tokens=1)[0] == 0.5
+    assert found(sink, total_cost_usd=0.5, input_tokens=1, output_tokens=1)[0] == 0.5
     nothing = [None] * 4
-    assert told(sink) == nothing
+    assert found(sink) == nothing
     # Of an answer that broke off the input is known, and its list price is not the caller's.
-    assert told(sink, input_tokens=5) == [1e-05, 1e-05, 0, None]
-    assert told(sink, model="other", input_tokens=5, output_tokens=5) == nothing
+    assert found(sink, input_tokens=5) == [1e-05, 1e-05, 0, None]
+    assert found(sink, model="other", input_tokens=5, output_tokens=5) == nothing
 
 
 CACHED_SOUND = {
@@ -209,8 +209,8 @@ def test_what_failed_or_was_cached_was_not_spoken(
         drive.call(lambda: client.audio.speech.create(model="tts", voice="alloy", input="x" * 9))
     with pytest.raises(drive.vendor.sdk.BadRequestError):
         drive.call(lambda: client.audio.speech.create(model="tts", voice="alloy", input="x" * 9))
-    told = [event.properties.get("posthog_llm_characters") for event in sink.wait_for(3)]
-    assert told == [9, None, None]
+    found = [event.properties.get("posthog_llm_characters") for event in sink.wait_for(3)]
+    assert found == [9, None, None]
 
 
 @pytest.mark.parametrize(

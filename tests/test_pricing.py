@@ -222,15 +222,15 @@ def test_cost_and_tier_in_the_event(
     client = drive.ours(posthog_client=sink, posthog_provider_override="openrouter")
     drive.call(lambda: client.chat.completions.create(**ASK, service_tier="auto"))
     (event,) = sink.wait_for(1)
-    told = event.properties
-    assert told["$ai_provider"] == "openrouter"
-    assert (told["$ai_total_cost_usd"], told["$ai_cost_passthrough"]) == (0.0125, True)
-    assert told["$ai_service_tier"] == "priority"
-    assert told["$ai_model_parameters"]["service_tier"] == "auto"
-    assert told["$ai_cache_reporting_exclusive"] is False
-    assert told["$ai_cache_read_input_tokens"] == 40
-    assert told["$ai_cache_creation_input_tokens"] == 10
-    assert told["$ai_usage"] == usage
+    properties = event.properties
+    assert properties["$ai_provider"] == "openrouter"
+    assert (properties["$ai_total_cost_usd"], properties["$ai_cost_passthrough"]) == (0.0125, True)
+    assert properties["$ai_service_tier"] == "priority"
+    assert properties["$ai_model_parameters"]["service_tier"] == "auto"
+    assert properties["$ai_cache_reporting_exclusive"] is False
+    assert properties["$ai_cache_read_input_tokens"] == 40
+    assert properties["$ai_cache_creation_input_tokens"] == 10
+    assert properties["$ai_usage"] == usage
 
 
 def test_running_usage_of_a_stream_is_not_summed(
@@ -263,9 +263,9 @@ def test_web_searches(drive: Driver, sink: MemorySink, provider: ScriptedProvide
 def test_pictures_are_priced_as_pictures(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink)
     drive.call(lambda: client.images.generate(model="gpt-image-1", prompt="a cat"))
-    told = sink.wait_for(1)[0].properties
-    assert told["$ai_text_input_tokens"] == 10
-    assert told["$ai_image_output_tokens"] == 272
+    properties = sink.wait_for(1)[0].properties
+    assert properties["$ai_text_input_tokens"] == 10
+    assert properties["$ai_image_output_tokens"] == 272
 
 
 COMPATIBLE = sorted((Path(__file__).parent / "wire" / "compatible").glob("*.json"))
@@ -286,13 +286,13 @@ def test_compatible_service(path: Path) -> None:
         status=200,
         headers={"content-type": "application/json", **recorded.get("headers", {})},
     )
-    told = event.build(read_exchange(exchange), private=False).properties
-    assert told["$ai_provider"] == path.stem
-    assert told["$ai_base_url"] == recorded["base_url"]
-    assert told["$ai_usage"] == recorded["answered"]["usage"]
+    properties = event.build(read_exchange(exchange), private=False).properties
+    assert properties["$ai_provider"] == path.stem
+    assert properties["$ai_base_url"] == recorded["base_url"]
+    assert properties["$ai_usage"] == recorded["answered"]["usage"]
     expected = {"$ai_model": recorded["asked"]["model"], **recorded["told"]}
-    assert {name: told.get(name) for name in expected} == expected
-    assert told["$ai_cache_reporting_exclusive"] is False
+    assert {name: properties.get(name) for name in expected} == expected
+    assert properties["$ai_cache_reporting_exclusive"] is False
 
 
 def test_every_provider_has_its_answer() -> None:

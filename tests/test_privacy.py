@@ -195,9 +195,9 @@ def test_credentials_never_leave(
             extra_body={"api_key": key},
         )
     (event,) = sink.wait_for(1)
-    told = everything(event)
+    properties = everything(event)
     for secret in (key, "abc***", "abcdef123", "header-value"):
-        assert secret not in told
+        assert secret not in properties
     assert "[redacted]" in event.properties["$ai_error"]
 
 
@@ -224,13 +224,13 @@ def test_mcp_credentials_are_redacted(drive: Driver, sink: MemorySink) -> None:
     drive.call(lambda: client.responses.create(model="m", input="x", tools=[tool]))
     (event,) = sink.wait_for(1)
     assert "hunter22" not in everything(event)
-    (told,) = event.properties["$ai_tools"]
-    assert told["server_label"] == "crm"
-    assert told["headers"] == told["authorization"] == "[redacted]"
+    (properties,) = event.properties["$ai_tools"]
+    assert properties["server_label"] == "crm"
+    assert properties["headers"] == properties["authorization"] == "[redacted]"
 
 
 @pytest.mark.parametrize("size", [3, 300, 300_000])
-def test_media_is_told_by_type_and_size(drive: Driver, sink: MemorySink, size: int) -> None:
+def test_media_is_captured_by_type_and_size(drive: Driver, sink: MemorySink, size: int) -> None:
     data = base64.b64encode(os.urandom(size)).decode()
     url = "https://example.com/cat.png"
     pdf = f"data:application/pdf;base64,{data}"
@@ -248,14 +248,14 @@ def test_media_is_told_by_type_and_size(drive: Driver, sink: MemorySink, size: i
         )
     )
     (event,) = sink.wait_for(1)
-    told = event.properties["$ai_input"][0]["content"]
-    assert data not in json.dumps(told)
-    assert told[0]["text"] == "look"
-    assert told[1]["image_url"]["url"] == f"[image/png, {size} bytes]"
-    assert told[2]["image_url"]["url"] == url
-    assert told[3]["input_audio"]["data"].endswith(f", {size} bytes]")
-    assert told[4]["file"]["file_data"] == f"[application/pdf, {size} bytes]"
-    assert told[4]["file"]["filename"] == "a.pdf"
+    properties = event.properties["$ai_input"][0]["content"]
+    assert data not in json.dumps(properties)
+    assert properties[0]["text"] == "look"
+    assert properties[1]["image_url"]["url"] == f"[image/png, {size} bytes]"
+    assert properties[2]["image_url"]["url"] == url
+    assert properties[3]["input_audio"]["data"].endswith(f", {size} bytes]")
+    assert properties[4]["file"]["file_data"] == f"[application/pdf, {size} bytes]"
+    assert properties[4]["file"]["filename"] == "a.pdf"
 
 
 def test_pictures_in_answers(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:
@@ -294,9 +294,9 @@ def test_long_text_is_no_media() -> None:
 def test_blobs_are_cut_out_of_any_json_and_nothing_else(value: Any, size: int) -> None:
     blob = base64.b64encode(os.urandom(9000 + size)).decode()
     body = json.dumps([value, blob, value]).encode()
-    before, told, after = json.loads(without_blobs(body))
+    before, properties, after = json.loads(without_blobs(body))
     assert before == after == value
-    assert told == f"[binary, {9000 + size} bytes]"
+    assert properties == f"[binary, {9000 + size} bytes]"
 
 
 # -- the caller's redactor ---------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_parameters_are_an_allow_list() -> None:
 SENTENCE = f"you said: my {SECRET}"
 
 
-def test_a_provider_that_echoes_the_prompt_everywhere_is_not_told(
+def test_a_provider_that_echoes_the_prompt_everywhere_is_not_captured(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     answer = {
@@ -387,23 +387,27 @@ def test_a_provider_that_echoes_the_prompt_everywhere_is_not_told(
     provider.script("/chat/completions", Reply.json(answer, **{"x-request-id": SENTENCE}))
     ask(drive, drive.ours(posthog_client=sink), posthog_privacy_mode=True)
     (event,) = sink.wait_for(1)
-    told = event.properties
+    properties = event.properties
     assert SECRET not in everything(event)
     for name in ("$ai_stop_reason", "$ai_service_tier", "posthog_llm_served_model"):
-        assert told[name] == "[withheld]"
-    assert told["posthog_llm_request_id"] == told["posthog_llm_response_id"] == "[withheld]"
-    assert told["$ai_model"] == "gpt-5-mini"
-    assert told["$ai_usage"] == {
+        assert properties[name] == "[withheld]"
+    assert (
+        properties["posthog_llm_request_id"]
+        == properties["posthog_llm_response_id"]
+        == "[withheld]"
+    )
+    assert properties["$ai_model"] == "gpt-5-mini"
+    assert properties["$ai_usage"] == {
         "prompt_tokens": 5,
         "completion_tokens": 2,
         "note": "[withheld]",
         "details": {"tier": "flex", "notes": ["[withheld]"]},
     }
-    assert told["$ai_input_tokens"] == 5
+    assert properties["$ai_input_tokens"] == 5
 
 
 @every_provider
-def test_an_error_that_echoes_the_prompt_everywhere_is_not_told(
+def test_an_error_that_echoes_the_prompt_everywhere_is_not_captured(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     error = {"message": SENTENCE, "type": SENTENCE, "code": SENTENCE}
@@ -445,12 +449,12 @@ def test_content_under_any_of_posthogs_names_is_withheld(drive: Driver, sink: Me
     tagged, given = sink.wait_for(2)
     for event in (tagged, given):
         assert SECRET not in everything(event)
-    told = given.properties
-    assert told["$ai_error"] == {"message": "[withheld]", "code": "boom", "status": 500}
-    assert told["$ai_model_parameters"] == {"voice": "[withheld]", "seed": 1}
-    assert told["$ai_something_new"] == ["[withheld]"]
-    assert told["mine"] == "a sentence of my own"
-    assert told["$current_url"] == "https://h/a b"
+    properties = given.properties
+    assert properties["$ai_error"] == {"message": "[withheld]", "code": "boom", "status": 500}
+    assert properties["$ai_model_parameters"] == {"voice": "[withheld]", "seed": 1}
+    assert properties["$ai_something_new"] == ["[withheld]"]
+    assert properties["mine"] == "a sentence of my own"
+    assert properties["$current_url"] == "https://h/a b"
 
 
 def test_parameters_with_a_sentence_are_withheld(drive: Driver, sink: MemorySink) -> None:
@@ -476,7 +480,7 @@ def test_parameters_with_a_sentence_are_withheld(drive: Driver, sink: MemorySink
     }
 
 
-def test_names_that_models_and_providers_have_are_told(
+def test_names_that_models_and_providers_have_are_captured(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-v1:0"
@@ -495,10 +499,10 @@ def test_names_that_models_and_providers_have_are_told(
         model="my deployment (test)",
     )
     (event,) = sink.wait_for(1)
-    told = event.properties
-    assert told["$ai_model"] == told["posthog_llm_served_model"] == arn
-    assert told["posthog_llm_requested_model"] == "my deployment (test)"
-    assert told["posthog_llm_response_id"] == answer["id"]
-    assert told["posthog_llm_upstream_provider"] == "Google AI Studio"
-    assert told["$ai_stop_reason"] == "end_turn"
-    assert told["$ai_span_name"] == "my own title"
+    properties = event.properties
+    assert properties["$ai_model"] == properties["posthog_llm_served_model"] == arn
+    assert properties["posthog_llm_requested_model"] == "my deployment (test)"
+    assert properties["posthog_llm_response_id"] == answer["id"]
+    assert properties["posthog_llm_upstream_provider"] == "Google AI Studio"
+    assert properties["$ai_stop_reason"] == "end_turn"
+    assert properties["$ai_span_name"] == "my own title"

@@ -303,7 +303,7 @@ FORKS = {
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("way", list(FORKS))
 @pytest.mark.parametrize("settings", ["client", "environment", "spool"])
-def test_parent_and_forked_children_are_told_once_each(
+def test_parent_and_forked_children_are_captured_once_each(
     children: Children, way: str, settings: str, tmp_path: Path
 ) -> None:
     environment: dict[str, Any] = {"PYTHONWARNINGS": "ignore"}

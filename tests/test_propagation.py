@@ -224,8 +224,8 @@ def test_hostile_headers(data: st.DataObject) -> None:
     with continue_trace(given_):
         sent = trace_headers()
         here = current()
-    for name, told in sent.items():
-        assert re.fullmatch(r"[!-~]{1,200}|\{[ -~]{1,4096}", told), name
+    for name, recorded in sent.items():
+        assert re.fullmatch(r"[!-~]{1,200}|\{[ -~]{1,4096}", recorded), name
     with continue_trace(sent):
         assert trace_headers().get(SAMPLING) == sent.get(SAMPLING)
         for name, field in IDS.items():

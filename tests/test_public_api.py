@@ -85,10 +85,10 @@ def test_public_names_and_signatures() -> None:
 def accept() -> int:
     names, changelog = public(), digest(CHANGELOG.read_text())
     if HELD.exists():
-        before, told, _ = held()
+        before, properties, _ = held()
         if names == before:
             return 0
-        if told == changelog:
+        if properties == changelog:
             print("CHANGELOG.md does not tell of the change yet", file=sys.stderr)
             return 1
     HELD.write_text(f"# changelog {changelog} seal {digest(names + changelog)}\n{names}")

@@ -65,8 +65,8 @@ def test_tool_calls_results_and_schemas_have_no_structure(drive: Driver, sink: M
     assert SECRET not in json.dumps(dict(event.properties))
     user, assistant, answer = event.properties["$ai_input"]
     assert user["content"] == [{"type": "text", "text": "hi"}, {**HIDDEN, "type": "mine"}]
-    told = {**call, "arguments": json.dumps(HIDDEN)}
-    assert assistant["tool_calls"] == [{"id": "call_1", "type": "function", "function": told}]
+    properties = {**call, "arguments": json.dumps(HIDDEN)}
+    assert assistant["tool_calls"] == [{"id": "call_1", "type": "function", "function": properties}]
     assert answer == {"role": "tool", "tool_call_id": "call_1", "content": json.dumps(HIDDEN)}
     (shown,) = event.properties["$ai_tools"]
     assert shown["function"]["parameters"] == {"type": "object", "properties": HIDDEN}
@@ -87,9 +87,9 @@ def test_input_of_a_messages_tool_has_no_structure(
     drive.ask(client, messages=[{"role": "user", "content": [result]}], tools=[tool])
     (event,) = sink.wait_for(1)
     assert SECRET not in json.dumps(dict(event.properties))
-    (told,) = event.properties["$ai_output_choices"][0]["content"]
+    (properties,) = event.properties["$ai_output_choices"][0]["content"]
     function = {"name": "find", "arguments": HIDDEN}
-    assert told == {"type": "function", "id": "toolu_1", "function": function}
+    assert properties == {"type": "function", "id": "toolu_1", "function": function}
     (asked,) = event.properties["$ai_input"][0]["content"]
     assert asked == {**result, "content": [{**HIDDEN, "type": "x"}]}
 
@@ -107,14 +107,14 @@ def test_a_redactor_that_drops_everything_leaves_a_conversation(
 
 
 def test_a_field_of_the_protocol_is_spared_only_with_a_word_of_the_protocol() -> None:
-    told = Cleaner(redact=lambda text: "*").content(
+    properties = Cleaner(redact=lambda text: "*").content(
         [
             {"role": "user", "id": "msg_1", "status": "completed", "content": "hi"},
             {"role": "user", "id": "Jane Doe", "status": "she is ill", "content": "hi"},
             {"role": "Jane Doe", "content": "hi"},
         ]
     )
-    assert told == [
+    assert properties == [
         {"role": "user", "id": "msg_1", "status": "completed", "content": "*"},
         {"role": "user", "id": "*", "status": "*", "content": "*"},
         {"*": "*", "* (2)": "*"},
@@ -375,18 +375,18 @@ def test_a_value_without_end_becomes_a_bounded_one(
     monkeypatch.setattr(cleaning, "_MOST_NODES", 5_000)
     monkeypatch.setattr(cleaning, "_MOST_CHARACTERS", 1 << 20)
     cleaner = Cleaner()
-    told = json.dumps(cleaner.free(make()))
-    assert "[too much to show]" in told
-    assert len(told) < 2 << 20
+    properties = json.dumps(cleaner.free(make()))
+    assert "[too much to show]" in properties
+    assert len(properties) < 2 << 20
     assert cleaner.cut > 0
 
 
 def test_a_value_that_takes_its_time_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(cleaning, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
-    told = Cleaner().free([[n] for n in range(1000)])
-    assert told[0] == [0]
-    assert told[-1] == "[too much to show]"
+    properties = Cleaner().free([[n] for n in range(1000)])
+    assert properties[0] == [0]
+    assert properties[-1] == "[too much to show]"
 
 
 def test_a_slow_redactor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,16 +444,18 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(("make", "told"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_value_harms_nothing_beside_it(sink: MemorySink, make: Any, told: Any) -> None:
+@pytest.mark.parametrize(("make", "properties"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_value_harms_nothing_beside_it(
+    sink: MemorySink, make: Any, properties: Any
+) -> None:
     with posthog_llm.context(posthog_client=sink), span("s", input=[make(), "kept"]) as one:
         one.properties["mine"] = make()
     (event,) = sink.wait_for(1)
     shown, kept = event.properties["$ai_input_state"]
     assert kept == "kept"
     assert len(json.dumps(dict(event.properties))) < 800_000
-    if told is not None:
-        assert shown == told == event.properties["mine"]
+    if properties is not None:
+        assert shown == properties == event.properties["mine"]
 
 
 def test_a_thread_that_is_deep_down_already_still_tells() -> None:
@@ -465,8 +467,8 @@ def test_a_thread_that_is_deep_down_already_still_tells() -> None:
         return at_depth(left - 1) if left else Cleaner().free({"kept": 1, "deep": deep})
 
     found = [at_depth_of(at_depth, left) for left in range(700, 1000, 20)]
-    assert any("[nested too deep]" in json.dumps(told) for told in found)
-    assert all(told is None or told["kept"] == 1 for told in found)
+    assert any("[nested too deep]" in json.dumps(properties) for properties in found)
+    assert all(properties is None or properties["kept"] == 1 for properties in found)
 
 
 def at_depth_of(run: Any, left: int) -> Any:
@@ -513,7 +515,7 @@ class Mute(Exception):
         raise ValueError(SECRET)
 
 
-def test_an_exception_that_cannot_be_shown_is_told_by_its_class(sink: MemorySink) -> None:
+def test_an_exception_that_cannot_be_shown_is_captured_by_its_class(sink: MemorySink) -> None:
     with posthog_llm.context(posthog_client=sink), pytest.raises(Mute), span("s"):
         raise Mute
     (event,) = sink.wait_for(1)
@@ -521,7 +523,7 @@ def test_an_exception_that_cannot_be_shown_is_told_by_its_class(sink: MemorySink
 
 
 @every_provider
-def test_a_request_that_is_nested_deep_is_still_told(drive: Driver, sink: MemorySink) -> None:
+def test_a_request_that_is_nested_deep_is_still_captured(drive: Driver, sink: MemorySink) -> None:
     deep = json.loads("[" * 300 + "]" * 300)
     drive.ask(drive.ours(posthog_client=sink), messages=[{"role": "user", "content": deep}])
     (event,) = sink.wait_for(1)
@@ -539,10 +541,10 @@ def test_only_a_known_media_type_passes_by_redactor_and_credentials(kind: str) -
     sound = {"type": "input_audio", "input_audio": {"data": "QUJD", "format": kind}}
     parts = [{"type": "text", "text": f"data:{kind};base64,AAAA"}, sound]
     cleaner = Cleaner([KEY], hide)
-    told = cleaner.content([{"role": "user", "content": parts}])
-    assert KEY not in json.dumps(told)
-    assert SECRET not in json.dumps(told)
-    assert told[0]["content"][1]["input_audio"]["data"] == "[binary, 3 bytes]"
+    properties = cleaner.content([{"role": "user", "content": parts}])
+    assert KEY not in json.dumps(properties)
+    assert SECRET not in json.dumps(properties)
+    assert properties[0]["content"][1]["input_audio"]["data"] == "[binary, 3 bytes]"
 
 
 def test_text_beside_a_format_is_no_media() -> None:

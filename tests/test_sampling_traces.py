@@ -139,9 +139,9 @@ def test_what_a_request_tells_openrouter_decides(
         }[where]
         for turn in range(3):
             driver.ask(client, **more, posthog_properties={"name": name, "turn": turn})
-    told = Counter(event.properties["name"] for event in sink.events)
-    assert set(told.values()) == {3}
-    assert set(told) == {f"name-{n}" for n in range(40) if number_of(f"name-{n}") < 0.5}
+    properties = Counter(event.properties["name"] for event in sink.events)
+    assert set(properties.values()) == {3}
+    assert set(properties) == {f"name-{n}" for n in range(40) if number_of(f"name-{n}") < 0.5}
 
 
 def test_what_a_request_tells_openrouter_splits_no_trace(
@@ -165,8 +165,8 @@ def test_a_call_that_names_another_trace_is_decided_by_that(
     with trace("around"):
         for number in range(40):
             driver.ask(client, posthog_trace_id=f"t{number}")
-    told = {name for name in pieces(sink) if name.startswith("t")}
-    assert told == {f"t{n}" for n in range(40) if number_of(f"t{n}") < 0.5}
+    properties = {name for name in pieces(sink) if name.startswith("t")}
+    assert properties == {f"t{n}" for n in range(40) if number_of(f"t{n}") < 0.5}
 
 
 # -- between services ------------------------------------------------------------------------

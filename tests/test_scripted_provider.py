@@ -146,12 +146,12 @@ def test_scripted_errors(
     with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)) as raised:
         model.turn(ASK)
     assert type(raised.value).__name__ == error
-    told: Any = raised.value.body
-    told = told.get("error", told)
-    assert told == {"message": "too much", "type": kind, "param": None, "code": "busy"}
+    properties: Any = raised.value.body
+    properties = properties.get("error", properties)
+    assert properties == {"message": "too much", "type": kind, "param": None, "code": "busy"}
 
 
-def test_misuse_is_told(provider: ScriptedProvider) -> None:
+def test_misuse_is_captured(provider: ScriptedProvider) -> None:
     with pytest.raises(ValueError, match=r"'/embeddings'.*script a Reply\.json"):
         provider.script("/embeddings", Reply.text("no"))
     with pytest.raises(ValueError, match=r"status must be that of an error"):

@@ -192,7 +192,7 @@ def use(client: Any, call: Call, provider: ScriptedProvider) -> None:
             list(answer)
 
 
-def told(library: str, kind: str) -> dict[str, Any]:
+def recorded(library: str, kind: str) -> dict[str, Any]:
     """Return what one library tells of one kind of call."""
     call, name, reply, path = KINDS[kind]
     modules = {
@@ -230,7 +230,7 @@ def said(value: Any) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_event_differs_from_posthog_ai_where_it_is_said(kind: str) -> None:
-    ours, theirs = told("posthog-llm", kind), told("posthog.ai", kind)
+    ours, theirs = recorded("posthog-llm", kind), recorded("posthog.ai", kind)
     shared = theirs.keys() | (ours.keys() - MORE)
     found = {n for n in shared if said(ours.get(n, ABSENT)) != said(theirs.get(n, ABSENT))}
     assert found == {name for name, kinds in DIFFERENT.items() if kind in kinds}

@@ -48,7 +48,7 @@ DIFFERENT = {
 NEVER_ALIKE = {"$ai_latency"}
 
 
-def told(callback: Any, name: str, provider: ScriptedProvider) -> dict[str, Any]:
+def properties(callback: Any, name: str, provider: ScriptedProvider) -> dict[str, Any]:
     """Return what one callback tells of one call, in an event loop of its own."""
     function, given = CALLS[name]
 
@@ -83,7 +83,7 @@ def told(callback: Any, name: str, provider: ScriptedProvider) -> dict[str, Any]
 def test_an_event_differs_from_litellms_where_it_is_said(
     provider: ScriptedProvider, name: str
 ) -> None:
-    theirs, ours = told("posthog", name, provider), told(PostHogLogger, name, provider)
+    theirs, ours = properties("posthog", name, provider), properties(PostHogLogger, name, provider)
     found = {key for key, value in theirs.items() if ours.get(key) != value} - NEVER_ALIKE
     assert found == {key for key, names in DIFFERENT.items() if name in names}
 

@@ -35,11 +35,11 @@ def test_what_changes_after_the_call_is_captured_as_it_was(sink: MemorySink) -> 
         gave["deep"][0]["list"].clear()
     events = sink.wait_for(3)
     assert "after" not in str([event.properties for event in events])
-    step_, told, block = events
+    step_, recorded, block = events
     assert step_.properties["$ai_input_state"] == [{"content": [{"text": "before"}]}]
     assert step_.properties["$ai_output_state"] == {"deep": [{"list": ["before"]}]}
     assert step_.properties["p"] == {"nested": ["before"]}
-    assert told.properties["$ai_output_choices"][0]["deep"] == [{"list": ["before"]}]
+    assert recorded.properties["$ai_output_choices"][0]["deep"] == [{"list": ["before"]}]
     assert block.properties["$ai_output_choices"][0]["deep"] == [
         {"list": ["before", "added within"]}
     ]

@@ -249,7 +249,7 @@ def test_threads_of_ours_import_nothing(programs: Programs, tmp_path: Any) -> No
     assert len(programs.receiver.events) == 10
 
 
-def test_batches_are_told_without_an_import_of_ours(programs: Programs) -> None:
+def test_batches_are_captured_without_an_import_of_ours(programs: Programs) -> None:
     script_batch(programs.provider, "msgbatch_start", results(2), "gzip")
     out = programs.run(
         WATCHED + MAKING["anthropic"],
@@ -450,7 +450,7 @@ def test_a_time_limit_amid_a_delivery_on_the_programs_thread(
     before = signal.signal(signal.SIGALRM, _over)
     posthog_llm.configure(redact=sink.redact, before_capture=sink.filter, on_drop=sink.drop)
     NoThreads(monkeypatch, RuntimeError("can't start new thread"))
-    told = posthog_llm.stats()
+    found = posthog_llm.stats()
     try:
         for _ in range(3):
             posthog_llm.capture_generation(
@@ -461,8 +461,8 @@ def test_a_time_limit_amid_a_delivery_on_the_programs_thread(
             posthog_llm.flush(10)
         assert posthog_llm.flush(10)
         assert len(sink.uuids) == len(set(sink.uuids)) == 3
-        assert posthog_llm.stats().delivered - told.delivered == 3
-        assert posthog_llm.stats().dropped["fault"] - told.dropped.get("fault", 0) == 1
+        assert posthog_llm.stats().delivered - found.delivered == 3
+        assert posthog_llm.stats().dropped["fault"] - found.dropped.get("fault", 0) == 1
     finally:
         signal.signal(signal.SIGALRM, before)
         posthog_llm.configure(redact=None, before_capture=None, on_drop=None)

@@ -137,7 +137,7 @@ def test_failure_that_names_the_option_is_tried_once_more_after_the_sdks_retries
     assert asked(provider) == [("a", True), ("a", True), ("a", False)]
 
 
-def test_own_retries_of_the_sdk_are_told_beside_a_refusal(
+def test_own_retries_of_the_sdk_are_captured_beside_a_refusal(
     drive: Driver, sink: MemorySink, provider: ScriptedProvider
 ) -> None:
     later = {"retry-after-ms": "1"}

@@ -331,8 +331,8 @@ def test_a_flush_inside_a_trace_delivers_the_steps_that_ended(
             else:
                 monkeypatch.setattr(posthog, "default_client", client)
         assert posthog_llm.flush(10)
-        told = [event["properties"]["$ai_span_name"] for event in receiver.events]
-        assert told == ["s"]
+        properties = [event["properties"]["$ai_span_name"] for event in receiver.events]
+        assert properties == ["s"]
         with span("another"):
             pass
     assert posthog_llm.flush(10)
@@ -444,8 +444,10 @@ def test_steps_of_a_process_that_ends_inside_a_trace(
     """
     expect = 0 if "exit" in ending else -15
     children.run(code, expect=expect, POSTHOG_API_KEY="phc_env", POSTHOG_HOST=receiver.url)
-    told = [event["properties"].get("$ai_span_name", event["event"]) for event in receiver.events]
-    assert sorted(told) == ["$ai_generation", "before the fork", "of the child"]
+    properties = [
+        event["properties"].get("$ai_span_name", event["event"]) for event in receiver.events
+    ]
+    assert sorted(properties) == ["$ai_generation", "before the fork", "of the child"]
 
 
 def test_the_quickstart_leads_to_whole_traces(provider: ScriptedProvider) -> None:

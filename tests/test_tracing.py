@@ -57,11 +57,11 @@ def test_whole_trace(drive: Driver, here: MemorySink) -> None:
         assert event.properties["plan"] == "gold"
         assert event.properties["$ai_session_id"] == "chat-1"
         assert event.timestamp is not None
-    told = dict(inner.properties)
-    assert 0 < told.pop("$ai_latency") < 5
+    recorded = dict(inner.properties)
+    assert 0 < recorded.pop("$ai_latency") < 5
     for name in ("$ai_lib", "$ai_lib_version"):
-        assert told.pop(name)
-    assert told == {
+        assert recorded.pop(name)
+    assert recorded == {
         "$ai_trace_id": t.trace_id,
         "$ai_span_id": s.id,
         "$ai_parent_id": t.id,
@@ -220,11 +220,11 @@ def test_gevent(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
     before = "import distro; distro.info()\nfrom gevent import monkey; monkey.patch_all()\n"
     children = Children(provider, receiver)
     children.run(code, before, POSTHOG_API_KEY="phc_env", POSTHOG_HOST=receiver.url)
-    told = {
+    recorded = {
         event["properties"]["$ai_span_name"]: event["properties"]["posthog_llm_outcome"]
         for event in receiver.events
     }
-    assert told == {"killed": "cancelled", "timed out": "cancelled"}
+    assert recorded == {"killed": "cancelled", "timed out": "cancelled"}
 
 
 def test_span_alone_is_a_trace_of_its_own(here: MemorySink) -> None:
@@ -254,7 +254,7 @@ def test_privacy(here: MemorySink) -> None:
 
 
 @pytest.mark.parametrize("what", ["off", "unsampled"])
-def test_not_told(here: MemorySink, what: str) -> None:
+def test_not_captured(here: MemorySink, what: str) -> None:
     if what == "unsampled":
         posthog_llm.configure(sample_rate=0.0)
     try:

@@ -95,16 +95,16 @@ def test_misuse_raises_at_once() -> None:
 async def begun_and_ended(app: Any) -> list[str]:
     """Go through an app's lifespan as a server does; returns what it was told."""
     asked = iter(("lifespan.startup", "lifespan.shutdown"))
-    told: list[str] = []
+    properties: list[str] = []
 
     async def receive() -> Any:
         return {"type": next(asked)}
 
     async def send(message: Any) -> None:
-        told.append(message["type"])
+        properties.append(message["type"])
 
     await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
-    return told
+    return properties
 
 
 async def takes_requests_only(scope: Any, receive: Any, send: Any) -> None:
@@ -129,8 +129,8 @@ def test_the_end_of_the_lifespan_delivers(app: Any) -> None:
             delivered.append(uuid)
 
     uuid = posthog_llm.capture_generation(model="m", posthog_client=Slow())
-    told = asyncio.run(begun_and_ended(ASGIMiddleware(app)))
-    assert told == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    properties = asyncio.run(begun_and_ended(ASGIMiddleware(app)))
+    assert properties == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert delivered == [uuid]
 
 

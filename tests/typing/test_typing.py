@@ -90,17 +90,17 @@ def run(*command: str, directory: Path, status: int | None = 1) -> str:
 
 def test_mypy(project: Path) -> None:
     strict = ("mypy", "--strict", "--config-file=", "--output=json", *SAMPLES)
-    told = [json.loads(line) for line in run(*strict, directory=project).splitlines()]
-    wrong = {(m["file"], m["line"]): m["message"] for m in told if m["severity"] == "error"}
+    properties = [json.loads(line) for line in run(*strict, directory=project).splitlines()]
+    wrong = {(m["file"], m["line"]): m["message"] for m in properties if m["severity"] == "error"}
     assert wrong.keys() == marked(), wrong
 
 
 def test_pyright(project: Path) -> None:
     command = ("pyright", "--outputjson", "--pythonpath", sys.executable)
-    told = json.loads(run(*command, directory=project))["generalDiagnostics"]
+    properties = json.loads(run(*command, directory=project))["generalDiagnostics"]
     wrong = {
         (Path(m["file"]).name, m["range"]["start"]["line"] + 1): m["message"]
-        for m in told
+        for m in properties
         if m["severity"] == "error"
     }
     assert wrong.keys() == marked(), wrong
@@ -125,11 +125,11 @@ def test_pyright_knows_all_of_every_method(tmp_path: Path) -> None:
     strict = {"typeCheckingMode": "strict", "reportDeprecated": False}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(strict))
     command = ("pyright", "--outputjson", "--pythonpath", sys.executable)
-    told = json.loads(run(*command, directory=tmp_path, status=None))["generalDiagnostics"]
-    unknown = {methods[m["range"]["start"]["line"] - len(head)] for m in told}
+    properties = json.loads(run(*command, directory=tmp_path, status=None))["generalDiagnostics"]
+    unknown = {methods[m["range"]["start"]["line"] - len(head)] for m in properties}
     assert len(methods) > 150
     # One of the types that it may return is newer than the oldest SDK.
-    assert unknown <= {"openai.audio.transcriptions.create"}, told
+    assert unknown <= {"openai.audio.transcriptions.create"}, properties
 
 
 def test_the_samples_are_many() -> None:
@@ -182,11 +182,11 @@ class Editor:
         number = next(self._numbers)
         self._send({"id": number, "method": method, "params": params})
         while True:
-            told = self._receive()
-            if told.get("id") == number and "method" not in told:
-                return told["result"]
-            if "id" in told:
-                self._send({"id": told["id"], "result": None})
+            properties = self._receive()
+            if properties.get("id") == number and "method" not in properties:
+                return properties["result"]
+            if "id" in properties:
+                self._send({"id": properties["id"], "result": None})
 
     def _send(self, message: dict[str, Any]) -> None:
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()
@@ -216,7 +216,7 @@ def editor(tmp_path: Path) -> Iterator[Editor]:
 def test_hovering_an_argument_shows_a_line_of_help(editor: Editor) -> None:
     shown = editor.at("posthog_session_id", "hover")["contents"]["value"]
     assert "posthog_session_id: str | int | UUID | None" in shown
-    assert "Session that the trace belongs to, such as a conversation." in shown
+    assert "The session that the trace belongs to, such as a conversation." in shown
 
 
 def test_completion_offers_the_sdks_parameters_and_ours(editor: Editor) -> None:
@@ -268,8 +268,8 @@ def test_stubs_have_the_sdks_own_overloads_parameters_and_returns() -> None:
                 for method, ours in functions(stub[alias.asname or alias.name]).items():
                     if method[0] != "_" and method in theirs and takes_ours(ours):
                         found = theirs[method]
-                        told = [described(f, keywords) for f in ours]
-                        assert told == [described(f, {}) for f in found[:-1] or found], method
+                        properties = [described(f, keywords) for f in ours]
+                        assert properties == [described(f, {}) for f in found[:-1] or found], method
                         compared += 1
     assert compared > 60
 
