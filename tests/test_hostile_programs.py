@@ -267,6 +267,33 @@ def test_an_exiting_process_takes_nothing_from_the_spool(
     assert len(models) == 12
 
 
+@pytest.mark.parametrize("left", [0, 64 << 10])
+def test_what_was_delivered_on_a_full_disk_is_not_sent_again(
+    children: Children, tmp_path: Path, left: int
+) -> None:
+    """Removing an event takes space, too; a limit on the size of files stands for a full disk."""
+    children.receiver.status = 503
+    process = children.start(
+        f"""
+        import resource
+        ask(4, posthog_properties={{"large": "x" * 20_000}})
+        wait_until(lambda: posthog_llm.stats().spooled == 4)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({left}, {left}))
+        print("full", flush=True)
+        wait_until(lambda: posthog_llm.stats().delivered == 4)
+        wait_until(lambda: not posthog_llm.stats().spooled)
+        """,
+        POSTHOG_LLM_SPOOL=tmp_path,
+    )
+    assert process.stdout.readline() == "full\n"
+    children.receiver.status = 200
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    children.run("ask(1); assert posthog_llm.flush(20)", POSTHOG_LLM_SPOOL=tmp_path)
+    assert sorted(children.seen().values()) == [1] * 5
+
+
 def test_a_spool_that_cannot_be_opened_is_named(
     sink: MemorySink, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:

@@ -166,7 +166,8 @@ class SpoolFile:
         try:
             self._delete(done)
         except sqlite3.OperationalError:
-            self._empty_log()
+            with contextlib.suppress(sqlite3.OperationalError):  # no space even for that
+                self._empty_log()
             self._delete_or_unlink(done)
         self.count -= len(done)
         self.bytes -= sum(s.size for s in done)
