@@ -105,10 +105,10 @@ class DestinationQueue:
         self.retry_at = 0.0
         self.suspects: list[Entry] = []
         """Events of batches that PostHog refused as too large, while the largest is tried alone."""
-        self._refused_json = _MOST_SENT_BYTES
-        """Bytes of JSON of the smallest of these batches."""
-        self._most_json: int | None = None
-        """Most bytes of JSON in a batch; `None` unless a refusal has shown a limit."""
+        self._refused_bytes = _MOST_SENT_BYTES
+        """What the smallest of these batches weighed."""
+        self._most_batch: int | None = None
+        """Most that a batch may weigh; `None` unless a refusal has shown a limit."""
         self._has_ai_lane = True
         """Whether the server has an AI lane, as far as known."""
 
@@ -139,10 +139,9 @@ class DestinationQueue:
 
     def _is_too_much(self) -> bool:
         """Whether the next event would make a batch that PostHog refuses as too large."""
-        if self._most_json is None:
+        if self._most_batch is None:
             return False
-        together = sum(entry.length for entry in self.sent.values())
-        return together + self.waiting[0].length > self._most_json
+        return self.sent_bytes + self.waiting[0].size > self._most_batch
 
     def is_full(self) -> bool:
         """Whether the official client has no space for another event."""
@@ -226,7 +225,7 @@ class DestinationQueue:
         """Note that the destination accepts events."""
         self.failures, self.retry_at = 0, 0.0
         if self.suspects:
-            self._most_json, self.suspects = self._refused_json // 2, []
+            self._most_batch, self.suspects = self._refused_bytes // 2, []
 
     def refused(self, batch: list[Entry]) -> list[Entry]:
         """Handle a batch that was too large; return the events to drop.
@@ -236,8 +235,7 @@ class DestinationQueue:
         """
         self.suspects += [entry for entry in batch if entry not in self.suspects]
         if len(batch) > 1 and self.is_queued:
-            together = sum(entry.length for entry in batch)
-            self._refused_json = min(self._refused_json, together)
+            self._refused_bytes = min(self._refused_bytes, sum(entry.weight for entry in batch))
             return []
         suspects, self.suspects = self.suspects, []
         return shrink(suspects, self.waiting)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._exchange import Scope
 from .._faults import guarded, interrupts, report
@@ -28,9 +28,6 @@ from .ending import Ending
 from .locks import BRIEF, Flag, Turn
 from .stats import Stats
 
-if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
-
 _CALLBACK_PATIENCE = 1.0
 """Seconds that a call which has ended waits for its callback."""
 _GATHER = 0.1
@@ -45,8 +42,6 @@ _LEAST = 0.05
 """Seconds for final steps after the time is up: writing takes less."""
 _POLL = 0.02
 """Seconds between two checks while a thread is waiting."""
-
-
 before_flush: list[Callable[[float], object]] = []
 """Each is called with the seconds that it may wait for pending callbacks."""
 

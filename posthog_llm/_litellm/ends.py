@@ -7,7 +7,6 @@ loop. So the response is noted on its way there.
 from __future__ import annotations
 
 import contextvars
-import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -16,6 +15,7 @@ from typing import Any
 from .._delivery.worker import before_flush
 from .._faults import guarded
 from . import attempt as attempts
+from .wrapping import wrap
 
 _SUCCESS = frozenset({"dispatch_success_handlers", "async_success_handler", "success_handler"})
 _FAILURE = frozenset({"dispatch_failure_handlers", "async_failure_handler", "failure_handler"})
@@ -33,23 +33,12 @@ def watch() -> None:
 
     kind: Any = getattr(litellm_logging, "Logging", None)
     for name in sorted(_SUCCESS | _FAILURE):
-        method = getattr(kind, name, None)
         # The others run when LiteLLM has submitted them to a thread: too late to note them.
         if "_handlers" in name or name.startswith("async_"):
-            _replace(kind, name, method, _noting)
+            wrap(kind, name, _noting)
     executor: Any = getattr(thread_pool_executor, "executor", None)
-    submit = getattr(executor, "submit", None)
-    if _replace(executor, "submit", submit, _noting_jobs):
+    if wrap(executor, "submit", _noting_jobs):
         before_flush.append(_wait)
-
-
-def _replace(owner: Any, name: str, function: Any, make: Callable[[Any], Any]) -> bool:
-    if not callable(function) or hasattr(function, "_posthog_llm"):
-        return False
-    made: Any = functools.wraps(function)(make(function))
-    made._posthog_llm = True
-    setattr(owner, name, made)
-    return True
 
 
 def _noting(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,13 +7,13 @@ https://github.com/BerriAI/litellm/blob/main/litellm/proxy/proxy_server.py
 
 from __future__ import annotations
 
-import functools
 import sys
 from typing import Any
 
 from .._delivery.worker import worker
 from .._faults import guarded
 from .._observe.call_queue import call_queue
+from .wrapping import wrap
 
 _MODULE = "litellm.proxy.proxy_server"
 _NAME = "proxy_shutdown_event"
@@ -24,19 +24,14 @@ _LONGEST = 4.0
 @guarded
 def watch() -> None:
     """Deliver everything captured before this process's gateway ends, if there is one."""
-    module: Any = sys.modules.get(_MODULE)
-    event = getattr(module, _NAME, None)
-    if callable(event) and not hasattr(event, "_posthog_llm"):
-        setattr(module, _NAME, _delivering(event))
+    wrap(sys.modules.get(_MODULE), _NAME, _delivering)
 
 
 def _delivering(event: Any) -> Any:
-    @functools.wraps(event)
     def delivering(*args: Any, **kwargs: Any) -> Any:
         _deliver()  # blocking the event loop is fine: no request runs any more
         return event(*args, **kwargs)
 
-    delivering._posthog_llm = True  # type: ignore[attr-defined]
     return delivering
 
 

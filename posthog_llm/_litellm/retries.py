@@ -16,6 +16,7 @@ from .._context import where
 from .._faults import guarded
 from .._running import inside
 from . import attempt as attempts
+from .wrapping import wrap
 
 _NAMES = (
     *("completion_with_retries", "acompletion_with_retries"),
@@ -51,13 +52,10 @@ def watch() -> None:
     import litellm
 
     for name in _NAMES:
-        function = getattr(litellm, name, None)
-        if callable(function) and not hasattr(function, "_posthog_llm"):
-            setattr(litellm, name, _watched(function, name))
+        wrap(litellm, name, functools.partial(_watched, name=name))
 
 
 def _watched(function: Callable[..., Any], name: str) -> Any:
-    @functools.wraps(function)
     def retrying(*args: Any, **kwargs: Any) -> Any:
         call = kwargs.get("litellm_logging_obj")
         if hasattr(call, "model_call_details"):
@@ -67,7 +65,6 @@ def _watched(function: Callable[..., Any], name: str) -> Any:
             kwargs["original_function"] = inside(lambda args, kwargs: _Try(call), tried, where)
         return function(*args, **kwargs)
 
-    retrying._posthog_llm = True  # type: ignore[attr-defined]
     return retrying
 
 

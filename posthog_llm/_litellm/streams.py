@@ -11,7 +11,7 @@ import functools
 import inspect
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
 from types import CodeType
 from typing import Any
 
@@ -20,6 +20,7 @@ from .._faults import guarded
 from .._providers import messages, responses
 from .._providers.sse import events
 from . import attempt as attempts
+from .wrapping import wrap
 
 _READING = ("__anext__", "_finalize_completed_stream")
 """Methods of LiteLLM's stream that read it, and close it at its end."""
@@ -36,9 +37,9 @@ def watch() -> None:
     from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
     reading = _codes_of_reading(CustomStreamWrapper)
-    _wrap(CustomStreamWrapper, "aclose", functools.partial(_noting_close, reading=reading))
-    _wrap(CustomStreamWrapper, "chunk_creator", _noting_chunks)
-    _wrap(CustomStreamWrapper, "finish_reason_handler", _noting_end)
+    wrap(CustomStreamWrapper, "aclose", functools.partial(_noting_close, reading=reading))
+    wrap(CustomStreamWrapper, "chunk_creator", _noting_chunks)
+    wrap(CustomStreamWrapper, "finish_reason_handler", _noting_end)
     for more in (_watch_responses, _watch_messages):
         with contextlib.suppress(ImportError):  # a version of LiteLLM that has it elsewhere
             more()
@@ -47,27 +48,18 @@ def watch() -> None:
 def _watch_responses() -> None:
     from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
-    _wrap(BaseResponsesAPIStreamingIterator, "_process_chunk", _noting_events)
+    wrap(BaseResponsesAPIStreamingIterator, "_process_chunk", _noting_events)
 
 
 def _watch_messages() -> None:
     from litellm.llms.anthropic.pass_through.messages import streaming_iterator
 
     kind: Any = streaming_iterator.BaseAnthropicMessagesStreamingIterator
-    _wrap(kind, "_convert_chunk_to_sse_format", _noting_pieces)
-    _wrap(kind, "_handle_streaming_logging", _noting_pieces_end)
+    wrap(kind, "_convert_chunk_to_sse_format", _noting_pieces)
+    wrap(kind, "_handle_streaming_logging", _noting_pieces_end)
     from litellm.proxy.pass_through_endpoints.streaming_handler import PassThroughStreamingHandler
 
-    _wrap(PassThroughStreamingHandler, "chunk_processor", _noting_passage)
-
-
-def _wrap(cls: Any, name: str, make: Callable[[Any], Any]) -> None:
-    method: Any = getattr(cls, name, None)
-    if callable(method) and not hasattr(method, "_posthog_llm"):
-        made: Any = functools.wraps(method)(make(method))
-        made._posthog_llm = True
-        is_static = isinstance(inspect.getattr_static(cls, name), staticmethod)
-        setattr(cls, name, staticmethod(made) if is_static else made)
+    wrap(PassThroughStreamingHandler, "chunk_processor", _noting_passage)
 
 
 def _attempt_of(call: Any) -> attempts.Attempt | None:
@@ -153,7 +145,6 @@ class _Pieces:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self._has_said = False
         self._last: deque[bytes] = deque(maxlen=_LAST)
 
     @guarded
@@ -161,13 +152,11 @@ class _Pieces:
         if not isinstance(piece, bytes):
             return
         self._last.append(piece)
-        if (
-            not self._has_said
-            and messages.fold(events(b"".join(self._last), named=True)).first is not None
-        ):
-            self._has_said = True
-            if (found := _silent(self._call)) is not None:
-                found.first_at = time.time()
+        found = _silent(self._call)
+        if found is None:
+            return
+        if messages.fold(events(b"".join(self._last), named=True)).first is not None:
+            found.first_at = time.time()
 
     @guarded
     def note_end(self) -> None:
@@ -180,17 +169,21 @@ class _Pieces:
 
 
 def _noting_passage(process: Any) -> Any:
-    async def noting(*args: Any, **kwargs: Any) -> Any:
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        pieces = process(*args, **kwargs)
         is_messages = str(getattr(kwargs.get("endpoint_type"), "value", "")) == "anthropic"
-        seen = _Pieces(kwargs.get("litellm_logging_obj") if is_messages else None)
-        async with contextlib.aclosing(process(*args, **kwargs)) as pieces:
-            async for piece in pieces:
-                seen.note(piece)
-                yield piece
-        if is_messages:
-            seen.note_end()
+        return _noted(pieces, kwargs.get("litellm_logging_obj")) if is_messages else pieces
 
     return noting
+
+
+async def _noted(pieces: Any, call: Any) -> AsyncGenerator[Any]:
+    seen = _Pieces(call)
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            seen.note(piece)
+            yield piece
+    seen.note_end()
 
 
 def _noting_pieces(convert: Any) -> Any:
