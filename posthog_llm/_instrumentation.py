@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -15,13 +14,18 @@ from ._checks import checked
 from ._context import NOTHING
 from ._exchange import Arguments
 from ._faults import guarded
-from ._observe import around, seam
+from ._observe import around
+from ._observe.around import Installer
 from ._observe.call_queue import call_queue
-from ._observe.client import ObservedClient
+from ._observe.client_arguments import ClientSettings
+from ._observe.registry import SDKS
 from ._settings import note_instrumented
 
-_SETTINGS = ("_posthog_stream_usage", "_posthog_redact", "_posthog_openrouter")
-_VERBS = ("get", "post", "put", "patch", "delete")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .types import Instrumented
+
 _undo: dict[str, list[Callable[[], object]]] = {}
 """Steps that remove our seam from an SDK, by its name; every watched SDK has an entry."""
 _leaving: dict[str, list[Callable[[], object]]] = {}
@@ -32,7 +36,7 @@ _changing = threading.RLock()
 """Held while our seam is installed or removed; never while a module is imported."""
 
 
-def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bool = True) -> None:
+def instrument(posthog_client: Any = None, **sdks: Unpack[Instrumented]) -> None:
     """Capture the calls of every SDK client, including those that frameworks and libraries create.
 
         posthog_llm.instrument()
@@ -43,20 +47,31 @@ def instrument(posthog_client: Any = None, *, openai: bool = True, anthropic: bo
 
     - `posthog_client`: where events go, including those of `trace` and `span`; `None`: as set in
       the environment.
-    - `openai`, `anthropic`: which SDKs to instrument.
+    - `openai`, `anthropic`: which SDKs to instrument; all by default, `False` leaves one out.
 
-    Raises `TypeError` for a `posthog_client` without a `capture` method.
+    Raises `TypeError` for a `posthog_client` without a `capture` method, and for the name of an
+    SDK that is not known.
     """
     global _defaults
+    wanted = _wanted(sdks)
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
     note_instrumented(client)
     call_queue.prepare()
     if client is not None:
         call_queue.attach(client)
-    for name, wanted in (("openai", openai), ("anthropic", anthropic)):
-        if wanted:
-            _watch(name)
+    for name in wanted:
+        _watch(name)
+
+
+def _wanted(given: Mapping[str, Any]) -> list[str]:
+    """Return the SDKs to instrument; raises `TypeError` for what is not a choice of one."""
+    for name, value in given.items():
+        if name not in SDKS:
+            raise TypeError(f"instrument() knows no {name!r}; it knows {', '.join(SDKS)}")
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False")
+    return [name for name in SDKS if given.get(name, True)]
 
 
 def _watch(name: str) -> None:
@@ -115,103 +130,27 @@ def _put_in_imported(name: str) -> None:
 
 
 @guarded
-def _put_in(sdk: Any) -> None:
+def _put_in(module: Any) -> None:
     call_queue.prepare()  # some of it depends on which SDK is there
+    name = module.__name__
     with _changing:
-        _put_around(sdk)
+        steps = _undo.get(name)
+        if steps is None or steps:  # `uninstrument` was called meanwhile, or it is done
+            return
+        installer = Installer(steps, lambda: name not in _undo, ClientSettings, _ATTRIBUTES)
+        SDKS[name].install(module, installer)
 
 
-def _put_around(sdk: Any) -> None:
-    steps = _undo.get(sdk.__name__)
-    if steps is None or steps:  # `uninstrument` was called meanwhile, or it is done
-        return
-    base = sdk._base_client
-    put = functools.partial(around.put, steps, functools.partial(_is_off, sdk.__name__))
-    goes_on = functools.partial(around.put, steps, _is_ours)  # depends on what `request` has begun
-    goes_on(base.BaseClient, "_build_request", _build_request)
-    for cls, request, sends in (
-        (base.SyncAPIClient, _request, seam.request),
-        (base.AsyncAPIClient, _arequest, seam.arequest),
-    ):
-        waits = sends is seam.arequest
-        put(cls, "request", request, waits)
-        goes_on(cls, "_process_response", _process_response, waits)
-        for verb in _VERBS:
-            put(cls, verb, functools.partial(_verb, sends), waits)
-        for own in _subclasses(cls):
-            if "request" in vars(own):
-                put(own, "request", functools.partial(_others_request, sends), waits)
-        for name in _SETTINGS:
-            _set(steps, cls, name, getattr(ObservedClient, name))
-        _set(steps, cls, "_posthog", _Settings())
-
-
-class _Settings:
+class _Defaults:
     """The defaults of clients that are not ours: the latest arguments of `instrument`."""
 
     def __get__(self, client: Any, owner: Any) -> Arguments:
         return _defaults
 
 
-def _is_off(sdk: str, client: Any) -> bool:
-    return sdk not in _undo or _is_ours(client)
-
-
-def _is_ours(client: Any) -> bool:
-    return isinstance(client, ObservedClient)
-
-
-def _subclasses(cls: Any) -> Iterator[Any]:
-    for found in cls.__subclasses__():
-        if not issubclass(found, ObservedClient):
-            yield found
-            yield from _subclasses(found)
-
-
-def _set(steps: list[Callable[[], object]], cls: Any, name: str, value: Any) -> None:
-    steps.append(lambda: delattr(cls, name) if name in vars(cls) else None)
-    setattr(cls, name, value)
-
-
-def _request(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    if not _has_options(args, kwargs):
-        return send(*args, **kwargs)  # the SDK's own `TypeError`
-    return seam.request(client, _options(args, kwargs), lambda: send(*args, **kwargs))
-
-
-def _arequest(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    if not _has_options(args, kwargs):
-        return send(*args, **kwargs)  # as above
-    return seam.arequest(client, _options(args, kwargs), lambda: send(*args, **kwargs))
-
-
-def _others_request(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    """Observe around what another library, or a subclass, put in place of `request`."""
-    if not _has_options(args, kwargs):
-        return send(*args, **kwargs)  # as above
-    return observed(client, _options(args, kwargs), lambda: send(*args, **kwargs), late=True)
-
-
-def _verb(observed: Any, send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    """Observe around `post`, for a client whose own `request` was replaced."""
-    if not args and "path" not in kwargs:
-        return send(**kwargs)  # as above
-    early = seam.EarlyRequest(args[0] if args else kwargs["path"], kwargs.get("body"))
-    return observed(client, early, lambda: send(*args, **kwargs), late=True)
-
-
-def _has_options(args: Any, kwargs: Any) -> bool:
-    return len(args) > 1 or "options" in kwargs
-
-
-def _options(args: Any, kwargs: Any) -> Any:
-    return args[1] if len(args) > 1 else kwargs["options"]
-
-
-def _build_request(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    options = args[0] if args else kwargs["options"]
-    return seam.build_request(client, options, lambda: send(*args, **kwargs))
-
-
-def _process_response(send: Any, client: Any, args: Any, kwargs: Any) -> Any:
-    return send(*args, **seam.see_response(client, kwargs["response"], kwargs))
+_ATTRIBUTES = {
+    name: _Defaults() if name == "_posthog" else value
+    for name, value in vars(ClientSettings).items()
+    if name.startswith("_posthog")
+}
+"""What the seam reads of a client."""

@@ -68,6 +68,15 @@ class ClientArguments(CallArguments, total=False):
     """Whether the client talks to OpenRouter through a proxy of yours; `False` by default."""
 
 
+class Instrumented(TypedDict, total=False):
+    """The SDKs that `instrument` knows, by the name of their package."""
+
+    openai: bool
+    """Whether to instrument OpenAI's SDK; `True` by default."""
+    anthropic: bool
+    """Whether to instrument Anthropic's SDK; `True` by default."""
+
+
 class LoggerArguments(CallArguments, total=False):
     """What LiteLLM's callback accepts: defaults for all calls, and settings."""
 

@@ -23,7 +23,7 @@ from posthog_llm import types as arguments
 from posthog_llm._checks import field_of
 from posthog_llm._delivery.worker import worker
 from posthog_llm._observe.call_arguments import NAMES
-from posthog_llm._observe.client import _CLIENT_ONLY
+from posthog_llm._observe.client_arguments import SETTINGS
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import ANTHROPIC, OPENAI, Driver, Vendor, every_provider
@@ -161,7 +161,7 @@ def test_every_sending_method_takes_our_arguments(
 def test_the_classes_of_arguments_name_what_is_taken() -> None:
     assert arguments.CallArguments.__annotations__.keys() == NAMES.keys()
     own = arguments.ClientArguments.__annotations__.keys() - NAMES.keys()
-    assert own == _CLIENT_ONLY.keys()
+    assert own == SETTINGS.keys()
     fields = {field_of(name) for name in arguments.ContextArguments.__annotations__}
     assert fields == set(NAMES.values())
 

@@ -25,7 +25,7 @@ from posthog_llm import _settings as settings
 from posthog_llm import openai, testing
 from posthog_llm._cli import main
 from posthog_llm._observe.call_arguments import NAMES
-from posthog_llm._observe.client import _CLIENT_ONLY
+from posthog_llm._observe.client_arguments import SETTINGS
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
 from .picture import details, events_of, title
@@ -163,7 +163,7 @@ def test_every_property_is_described() -> None:
 
 def test_every_argument_variable_and_public_name_is_described() -> None:
     text = "".join(page.read_text() for page in PAGES)
-    arguments = [*NAMES, *_CLIENT_ONLY]
+    arguments = [*NAMES, *SETTINGS]
     variables = set()
     for path in (ROOT / "posthog_llm").rglob("*.py"):
         variables |= set(re.findall(r'environ\.get\("(\w+)"', path.read_text()))

@@ -163,7 +163,9 @@ def test_an_interrupt_anywhere_in_a_call_leaves_nothing_for_the_next(
     def call() -> None:
         client.chat.completions.create(model="m", messages=MESSAGES, **more)
 
-    files = tuple(f"observe/{name}.py" for name in ("passing", "resources", "seam", "call"))
+    files = tuple(
+        f"observe/{name}.py" for name in ("passing", "resources", "seam", "stainless", "call")
+    )
     call()
     number = properties = 0
     while interrupted(number, call, files):

@@ -246,3 +246,7 @@ def test_same_request_by_a_hook_is_a_call_of_its_own(drive: Driver, sink: Memory
 def test_misuse() -> None:
     with pytest.raises(TypeError, match="posthog_client"):
         instrument("phc_key")
+    with pytest.raises(TypeError, match="'opnai'; it knows openai, anthropic"):
+        instrument(opnai=False)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="openai must be True or False"):
+        instrument(openai="no")  # type: ignore[arg-type]

@@ -508,7 +508,7 @@ def test_an_event_that_a_fault_costs_is_counted(drive: Driver, stopped: None) ->
     assert manual in {uuid for uuid, _ in lost}
     assert set(faults.counts) == {
         "worker:ValueError",
-        "_started:ValueError",
+        "started:ValueError",
         "manual:ValueError",
     }
 

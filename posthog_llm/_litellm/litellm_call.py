@@ -14,8 +14,8 @@ from .._context import NOTHING
 from .._exchange import Arguments, Upload
 from .._faults import is_the_programs
 from .._narrowing import is_mapping, mapping
-from .._observe.call import uploads
 from .._observe.dedup import HEADER
+from .._observe.uploads import uploads
 from .._providers.endpoints import litellm_endpoint
 from .._providers.hosts import provider_named, regional
 from .._record import Routing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _ours: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -43,24 +43,54 @@ class Underway:
 running = Underway()
 
 
-def put(
-    undo: list[Callable[[], object]],
-    is_off: Callable[[Any], bool],
-    cls: Any,
-    name: str,
-    observe: Any,
-    waits: bool = False,
-) -> None:
-    """Wrap `cls.name` in `observe`, unless it already contains a wrapper of ours.
+class Installer:
+    """Installs wrappers in an SDK's classes; `undo` holds the steps that remove them."""
 
-    `observe` is called with the bound function, the instance and the arguments, unless `is_off`
-    is true for the instance. `waits`: whether the result is awaited. Adds a function to `undo`
-    that removes the wrapper if it is still the outermost.
-    """
-    found: Any = cls.__dict__[name]
-    if hasattr(found, "__get__") and not _leads_to_ours(found):
+    def __init__(
+        self,
+        undo: list[Callable[[], object]],
+        is_off: Callable[[], bool],
+        ours: type,
+        defaults: Mapping[str, Any],
+    ) -> None:
+        self._undo = undo
+        self._is_off = is_off
+        self.ours = ours
+        """What our own clients inherit from: they need no wrapper."""
+        self._defaults = defaults
+
+    def wrap(
+        self, cls: Any, name: str, observe: Any, waits: bool = False, *, is_below: bool = False
+    ) -> None:
+        """Wrap `cls.name` in `observe`, unless it already contains a wrapper of ours.
+
+        `observe` is called with the bound function, the instance and the arguments. `waits`:
+        whether the result is awaited. `is_below`: whether it depends on what another wrapper has
+        begun, and so goes on when the installation is being removed.
+        """
+        found: Any = cls.__dict__[name]
+        if not hasattr(found, "__get__") or _leads_to_ours(found):
+            return
+        is_off = self._is_ours if is_below else self._is_off_for
         make = functools.partial(_awaited if waits else _plain, is_off=is_off, observe=observe)
-        setattr(cls, name, _made(make, undo, cls, name, found))
+        setattr(cls, name, _made(make, self._undo, cls, name, found))
+
+    def set_defaults(self, cls: Any) -> None:
+        """Give a client class the attributes that the seam reads of a client."""
+        for name, value in self._defaults.items():
+            self._undo.append(functools.partial(_delete, cls, name))
+            setattr(cls, name, value)
+
+    def _is_off_for(self, client: Any) -> bool:
+        return self._is_off() or self._is_ours(client)
+
+    def _is_ours(self, client: Any) -> bool:
+        return isinstance(client, self.ours)
+
+
+def _delete(cls: Any, name: str) -> None:
+    if name in vars(cls):
+        delattr(cls, name)
 
 
 def _made(make: Any, undo: list[Callable[[], object]], cls: Any, name: str, found: Any) -> Any:

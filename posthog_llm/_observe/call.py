@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from os import getpid
 from time import perf_counter, time
 from typing import Any
 
-from .._exchange import Exchange, Failure, Outcome, Scope, Upload, outcome_of
+from .._exchange import Exchange, Failure, Outcome, Scope, outcome_of
 from .._faults import guarded, is_the_programs
 from .._media import without_blobs
-from .._narrowing import first_given, is_mapping
+from .._narrowing import first_given
 from .._providers.endpoints import ENDPOINTS
-from . import stream_usage
 from .call_queue import call_queue
 from .event_ids import new_id
+from .sdk import Sdk
+from .stream_usage import Injector
 
 _LARGE = 64 << 10
 """Bytes above which a request is searched for images."""
@@ -28,9 +28,10 @@ class Call:
     the end. The first end is recorded, later ones are ignored.
     """
 
-    __slots__ = ("__weakref__", "_open", "_process", "exchange", "injector", "streaming")
+    __slots__ = ("__weakref__", "_open", "_process", "_sdk", "exchange", "injector", "streaming")
 
-    def __init__(self, endpoint: str, scope: Scope, injector: stream_usage.Injector | None) -> None:
+    def __init__(self, sdk: Sdk, endpoint: str, scope: Scope, injector: Injector | None) -> None:
+        self._sdk = sdk
         self.exchange = Exchange(endpoint, new_id(), scope, time(), perf_counter())
         self.injector = injector
         self._open = [True]
@@ -51,30 +52,28 @@ class Call:
         exchange.last_attempt = self.elapsed()
         if exchange.attempts > 1 and exchange.request is not None:
             return
-        exchange.sent, exchange.url = request.headers, request.url
-        files = options.files
-        if files:
-            fields = options.json_data
-            exchange.form = dict(fields) if is_mapping(fields) else None
-            exchange.uploads = list(uploads(files))
-        else:
-            exchange.keep_media = wants_media(exchange.scope)
-            body = _content(request)
-            exchange.request = body if exchange.keep_media else _kept(body)
+        sent = self._sdk.sent(request, options)
+        exchange.sent, exchange.url = sent.headers, sent.url
+        exchange.form, exchange.uploads = sent.form, sent.uploads
+        exchange.keep_media = wants_media(exchange.scope)
+        exchange.request = sent.content if exchange.keep_media else _kept(sent.content)
 
     @guarded
-    def really_sent(self, request: Any, history: Iterable[Any] = ()) -> None:
-        """Note requests that differ from the built one: by a hook, an `Auth`, a redirect."""
-        requests = [request, *(earlier.request for earlier in history)]
-        known = self.exchange.sent
-        self.exchange.resent = [(r.headers, r.url) for r in requests if r.headers is not known]
+    def really_sent(self, source: Any) -> None:
+        """Note requests that differ from the built one: by a hook, an `Auth`, a redirect.
 
-    def goes_on_without_usage(self, error: Exception) -> bool:
+        `source`: the response, or the exception, that holds them.
+        """
+        if requests := self._sdk.requests_behind(source):
+            known = self.exchange.sent
+            self.exchange.resent = [(r.headers, r.url) for r in requests if r.headers is not known]
+
+    def goes_on_without_usage(self, error: Exception, options: Any) -> bool:
         """Whether the usage option that we added may be why the provider refused.
 
         That attempt does not count as the SDK's, and its body is not the caller's request.
         """
-        if self.injector is None or not _left_out(self.injector, error):
+        if self.injector is None or not _left_out(self.injector, error, options):
             return False
         self.exchange.attempts -= 1
         self.exchange.request = None
@@ -86,18 +85,18 @@ class Call:
     def note_response(self, response: Any) -> bool:
         """Note the response's head; return whether its body is still to be read."""
         exchange = self.exchange
-        exchange.status = response.status_code
-        exchange.headers = response.headers
+        received = self._sdk.received(response)
+        exchange.status, exchange.headers = received.status, received.headers
         if self.injector:
             self.injector.accepted()
-        if not response.is_closed:
+        body = received.content
+        if body is None:
             self.streaming = True
             call_queue.unended.add(self)
             return True
         exchange.times = (perf_counter(),)
-        body = _content(response) or b""
         exchange.received = len(body)
-        if self.keeps(response.headers):
+        if self.keeps(received.headers):
             exchange.body = body
         return False
 
@@ -149,16 +148,10 @@ class Call:
 
     def broke(self, error: BaseException) -> None:
         """End the call with an exception."""
-        self._note_sent(error)
+        if not self.exchange.resent:
+            self.really_sent(error)
         outcome, failure = outcome_of(error)
         self.end(outcome, failure)
-
-    @guarded
-    def _note_sent(self, error: BaseException) -> None:
-        """Note the request that an exception of the SDK or the HTTP library holds."""
-        request = _given(error, "request")
-        if request is not None and not self.exchange.resent:
-            self.really_sent(request, getattr(_given(error, "response"), "history", ()))
 
     def undecodable(self, error: Exception) -> None:
         """End the call because its response cannot be decoded.
@@ -180,25 +173,8 @@ class Call:
 
 
 @guarded
-def _left_out(injector: stream_usage.Injector, error: Exception) -> bool:
-    return injector.leave_out(error)
-
-
-def _given(error: BaseException, name: str) -> Any:
-    """Return an exception's attribute; the HTTP library's exceptions raise while it is unset."""
-    try:
-        return getattr(error, name, None)
-    except RuntimeError:
-        return None
-
-
-def _content(message: Any) -> bytes | None:
-    """Return the body of a request or response; `None` if it is empty, or not in memory."""
-    try:
-        content: bytes = message.content
-    except RuntimeError:  # from a generator, or a response that a hook closed unread
-        return None
-    return content or None
+def _left_out(injector: Injector, error: Exception, options: Any) -> bool:
+    return injector.leave_out(error, options)
 
 
 def _kept(body: bytes | None) -> bytes | None:
@@ -215,34 +191,3 @@ def wants_media(scope: Scope) -> bool:
     client = first_given(*clients, scope.default)
     client = getattr(client, "default_client", client)
     return getattr(client, "enable_full_ai_capture", False) is True
-
-
-def uploads(files: Any) -> Iterable[Upload]:
-    """Describe a multipart request's files: `{field: file}` or `[(field, file)]`.
-
-    A file is its content, or `(name, content[, media type[, headers]])`.
-    """
-    for field, file in files.items() if is_mapping(files) else files:
-        parts = _parts(file)
-        name = parts[0] if isinstance(parts[0], str) else None
-        media_type = parts[2] if len(parts) > 2 else None
-        yield Upload(field, name, media_type, _size(parts[1]))
-
-
-def _parts(file: Any) -> Sequence[Any]:
-    parts: Sequence[Any] = file
-    return parts if isinstance(file, tuple) else (getattr(file, "name", None), file)
-
-
-def _size(content: Any) -> int | None:
-    if isinstance(content, (bytes, bytearray, str)):
-        return len(content)
-    try:
-        position = content.tell()
-        size: int = content.seek(0, 2)
-        content.seek(position)
-    except Exception as error:  # an unseekable file has no known size, which is not a fault
-        if is_the_programs(error):
-            raise
-        return None
-    return size

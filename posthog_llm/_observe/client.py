@@ -7,23 +7,12 @@ SDK for everything, and returns the SDK's own objects.
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any
 
-from .._checks import redactor
-from .._context import NOTHING, merged
-from .._roots import note_redactor
-from . import resources, seam
-from .call_arguments import NAMES, extract
+from . import resources, seam, stainless
 from .call_queue import call_queue
-
-_CLIENT_ONLY = {
-    "posthog_stream_usage": True,
-    "posthog_redact": None,
-    "posthog_request_user": False,
-    "posthog_openrouter": False,
-}
-
+from .client_arguments import ClientSettings, extract_for_client, signature
+from .stainless import SDK
 
 if TYPE_CHECKING:
 
@@ -39,14 +28,8 @@ else:
     _SdkClient = object
 
 
-class ObservedClient(_SdkClient):
+class ObservedClient(ClientSettings, _SdkClient):
     """What the sync and async clients share: everything but the `await`."""
-
-    _posthog = NOTHING
-    _posthog_stream_usage: bool = True
-    _posthog_redact: Any = None
-    _posthog_request_user: bool = False
-    _posthog_openrouter: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,27 +44,16 @@ class ObservedClient(_SdkClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         call_queue.prepare()  # before the SDK checks whether `httpx` is imported
-        defaults = extract(kwargs) or NOTHING
-        own = {**_CLIENT_ONLY, **_extract_own(kwargs)}
+        given = extract_for_client(kwargs)
         super().__init__(*args, **kwargs)
         resources.observe_attributes(self)
-        self._posthog = defaults
-        self._set_own(own)
-        call_queue.attach(defaults.client)
-
-    def _set_own(self, own: dict[str, Any]) -> None:
-        for name, value in own.items():
-            setattr(self, f"_{name}", value)
+        given.set_on(self)
 
     def copy(self, **kwargs: Any) -> Any:
-        changed = extract(kwargs)
-        own = _extract_own(kwargs)
+        changed = extract_for_client(kwargs)
         new = super().copy(**kwargs)
         # Set afterwards, so that a subclass's constructor need not accept our arguments.
-        new._posthog = merged(self._posthog, changed) if changed else self._posthog
-        if changed is not None and changed.client is not None:
-            call_queue.attach(changed.client)
-        new._set_own({name: own.get(name, getattr(self, f"_{name}")) for name in _CLIENT_ONLY})
+        changed.set_on_copy(new, self)
         return new
 
     with_options = copy
@@ -103,10 +75,10 @@ class ObservedClient(_SdkClient):
 
     def _build_request(self, options: Any, **kwargs: Any) -> Any:
         build = super()._build_request
-        return seam.build_request(self, options, lambda: build(options, **kwargs))
+        return stainless.build_request(self, options, lambda: build(options, **kwargs))
 
     def _process_response(self, *, response: Any, **kwargs: Any) -> Any:
-        kwargs = seam.see_response(self, response, kwargs)
+        kwargs = stainless.see_response(self, response, kwargs)
         return super()._process_response(response=response, **kwargs)
 
 
@@ -115,7 +87,7 @@ class SyncClient(ObservedClient):
 
     def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
         send = super().request
-        return seam.request(self, options, lambda: send(cast_to, options, **kwargs))
+        return seam.request(SDK, self, options, lambda: send(cast_to, options, **kwargs))
 
 
 class AsyncClient(ObservedClient):
@@ -123,20 +95,9 @@ class AsyncClient(ObservedClient):
 
     async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
         send = super().request
-        return await seam.arequest(self, options, lambda: send(cast_to, options, **kwargs))
-
-
-def _extract_own(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Extract the arguments that only a client has from `kwargs`.
-
-    Raises `TypeError` for a value of the wrong type.
-    """
-    own = {name: kwargs.pop(name) for name in _CLIENT_ONLY if name in kwargs}
-    for name in ("posthog_stream_usage", "posthog_request_user", "posthog_openrouter"):
-        if not isinstance(own.get(name, True), bool):
-            raise TypeError(f"{name} must be True or False")
-    note_redactor(redactor(own.get("posthog_redact")))
-    return own
+        return await seam.arequest(
+            stainless.SDK, self, options, lambda: send(cast_to, options, **kwargs)
+        )
 
 
 def _is_sdk_client(base: Any) -> bool:
@@ -153,7 +114,7 @@ def _mirror(cls: Any, sdk: Any) -> None:
     cls.copy = functools.wraps(sdk.copy)(_own(cls.copy))
     cls.with_options = cls.copy
     cls.__doc__ = cls.__doc__ or sdk.__doc__
-    cls.__signature__ = _signature(sdk)
+    cls.__signature__ = signature(sdk)
 
 
 def _own(function: Any) -> Any:
@@ -163,13 +124,3 @@ def _own(function: Any) -> Any:
         return function(self, **kwargs)
 
     return own
-
-
-def _signature(sdk: Any) -> inspect.Signature:
-    """Return the SDK constructor's signature with our keyword-only arguments appended."""
-    signature = inspect.signature(sdk)
-    ours = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in {**dict.fromkeys(NAMES), **_CLIENT_ONLY}.items()
-    ]
-    return signature.replace(parameters=[*signature.parameters.values(), *ours])

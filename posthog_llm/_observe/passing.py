@@ -146,12 +146,7 @@ class Underway(_Layer):
         self.begun = True
 
     def goes_on_without_usage(self, error: Exception) -> bool:
-        if self.call is None or not self.call.goes_on_without_usage(error):
-            return False
-        options: Any = self.options
-        if getattr(error, "status_code", 0) >= 500 and hasattr(options, "max_retries"):
-            options.max_retries = 0  # the SDK has already retried such a response
-        return True
+        return self.call is not None and self.call.goes_on_without_usage(error, self.options)
 
 
 def is_given() -> bool:

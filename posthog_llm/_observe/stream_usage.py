@@ -70,12 +70,14 @@ class Injector:
             options.json_data = {**body, "stream_options": wanted}
         self.added = True
 
-    def leave_out(self, error: Any) -> bool:
+    def leave_out(self, error: Any, options: Any) -> bool:
         """Whether `error` may be about the added option: then the call continues without it."""
-        if self.added and _may_be_the_option(error):
-            self._left_out, self.added = True, False
-            return True
-        return False
+        if not self.added or not _may_be_the_option(error):
+            return False
+        self._left_out, self.added = True, False
+        if getattr(error, "status_code", 0) >= 500 and hasattr(options, "max_retries"):
+            options.max_retries = 0  # the SDK has already retried such a response
+        return True
 
     def accepted(self) -> None:
         """Note that the request succeeded; if only without the option, remember the refusal."""

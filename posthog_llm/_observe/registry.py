@@ -1,0 +1,8 @@
+"""The SDKs that we know, by the name that programs import; `instrument` takes the same names."""
+
+from __future__ import annotations
+
+from . import stainless
+from .sdk import Sdk
+
+SDKS: dict[str, Sdk] = {"openai": stainless.SDK, "anthropic": stainless.SDK}
