@@ -19,7 +19,7 @@ import posthog_llm
 from posthog_llm._delivery.destinations import Project
 from posthog_llm._delivery.spool import Age, Backlog, SpoolDirectory
 from posthog_llm._delivery.spool_file import Address, Line, SpoolFile, packed
-from posthog_llm._delivery.spool_policy import Looks
+from posthog_llm._delivery.spool_policy import Scanner
 from posthog_llm._event import Event
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
@@ -72,10 +72,10 @@ def unfiltered(project: Project, filtered: bool) -> Any:
 
 
 def claimed(directory: SpoolDirectory, find: Any = unfiltered) -> list[Backlog]:
-    directory.begin_look()
+    directory.begin_scan()
     found: list[Backlog] = []
-    while directory.is_looking and directory.has_room:
-        for backlogs in directory.look(find, patient=False) or ():
+    while directory.is_scanning and directory.has_room:
+        for backlogs in directory.scan(find, patient=False) or ():
             found += backlogs
     return found
 
@@ -167,19 +167,19 @@ def test_own_backlog_waits_on_disk(children: Children, tmp_path: Path) -> None:
     once(children, 300)
 
 
-def test_idle_process_looks_ever_more_rarely(tmp_path: Path) -> None:
-    """After a few looks that found nothing, an idle process wakes about once a minute."""
-    looks = Looks(opened(tmp_path))
-    assert list(looks.look([], unfiltered)) == []
-    assert 3 < min(looks.due()) < 7
+def test_idle_process_scans_ever_more_rarely(tmp_path: Path) -> None:
+    """After a few scans that found nothing, an idle process wakes about once a minute."""
+    scanner = Scanner(opened(tmp_path))
+    assert list(scanner.scan([], unfiltered)) == []
+    assert 3 < min(scanner.due()) < 7
     for _ in range(5):
-        looks.is_wanted = True
-        assert list(looks.look([], unfiltered)) == []
-    assert 40 < min(looks.due()) < 80
+        scanner.is_wanted = True
+        assert list(scanner.scan([], unfiltered)) == []
+    assert 40 < min(scanner.due()) < 80
     orphan(tmp_path, [line(1)])
-    looks.is_wanted = True
-    assert len(list(looks.look([], unfiltered))) == 1
-    assert min(looks.due()) < 7  # where one was, there may be more
+    scanner.is_wanted = True
+    assert len(list(scanner.scan([], unfiltered))) == 1
+    assert min(scanner.due()) < 7  # where one was, there may be more
 
 
 def test_idle_process_keeps_no_file_and_delivers_what_others_leave(
@@ -211,13 +211,13 @@ def test_many_orphans_take_few_open_files(tmp_path: Path) -> None:
     directory = opened(tmp_path)
     found = claimed(directory)
     assert len(found) == 32
-    assert directory.is_looking
+    assert directory.is_scanning
     seen = uuids(found)
     while found:  # each that is done makes room for another
         backlog = found.pop()
         backlog.unread = 0
         directory.release(backlog.file, [])
-        for backlogs in directory.look(unfiltered, patient=False) or ():
+        for backlogs in directory.scan(unfiltered, patient=False) or ():
             found += backlogs
             seen |= uuids(backlogs)
     assert len(seen) == 40
@@ -266,10 +266,10 @@ def test_set_aside_file_is_removed_when_it_is_too_old(tmp_path: Path) -> None:
     assert claimed(directory) == []
     assert DAMAGED == ["x.events"]
     (aside,) = tmp_path.glob("*.damaged")
-    directory.begin_look()
+    directory.begin_scan()
     assert aside.exists()
     os.utime(aside, (time.time() - 100, time.time() - 100))
-    directory.begin_look()
+    directory.begin_scan()
     assert not aside.exists()
 
 
@@ -290,15 +290,15 @@ def test_stopped_process_that_holds_the_lock_stops_nobody(tmp_path: Path) -> Non
     orphan(tmp_path, [line(1)])
     with contextlib.closing(sqlite3.connect(tmp_path / "lock", isolation_level=None)) as lock:
         lock.execute("begin exclusive")
-        looks = Looks(opened(tmp_path))
+        scanner = Scanner(opened(tmp_path))
         found: list[list[Backlog]] = []
         start = time.monotonic()
         while not found:
-            assert looks.is_pending
+            assert scanner.is_pending
             assert time.monotonic() - start < 20
-            found += looks.look([], unfiltered)
+            found += scanner.scan([], unfiltered)
             time.sleep(0.02)
-        assert not looks.is_pending
+        assert not scanner.is_pending
 
 
 def test_living_process_keeps_its_file(tmp_path: Path) -> None:

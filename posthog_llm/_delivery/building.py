@@ -111,7 +111,7 @@ class Backgrounds:
     """
 
     def __init__(self) -> None:
-        self._asked: OrderedDict[str, Record] = OrderedDict()
+        self._requested: OrderedDict[str, Record] = OrderedDict()
         self._captured: OrderedDict[str, None] = OrderedDict()
         self._whole: OrderedDict[str, int] = OrderedDict()
         """Bytes of each request whose content is held."""
@@ -126,7 +126,7 @@ class Backgrounds:
             return record  # the library that reported it reports it once
         response, poll = record.response, record.exchange.endpoint == "response_poll"
         identity = response.response_id
-        background = poll or response.pending or _asked_in_background(record.request)
+        background = poll or response.pending or _requests_background(record.request)
         if not background or (identity is None and not poll):
             return record
         if identity is None or identity in self._captured:
@@ -151,18 +151,18 @@ class Backgrounds:
 
     def _wait(self, identity: str, record: Record) -> None:
         self._take_out(identity)
-        if len(self._asked) >= _MOST:
-            self._take_out(next(iter(self._asked)))
-        self._asked[identity] = record
+        if len(self._requested) >= _MOST:
+            self._take_out(next(iter(self._requested)))
+        self._requested[identity] = record
         self._whole[identity] = size = _size(record.request)
         self.bytes += _WEIGHT + size
         while self.bytes > settings().queue_bytes * _SHARE and self._whole:
             oldest, size = self._whole.popitem(last=False)
-            self._asked[oldest] = stripped = _drop_content(self._asked[oldest], size)
+            self._requested[oldest] = stripped = _drop_content(self._requested[oldest], size)
             self.bytes += _size(stripped.request) - size
 
     def _take_out(self, identity: str) -> Record | None:
-        record = self._asked.pop(identity, None)
+        record = self._requested.pop(identity, None)
         size = self._whole.pop(identity, None)
         if record is not None:
             self.bytes -= _WEIGHT + (_size(record.request) if size is None else size)
@@ -186,7 +186,7 @@ def _drop_content(record: Record, size: int) -> Record:
     return replace(record, request=request, content_cut=record.content_cut + size - _size(request))
 
 
-def _asked_in_background(request: RequestFacts) -> bool:
+def _requests_background(request: RequestFacts) -> bool:
     return request.parameters.get("background") is True
 
 

@@ -214,7 +214,7 @@ class SpoolDirectory:
     # -- scanning ------------------------------------------------------------------
 
     @property
-    def is_looking(self) -> bool:
+    def is_scanning(self) -> bool:
         """Whether files are left to try."""
         return bool(self._names)
 
@@ -228,7 +228,7 @@ class SpoolDirectory:
         """Events in released files, which no client of this process may send."""
         return sum(b.unread for left in list(self._left.values()) for b in left.backlogs)
 
-    def begin_look(self) -> None:
+    def begin_scan(self) -> None:
         """List the files that may be orphans. Raises `OSError`."""
         ours = {file.path for file in (self.own, *self.claimed) if file}
         with os.scandir(self.place.path) as entries:
@@ -240,7 +240,7 @@ class SpoolDirectory:
         random.SystemRandom().shuffle(self._names)  # so that processes start at different files
         self._left = {path: left for path, left in self._left.items() if path in self._names}
 
-    def look(self, find: Find, *, patient: bool) -> list[list[Backlog]] | None:
+    def scan(self, find: Find, *, patient: bool) -> list[list[Backlog]] | None:
         """Claim some orphans, and return their backlogs; `None` if it is not our turn.
 
         `patient`: whether to wait for another process that scans.

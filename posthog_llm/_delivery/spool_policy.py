@@ -39,7 +39,7 @@ IN_MEMORY = 4000
 """Waiting events of a destination beyond which new ones are only on disk."""
 
 
-class Looks:
+class Scanner:
     """Scans one directory. Used only by the worker, except for `is_wanted`."""
 
     def __init__(self, directory: SpoolDirectory) -> None:
@@ -54,28 +54,28 @@ class Looks:
     @property
     def is_pending(self) -> bool:
         """Whether a scan is wanted or unfinished."""
-        return self.is_wanted or self._directory.is_looking
+        return self.is_wanted or self._directory.is_scanning
 
     def due(self) -> Iterator[float]:
         """Yield the seconds until there is something to do."""
-        if not self._directory.is_looking:
+        if not self._directory.is_scanning:
             yield max(0.0, self._next_at - time.monotonic())
         elif self._directory.has_room:
             yield _RETRY if self._is_refused else 0.0
 
-    def look(self, held: Collection[Backlog], find: Find) -> Iterator[list[Backlog]]:
+    def scan(self, held: Collection[Backlog], find: Find) -> Iterator[list[Backlog]]:
         """Yield the backlogs of each newly claimed file; check again those that we hold."""
         now = time.monotonic()
-        if not self._directory.is_looking:
+        if not self._directory.is_scanning:
             if now < self._next_at and not self.is_wanted:
                 return
             self.is_wanted, self._began = False, now
             self._schedule(now, self._pause)
-            guarded(self._directory.begin_look)()
+            guarded(self._directory.begin_scan)()
             self._directory.is_due(held, find)
-        if self._directory.is_looking and self._directory.has_room:
+        if self._directory.is_scanning and self._directory.has_room:
             patient = now - self._began < _PATIENCE
-            found = guarded(self._directory.look)(find, patient=patient)
+            found = guarded(self._directory.scan)(find, patient=patient)
             self._is_refused = found is None
             if found:
                 self._schedule(now, _FIRST_PAUSE)
@@ -112,7 +112,7 @@ class SpoolPolicy:
         """Every file that we hold now, with the events that are only on disk, by address."""
         self._in_memory: Counter[SpoolFile] = Counter()
         """Unresolved events in each file that are also in memory."""
-        self._looks: Looks | None = None
+        self._scanner: Scanner | None = None
 
     @property
     def count(self) -> int:
@@ -138,7 +138,7 @@ class SpoolPolicy:
         self.close()
         if place is not None:
             self._directory = self._opened(place)
-            self._looks = Looks(self._directory) if self._directory else None
+            self._scanner = Scanner(self._directory) if self._directory else None
 
     @guarded
     def _opened(self, place: Spool) -> SpoolDirectory | None:
@@ -220,14 +220,14 @@ class SpoolPolicy:
 
     def look_soon(self) -> None:
         """Request a scan: there may now be a client for events that had none. For any thread."""
-        if (looks := self._looks) is not None:
-            looks.is_wanted = True
+        if (scanner := self._scanner) is not None:
+            scanner.is_wanted = True
 
     def read(self, find: Find, has_room: Callable[[Any], bool]) -> Iterator[tuple[Row, Any]]:
         """Yield some events that are only on disk, each with a client that may send it."""
-        if self._looks is not None:
+        if self._scanner is not None:
             held = [b for backlogs in self._files.values() for b in backlogs.values()]
-            for found in self._looks.look(held, find):
+            for found in self._scanner.scan(held, find):
                 self._files[found[0].file] = {backlog.line: backlog for backlog in found}
         for backlogs in list(self._files.values()):
             for line, backlog in list(backlogs.items()):
@@ -272,8 +272,8 @@ class SpoolPolicy:
 
         Events that other processes left, and none of our clients may send, do not count.
         """
-        is_looking = self._looks is not None and self._looks.is_pending
-        return is_looking or any(
+        is_scanning = self._scanner is not None and self._scanner.is_pending
+        return is_scanning or any(
             backlog.is_due or (backlog.is_own and backlog.unread)
             for backlogs in self._files.values()
             for backlog in backlogs.values()
@@ -334,8 +334,8 @@ class SpoolPolicy:
     def due(self) -> Iterator[float]:
         """Yield the seconds until there is something to do."""
         now = time.monotonic()
-        if self._looks is not None:
-            yield from self._looks.due()
+        if self._scanner is not None:
+            yield from self._scanner.due()
         for file, backlogs in self._files.items():
             if any(backlog.is_due and not backlog.is_full for backlog in backlogs.values()):
                 yield 0.0
@@ -358,4 +358,4 @@ class SpoolPolicy:
                 del backlogs[line]
             if self._is_done(file):
                 self._release(file)
-        self._directory = self._looks = None
+        self._directory = self._scanner = None

@@ -100,11 +100,11 @@ def build(record: Record, private: bool) -> Event:
     # Each process that reads the end of a background response or a batch sends the same event.
     is_read_again = record.response.background or exchange.batch is not None
     trace_id = who.trace_id or (exchange.id if is_read_again else str(uuid.uuid4()))
-    tell = step.properties if record.kind in step.NAMES else call.properties
+    read = step.properties if record.kind in step.NAMES else call.properties
     properties = {
         **_identity(who, exchange.id, trace_id, scope.ambient),
         "$ai_user": _router_user(record),
-        **tell(record, who, private, cleaner),
+        **read(record, who, private, cleaner),
     }
     properties = {name: value for name, value in properties.items() if value is not None}
     for name in _LABELS & properties.keys():

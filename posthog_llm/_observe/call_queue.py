@@ -72,7 +72,7 @@ class CallQueue:
         self._items: deque[Any] = deque()
         self._stripped: deque[Any] = deque()
         """Calls older than `_items`, without the requests that took too much memory."""
-        self._making_room = threading.Lock()
+        self._enforcing = threading.Lock()
         self.bytes = 0
         """Approximate size of the waiting calls. Threads change it without a lock, so an addition
         may get lost: the reader recomputes it for the calls that it leaves."""
@@ -88,7 +88,7 @@ class CallQueue:
 
     def renew(self) -> None:
         """Recreate locks of the current kind; waiting items stay."""
-        self._making_room = threading.Lock()
+        self._enforcing = threading.Lock()
         self.wake_ups = queue.SimpleQueue()
         self.wake()  # an item put meanwhile may have woken the old one
 
@@ -129,7 +129,7 @@ class CallQueue:
         finally:  # even if a signal handler raises in between
             self.wake()
         if self.bytes > settings().queue_bytes * _SHARE:
-            self._make_room(settings().queue_bytes * _ROOM)
+            self._enforce_limit(settings().queue_bytes * _ROOM)
 
     def failed(self, where: str, error: Exception, uuid: str) -> None:
         """Count an internal fault that lost an event; the reader counts the event, like others."""
@@ -192,12 +192,12 @@ class CallQueue:
     # -- the bound -----------------------------------------------------------------
 
     @guarded
-    def _make_room(self, wanted: float) -> None:
+    def _enforce_limit(self, wanted: float) -> None:
         """Drop the oldest requests, then the oldest calls, until few enough bytes wait.
 
         Responses hold the token counts, so they are kept as long as possible.
         """
-        if not self._making_room.acquire(blocking=False):
+        if not self._enforcing.acquire(blocking=False):
             return
         try:
             with contextlib.suppress(IndexError):
@@ -207,7 +207,7 @@ class CallQueue:
                 while self.bytes > wanted:
                     self._give_up(self._stripped.popleft())
         finally:
-            self._making_room.release()
+            self._enforcing.release()
 
     def _drop_content(self, item: Any) -> None:
         try:
