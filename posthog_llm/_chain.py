@@ -29,10 +29,14 @@ class Link:
     """One block, on top of the values around it.
 
     `combine(around, given)` returns the values inside. `root` is the trace that the block is in;
-    `begun` is a trace that replaces the one around the block.
+    `begun` is a trace that replaces the one around the block. `step` is a framework's step inside
+    `outer` which the block is in.
     """
 
-    __slots__ = ("begun", "combine", "depth", "given", "key", "outer", "root", "values")
+    __slots__ = (
+        *("begun", "combine", "depth", "framework", "given", "key", "model_step", "outer", "root"),
+        *("step", "values"),
+    )
 
     def __init__(
         self,
@@ -41,13 +45,21 @@ class Link:
         given: Any,
         outer: Link | None,
         begun: Any = INHERITED,
+        step: Link | None = None,
     ) -> None:
         self.key, self.combine, self.given, self.begun = key, combine, given, begun
+        self.step = None if step is outer else step
+        self.framework: str | None = None
+        """The framework whose step this is, or is in."""
+        self.model_step: Any = None
+        """A framework's own step of a model call that this is in; see `_steps.ModelStep`."""
         if outer is None:
             self.values, self.root, self.depth = given, None, 0
         else:
-            self.values = combine(outer.values, given)
-            self.root = outer.root if begun is INHERITED else begun
+            around = step or outer
+            self.values = combine(around.values, given)
+            self.root = around.root if begun is INHERITED else begun
+            self.framework, self.model_step = around.framework, around.model_step
             self.depth = outer.depth + 1
             if self.depth > _DEEPEST:
                 outer, self.depth = outer.flat(), 1
@@ -55,7 +67,14 @@ class Link:
 
     def over(self, outer: Link) -> Link:
         """Return the same block on top of another link."""
-        return Link(self.key, self.combine, self.given, outer, self.begun)
+        return Link(self.key, self.combine, self.given, outer, self.begun, self.step)
+
+    def is_inside(self, other: Link) -> bool:
+        """Whether this is the same as `other`, or inside of it."""
+        link: Link | None = self
+        while link is not None and link is not other:
+            link = link.step or link.outer
+        return link is not None
 
     @property
     def began(self) -> Any:

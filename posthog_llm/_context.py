@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import fields, replace
 from operator import attrgetter
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._chain import INHERITED, Chain, Link, ends, find, here, only, without
 from ._checks import named
 from ._exchange import Ambient, Arguments
+from ._faults import guarded
 from ._imports import imported
 from ._roots import Root
 from ._running import OpenBlock, bound, inside
@@ -36,15 +38,45 @@ def where() -> Chain:
     return chain
 
 
+StepSource = Callable[[], "Link | None"]
+"""Returns the innermost step of one framework around the caller; `None` if there is none."""
+step_sources: tuple[StepSource, ...] = ()
+"""The frameworks whose steps may be around a call."""
+
+
+def add_step_source(source: StepSource) -> None:
+    global step_sources
+    step_sources = (*step_sources, guarded(source))
+
+
+def remove_step_sources() -> None:
+    global step_sources
+    step_sources = ()
+
+
+def around() -> Link:
+    """Return what is innermost around the caller: a block, or a framework's step."""
+    link = here(chain)
+    return _innermost(link) if step_sources else link
+
+
+def _innermost(link: Link) -> Link:
+    for source in step_sources:
+        step = source()
+        if step is not None and step is not link and step.is_inside(link):
+            link = step
+    return link
+
+
 def current() -> Arguments:
-    """Return the values of the innermost `context` around the caller."""
-    values: Arguments = here(chain).values
+    """Return the values of the innermost block, or framework's step, around the caller."""
+    values: Arguments = around().values
     return values
 
 
 def current_root() -> Root | None:
     """Return the trace that the caller is in."""
-    return here(chain).root
+    return around().root
 
 
 def merged(outer: Arguments, inner: Arguments) -> Arguments:
@@ -118,8 +150,9 @@ class context:
     def __enter__(self) -> None:
         outer = here(chain)
         try:
-            link = Link(self._key, nested, self._values, outer, self._begun(outer))
-            chain.set(link)
+            step = around()
+            begun = self._begun(step)
+            chain.set(Link(self._key, nested, self._values, outer, begun, step))
         except BaseException:  # a signal handler raised between two of these instructions
             chain.set(outer)
             raise

@@ -253,6 +253,9 @@ class Exchange:
     reader: Any = None
     """Reads `content` into a record; `None` means that the endpoint's adapter reads the call."""
 
+    framework: str | None = None
+    """The framework in whose step the call was made, such as `langchain`."""
+
     own: int | None = None
     """Approximate bytes of the caller's properties; `None` until first measured."""
 

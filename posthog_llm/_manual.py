@@ -13,9 +13,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from . import _sampling as sampling
-from ._chain import here
 from ._checks import checked, count, duration, field_of, moment, status, text, url, usd
-from ._context import ambient, chain
+from ._context import ambient, around
 from ._exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of
 from ._faults import is_the_programs
 from ._narrowing import first_given, is_mapping
@@ -202,10 +201,10 @@ def capture(kind: Kind, given: dict[str, Any], event_id: str | None = None) -> s
 
 def _put(kind: Kind, given: dict[str, Any], event_id: str) -> None:
     own = Arguments(**{name: given[name] for name in _WHO & given.keys()})
-    around = here(chain)
+    inside = around()
     if "output" in given:  # for a block: its state at the end
         given["output"] = snapshot(given["output"])
-    context, root = around.values, around.root
+    context, root = inside.values, inside.root
     draw = sampling.draw_about if kind in ("feedback", "metric") else sampling.draw
     sample = draw(root, own, context)
     if sample is None:
@@ -219,6 +218,7 @@ def _put(kind: Kind, given: dict[str, Any], event_id: str) -> None:
     exchange.status = given.get("http_status")
     exchange.outcome, exchange.failure = _outcome(given.get("error"), exchange.status)
     exchange.content, exchange.reader = ManualCall(kind, given), _record
+    exchange.framework = inside.framework
     exchange.received = size_of([given[name] for name in given.keys() - _WHO])
     sample.note(exchange)
     if default is not None:

@@ -13,8 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._chain import here
-from ._context import ambient, chain, context, continued
+from ._context import ambient, around, context, continued
 from ._exchange import Arguments
 from ._narrowing import is_dict, is_list, is_sequence
 from ._weighing import size_of
@@ -67,26 +66,26 @@ def trace_headers() -> dict[str, str]:
 
     Send them only to your own services: they identify the user.
     """
-    link, around = here(chain), ambient()
+    link, theirs = around(), ambient()
     values: Arguments = link.values
-    replay = around.session_id or (values.properties or {}).get(_REPLAY_PROPERTY)
+    replay = theirs.session_id or (values.properties or {}).get(_REPLAY_PROPERTY)
     found = {
         _TRACE: values.trace_id,
         _PARENT: values.parent_id,
         _SESSION: values.session_id,
-        _WHO.upper(): values.distinct_id or around.distinct_id,
+        _WHO.upper(): values.distinct_id or theirs.distinct_id,
         _REPLAY.upper(): replay,
     }
     sent = {name: text for name, value in found.items() if (text := _header_text(value))}
     for name, mapping in ((_GROUPS, values.groups), (_PROPERTIES, values.properties)):
         if mapping and (text := _json(mapping, _MOST[name])):
             sent[name] = text
-    if values.privacy_mode or around.privacy_mode:
+    if values.privacy_mode or theirs.privacy_mode:
         sent[_PRIVACY] = _PRIVATE
     if link.root is not None:
         sent[_SAMPLING] = f"{link.root.draw.number:.9f}"
-    if around.otel:
-        sent[_W3C] = "00-{}-{}-01".format(*around.otel)
+    if theirs.otel:
+        sent[_W3C] = "00-{}-{}-01".format(*theirs.otel)
     elif values.trace_id:
         sent[_W3C] = (
             f"00-{_hex(values.trace_id, 32)}-{_hex(values.parent_id or values.trace_id, 16)}-01"

@@ -11,38 +11,21 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _sampling as sampling
 from ._chain import INHERITED, Link, ends, here, leave
 from ._checks import checked, named, text
-from ._context import NOTHING, ambient, anew, chain, decorated, merged
-from ._exchange import Ambient, Arguments, Exchange, Scope, outcome_of
+from ._context import NOTHING, ambient, anew, around, chain, decorated, merged
+from ._exchange import Ambient, Arguments, outcome_of
 from ._faults import guarded
-from ._narrowing import first_given
-from ._observe.call_queue import call_queue, counted
-from ._observe.event_ids import new_id
-from ._record import Kind, Record, RequestFacts, ResponseFacts
+from ._record import Kind
 from ._roots import Root
-from ._settings import default_for_steps
 from ._snapshot import snapshot, snapshot_of
-from ._weighing import size_of
+from ._steps import FinishedStep, StepContent, capture_step
 from .types import TraceArguments
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 F = TypeVar("F")
-
-
-@dataclass(slots=True)
-class _State:
-    """The input and output of a step, until the worker reads them."""
-
-    input: Any
-    output: Any
-    details: Mapping[str, Any]
-
-    def drop_content(self) -> None:
-        self.input = self.output = None
 
 
 class _Step:
@@ -72,8 +55,11 @@ class _Step:
         self._started_at = self._clock = 0.0
         self._process = 0
 
-    def _begin(self, outer: Link) -> Link:
-        """Set the ids and the trace; return the link that applies inside."""
+    def _begin(self, outer: Link, around: Link) -> Link:
+        """Set the ids and the trace; return the link that applies inside.
+
+        `around` is what the step is in: `outer`, or a framework's step inside of it.
+        """
         raise NotImplementedError
 
     def __enter__(self) -> Any:
@@ -81,8 +67,9 @@ class _Step:
             raise RuntimeError(f"{self._kind} {self.name!r} was entered before: make another one")
         outer = here(chain)
         try:
-            self._outer, self._ambient = outer.values, _around() or Ambient()
-            inner = self._begin(outer)
+            step = around()
+            self._outer, self._ambient = step.values, _ambient() or Ambient()
+            inner = self._begin(outer, step)
             self._root = inner.root
             self._begins_trace = inner.began is not None
             self._begun_with = self.input, snapshot(self.input)
@@ -142,7 +129,7 @@ class _Step:
         if self._options.result:
             self.output = value
 
-    @counted
+    @guarded
     def _capture(self, outer: Arguments, error: BaseException | None) -> None:
         own = Arguments(
             distinct_id=self._given.distinct_id,
@@ -156,31 +143,23 @@ class _Step:
             privacy_mode=self._given.privacy_mode,
             client=self._given.client,
         )
-        around = outer if self._kind == "span" else anew(outer, NOTHING)
-        sample = sampling.draw(self._root, own, around)
-        if sample is None:
-            return
-        exchange = Exchange(self._kind, new_id(), Scope(own, around, self._ambient), 0.0)
-        exchange.started_at = self._started_at
-        exchange.ended = perf_counter() - self._clock
-        exchange.outcome, exchange.failure = outcome_of(error)
         given, begun = self._begun_with
         begun = begun if self.input is given else snapshot(self.input)
-        output = snapshot(self.output)
-        exchange.content = _State(begun, output, {"type": self._options.type})
-        exchange.received = size_of((begun, output))
-        exchange.reader = _record
-        sample.note(exchange)
-        call_queue.start()
-        self._put(exchange, first_given(self._given.client, outer.client))
-
-    def _put(self, exchange: Exchange, named: Any) -> None:
-        """Submit the step, at once if its destination is known: see `roots.Root`."""
-        found = default_for_steps() if named is None else named
-        if found is not None:
-            call_queue.attach(found)
-            exchange.scope.default = found
-        self._root.put(exchange)
+        outcome, failure = outcome_of(error)
+        capture_step(
+            FinishedStep(
+                kind=self._kind,
+                own=own,
+                around=outer if self._kind == "span" else anew(outer, NOTHING),
+                root=self._root,
+                ambient=self._ambient,
+                started_at=self._started_at,
+                latency=perf_counter() - self._clock,
+                outcome=outcome,
+                failure=failure,
+                content=StepContent(begun, snapshot(self.output), {"type": self._options.type}),
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +205,12 @@ class trace(_Step):
         arguments = Arguments(**named("trace", given, TraceArguments))
         super().__init__(name, arguments, input, options)
 
-    def _begin(self, outer: Link) -> Link:
+    def _begin(self, outer: Link, around: Link) -> Link:
         self.trace_id = self.id = self._given.trace_id or str(uuid.uuid4())
         mine = merged(self._given, Arguments(trace_id=self.trace_id, parent_id=self.id))
-        session_id = self._given.session_id or outer.values.session_id
-        root = Root(self.trace_id, session_id, outer.root)
-        return Link(self._key, anew, mine, outer, root)
+        session_id = self._given.session_id or around.values.session_id
+        root = Root(self.trace_id, session_id, around.root)
+        return Link(self._key, anew, mine, outer, root, around)
 
 
 class span(_Step):
@@ -269,33 +248,13 @@ class span(_Step):
         given = Arguments(properties=checked("properties", "properties", properties))
         super().__init__(name, given, input, _Options(kind, record_arguments, record_result))
 
-    def _begin(self, outer: Link) -> Link:
-        self.id, values = str(uuid.uuid4()), outer.values
+    def _begin(self, outer: Link, around: Link) -> Link:
+        self.id, values = str(uuid.uuid4()), around.values
         self.trace_id = values.trace_id or str(uuid.uuid4())
         mine = Arguments(trace_id=self.trace_id, parent_id=self.id)
-        is_in_one = outer.root is not None
+        is_in_one = around.root is not None
         root = INHERITED if is_in_one else Root(self.trace_id, values.session_id)
-        return Link(self._key, merged, mine, outer, root)
+        return Link(self._key, merged, mine, outer, root, around)
 
 
-_around = guarded(ambient)
-
-
-def _record(exchange: Exchange) -> Record:
-    state: _State = exchange.content
-    return Record(
-        kind=exchange.endpoint,  # type: ignore[arg-type]
-        exchange=exchange,
-        request=RequestFacts(input=state.input),
-        response=ResponseFacts(output=state.output),
-        provider="",
-        base_url=None,
-        latency=exchange.ended,
-        time_to_first_token=None,
-        outcome=exchange.outcome,
-        failure=exchange.failure,
-        request_id=None,
-        retries=0,
-        content_cut=exchange.cut,
-        details=state.details,
-    )
+_ambient = guarded(ambient)

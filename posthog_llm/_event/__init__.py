@@ -104,6 +104,7 @@ def build(record: Record, private: bool) -> Event:
     properties = {
         **_identity(who, exchange.id, trace_id, scope.ambient),
         "$ai_user": _router_user(record),
+        "$ai_framework": exchange.framework,
         **read(record, who, private, cleaner),
     }
     properties = {name: value for name, value in properties.items() if value is not None}

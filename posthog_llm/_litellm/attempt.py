@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from .. import _sampling as sampling
-from .._context import NOTHING, ambient, current, current_root, merged
+from .._chain import Link
+from .._context import NOTHING, ambient, around, merged
 from .._delivery.worker import worker
 from .._exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, describe, ended_by
 from .._faults import guarded, warn
@@ -25,7 +26,6 @@ from .._narrowing import first_given, mapping
 from .._observe.call import wants_media
 from .._observe.call_queue import call_queue, counted
 from .._observe.event_ids import new_id
-from .._roots import Root
 from .._settings import settings
 from .._weighing import size_of
 from . import logged, metadata, reading, remembered
@@ -51,9 +51,8 @@ class Attempt:
     redact: Any = None
     of_keys: metadata.OfKeys = metadata.OF_NO_KEYS
     started_at: float = field(default_factory=time.time)
-    context: Arguments = field(default_factory=current)
-    root: Root | None = field(default_factory=current_root)
-    """The trace around the caller."""
+    inside: Link = field(default_factory=around)
+    """The block, or framework's step, that the call is in."""
     ambient: Ambient = field(default_factory=ambient)
     input: Any = None
     fields: frozenset[str] | None = None
@@ -83,9 +82,11 @@ class Attempt:
     def __post_init__(self) -> None:
         self.credentials = Credentials.of(self.kwargs)
         self._sent = {name: self.kwargs[name] for name in _SENT if name in self.kwargs}
-        if self.root is not None and not self.is_captured_above:
-            clients = self.context.client, self.defaults.client
-            self.root.found(first_given(*clients, settings().posthog_client), self.redact)
+        if self.inside.model_step is not None:
+            self.inside.model_step.is_captured = True
+        if self.inside.root is not None and not self.is_captured_above:
+            clients = self.inside.values.client, self.defaults.client
+            self.inside.root.found(first_given(*clients, settings().posthog_client), self.redact)
 
     @property
     def is_open(self) -> bool:
@@ -184,13 +185,16 @@ class Attempt:
             return None
         gathered = LiteLLMCall.of(kwargs, self.input, answer)
         gathered.first_at = self.first_at
-        sample = sampling.draw(self.root, given, self.context, self.defaults, gathered.names)
+        sample = sampling.draw(
+            self.inside.root, given, self.inside.values, self.defaults, gathered.names
+        )
         if sample is None:
             return None
-        scope = Scope(given, self.context, self.ambient, self.defaults, self.redact)
+        scope = Scope(given, self.inside.values, self.ambient, self.defaults, self.redact)
         scope.default = settings().posthog_client
         exchange = Exchange(endpoint, new_id(), scope, self.started_at)
         exchange.content, exchange.reader = gathered, reading.record
+        exchange.framework = self.inside.framework
         exchange.client = self.credentials
         exchange.sent, exchange.url = self.credentials.headers, gathered.base_url
         exchange.keep_media = wants_media(scope)

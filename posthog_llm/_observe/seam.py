@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .. import _sampling as sampling
-from .._chain import here
-from .._context import NOTHING, ambient, chain
-from .._exchange import Arguments, Scope
+from .._chain import Link
+from .._context import NOTHING, ambient, around
+from .._exchange import Arguments, Exchange, Scope
 from .._narrowing import first_given, is_dict
 from .._providers.batches import Batch
 from .._providers.endpoints import Endpoint, batch_of, endpoint_of
@@ -92,34 +92,49 @@ def started(sdk: Sdk, client: Any, options: Any, attached: Arguments | None) -> 
     if endpoint is None or call_queue.is_reader() or is_captured_above():
         return None
     given = attached or arguments_of(client, draft.path) or NOTHING
-    around = here(chain)
-    outer, defaults = around.values, client._posthog
+    inside = around()
+    outer, defaults = inside.values, client._posthog
     base_url = sdk.base_url(client)
     later = sampling.is_partial() and (
         _in_parts(endpoint, draft) or _is_openrouter(client, base_url, given, outer, defaults)
     )
-    sample = sampling.draw(around.root, given, outer, defaults, later=later)
+    sample = sampling.draw(inside.root, given, outer, defaults, later=later)
     if sample is None:
-        if around.root is not None and client._posthog_redact is not None:
-            around.root.redacts(client._posthog_redact)
+        if inside.root is not None and client._posthog_redact is not None:
+            inside.root.redacts(client._posthog_redact)
         return None
+    scope = _scope(client, given, inside)
+    injector = sdk.injector(client) if draft.streamed and endpoint.streams_usage else None
+    call = Call(sdk, endpoint.name, scope, injector)
+    call.exchange.base_url, call.exchange.client = base_url, client
+    _note_draft(call.exchange, draft)
+    call.exchange.framework = inside.framework
+    if inside.model_step is not None:
+        inside.model_step.is_captured = True
+    sample.note(call.exchange)
+    return call
+
+
+def _scope(client: Any, given: Arguments, inside: Link) -> Scope:
+    """Return where the call's identity comes from, and note its destination for what it is in."""
     call_queue.start()
+    outer, defaults = inside.values, client._posthog
     named = first_given(given.client, outer.client)
     if named is not None:
         call_queue.attach(named)
     default = settings().posthog_client
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
-    if around.root is not None:
-        around.root.found(first_given(named, defaults.client, default), scope.redact)
-    injector = sdk.injector(client) if draft.streamed and endpoint.streams_usage else None
-    call = Call(sdk, endpoint.name, scope, injector)
-    exchange = call.exchange
-    exchange.base_url, exchange.client = base_url, client
-    exchange.model, exchange.streamed = _model(draft), draft.streamed
-    if endpoint.name == "message_batch":
+    if inside.root is not None:
+        inside.root.found(first_given(named, defaults.client, default), scope.redact)
+    return scope
+
+
+def _note_draft(exchange: Exchange, draft: Draft) -> None:
+    model = draft.body.get("model") if is_dict(draft.body) else None
+    exchange.model = model if isinstance(model, str) else None
+    exchange.streamed = draft.streamed
+    if exchange.endpoint == "message_batch":
         exchange.batch = Batch(batch_of(draft.path))
-    sample.note(exchange)
-    return call
 
 
 def _in_parts(endpoint: Endpoint, draft: Draft) -> bool:
@@ -135,8 +150,3 @@ def _is_openrouter(client: Any, base_url: Any, *by_precedence: Arguments) -> boo
     ):
         return True
     return provider_of(str(base_url)) == OPENROUTER
-
-
-def _model(draft: Draft) -> str | None:
-    model = draft.body.get("model") if is_dict(draft.body) else None
-    return model if isinstance(model, str) else None
