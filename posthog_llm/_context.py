@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._chain import INHERITED, Chain, Link, ends, find, here, only, without
 from ._checks import named
 from ._exchange import Ambient, Arguments
-from ._faults import guarded
 from ._imports import imported
 from ._roots import Root
 from ._running import OpenBlock, bound, inside
@@ -45,13 +44,15 @@ step_sources: tuple[StepSource, ...] = ()
 
 
 def add_step_source(source: StepSource) -> None:
+    """Ask a source, which never raises, from now on. Idempotent."""
     global step_sources
-    step_sources = (*step_sources, guarded(source))
+    if source not in step_sources:
+        step_sources = (*step_sources, source)
 
 
-def remove_step_sources() -> None:
+def remove_step_source(source: StepSource) -> None:
     global step_sources
-    step_sources = ()
+    step_sources = tuple(one for one in step_sources if one is not source)
 
 
 def around() -> Link:

@@ -6,6 +6,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -14,6 +15,7 @@ from ._checks import checked
 from ._context import NOTHING
 from ._exchange import Arguments
 from ._faults import guarded
+from ._frameworks.registry import FRAMEWORKS, Framework
 from ._observe import around
 from ._observe.around import Installer
 from ._observe.call_queue import call_queue
@@ -36,54 +38,61 @@ _changing = threading.RLock()
 """Held while our seam is installed or removed; never while a module is imported."""
 
 
-def instrument(posthog_client: Any = None, **sdks: Unpack[Instrumented]) -> None:
-    """Capture the calls of every SDK client, including those that frameworks and libraries create.
+def instrument(posthog_client: Any = None, **libraries: Unpack[Instrumented]) -> None:
+    """Capture the calls of every SDK client, and the steps of frameworks around them.
 
         posthog_llm.instrument()
 
-    This includes existing clients; calls of our own clients are still captured only once. The SDKs
-    are never imported for this, but instrumented when the program imports them. `context`, `trace`
-    and `span` set the identity. Calling it again changes the destination. `uninstrument` undoes it.
+    This includes existing clients, and those that frameworks and libraries create; calls of our own
+    clients are still captured only once. No library is imported for this: each is instrumented when
+    the program imports it. `context`, `trace` and `span` set the identity. Calling it again changes
+    the destination. `uninstrument` undoes it.
 
     - `posthog_client`: where events go, including those of `trace` and `span`; `None`: as set in
       the environment.
-    - `openai`, `anthropic`: which SDKs to instrument; all by default, `False` leaves one out.
+    - SDKs and frameworks by name, see `types.Instrumented`: all by default, `False` leaves one out.
 
-    Raises `TypeError` for a `posthog_client` without a `capture` method, and for the name of an
-    SDK that is not known.
+    Raises `TypeError` for a `posthog_client` without a `capture` method, and for a name that is
+    not known.
     """
     global _defaults
-    wanted = _wanted(sdks)
+    wanted = _wanted(libraries)
     client = checked("posthog_client", "client", posthog_client)
     _defaults = Arguments(client=client)
     note_instrumented(client)
     call_queue.prepare()
     if client is not None:
         call_queue.attach(client)
-    for name in wanted:
-        _watch(name)
+    for name, library in wanted.items():
+        _watch(name, library)
 
 
-def _wanted(given: Mapping[str, Any]) -> list[str]:
-    """Return the SDKs to instrument; raises `TypeError` for what is not a choice of one."""
+def _known() -> dict[str, Framework]:
+    """Return what can be instrumented, by the name that `instrument` takes."""
+    return {**{name: Framework(name, sdk.install) for name, sdk in SDKS.items()}, **FRAMEWORKS}
+
+
+def _wanted(given: Mapping[str, Any]) -> dict[str, Framework]:
+    """Return what to instrument; raises `TypeError` for what is not a choice of it."""
+    known = _known()
     for name, value in given.items():
-        if name not in SDKS:
-            raise TypeError(f"instrument() knows no {name!r}; it knows {', '.join(SDKS)}")
+        if name not in known:
+            raise TypeError(f"instrument() knows no {name!r}; it knows {', '.join(known)}")
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False")
-    return [name for name in SDKS if given.get(name, True)]
+    return {name: library for name, library in known.items() if given.get(name, True)}
 
 
-def _watch(name: str) -> None:
+def _watch(name: str, library: Framework) -> None:
     with _changing:
         is_new = name not in _undo
         if is_new:
             _undo[name] = _leaving.pop(name, [])
-    if is_new and sys.modules.get(name) is not None:
-        _put_in_imported(name)
+    if is_new and sys.modules.get(library.module) is not None:
+        _put_in_imported(name, library)
     elif is_new and name not in _hooked:
         _hooked.add(name)
-        wrapt.when_imported(name)(_put_in)
+        wrapt.when_imported(library.module)(partial(_put_in, name, library))
 
 
 def uninstrument() -> None:
@@ -124,21 +133,20 @@ def _run_all(steps: list[Callable[[], object]]) -> None:
 
 
 @guarded
-def _put_in_imported(name: str) -> None:
+def _put_in_imported(name: str, library: Framework) -> None:
     # Another thread may be in the middle of its import: this waits until it is done.
-    _put_in(importlib.import_module(name))
+    _put_in(name, library, importlib.import_module(library.module))
 
 
 @guarded
-def _put_in(module: Any) -> None:
+def _put_in(name: str, library: Framework, module: Any) -> None:
     call_queue.prepare()  # some of it depends on which SDK is there
-    name = module.__name__
     with _changing:
         steps = _undo.get(name)
         if steps is None or steps:  # `uninstrument` was called meanwhile, or it is done
             return
         installer = Installer(steps, lambda: name not in _undo, ClientSettings, _ATTRIBUTES)
-        SDKS[name].install(module, installer)
+        library.install(module, installer)
 
 
 class _Defaults:

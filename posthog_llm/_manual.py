@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from . import _sampling as sampling
+from ._chain import Link
 from ._checks import checked, count, duration, field_of, moment, status, text, url, usd
 from ._context import ambient, around
 from ._exchange import Arguments, Exchange, Failure, Outcome, Scope, outcome_of
@@ -187,11 +188,16 @@ def _value(name: str, value: Any) -> Any:
 # -- from what was told to a record --------------------------------------------------
 
 
-def capture(kind: Kind, given: dict[str, Any], event_id: str | None = None) -> str:
-    """Capture checked arguments, and return the uuid of the event."""
+def capture(
+    kind: Kind, given: dict[str, Any], event_id: str | None = None, inside: Link | None = None
+) -> str:
+    """Capture checked arguments, and return the uuid of the event.
+
+    `inside`: what the call was in; `None`: what is around the caller.
+    """
     event_id = event_id or new_id()
     try:
-        _put(kind, dict(given), event_id)
+        _put(kind, dict(given), event_id, inside or around())
     except Exception as error:
         if is_the_programs(error):
             raise
@@ -199,9 +205,8 @@ def capture(kind: Kind, given: dict[str, Any], event_id: str | None = None) -> s
     return event_id
 
 
-def _put(kind: Kind, given: dict[str, Any], event_id: str) -> None:
+def _put(kind: Kind, given: dict[str, Any], event_id: str, inside: Link) -> None:
     own = Arguments(**{name: given[name] for name in _WHO & given.keys()})
-    inside = around()
     if "output" in given:  # for a block: its state at the end
         given["output"] = snapshot(given["output"])
     context, root = inside.values, inside.root

@@ -167,4 +167,6 @@ class Record:
     saved_cost_usd: float | None = None
     """What the cache saved, USD; `None`: not reported."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """A span's `type`; a metric's `name` and `value`."""
+    """A span's `type`, and what a framework says of it: `agent_name`, `agent_tools`,
+    `agent_handoffs`, `agent_output_type`, `handoff_from`, `handoff_to`, `guardrail_triggered`,
+    `mcp_server`. A metric's `name` and `value`."""

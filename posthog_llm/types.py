@@ -69,12 +69,16 @@ class ClientArguments(CallArguments, total=False):
 
 
 class Instrumented(TypedDict, total=False):
-    """The SDKs that `instrument` knows, by the name of their package."""
+    """The SDKs and the frameworks that `instrument` knows."""
 
     openai: bool
     """Whether to instrument OpenAI's SDK; `True` by default."""
     anthropic: bool
     """Whether to instrument Anthropic's SDK; `True` by default."""
+    langchain: bool
+    """Whether to capture the steps of LangChain and LangGraph; `True` by default."""
+    openai_agents: bool
+    """Whether to capture the steps of the OpenAI Agents SDK; `True` by default."""
 
 
 class LoggerArguments(CallArguments, total=False):

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .._exchange import Ambient, Arguments
+from .._exchange import Ambient, Arguments, Exchange
 from .._identity import is_private, merge_identity
 from .._narrowing import first_given, is_mapping
 from .._privacy import Cleaner, credentials_of
@@ -102,9 +102,8 @@ def build(record: Record, private: bool) -> Event:
     trace_id = who.trace_id or (exchange.id if is_read_again else str(uuid.uuid4()))
     read = step.properties if record.kind in step.NAMES else call.properties
     properties = {
-        **_identity(who, exchange.id, trace_id, scope.ambient),
+        **_identity(who, trace_id, exchange),
         "$ai_user": _router_user(record),
-        "$ai_framework": exchange.framework,
         **read(record, who, private, cleaner),
     }
     properties = {name: value for name, value in properties.items() if value is not None}
@@ -156,16 +155,18 @@ def _router_user(record: Record) -> str | None:
     return None if router is None else router.distinct_id
 
 
-def _identity(who: Arguments, event_id: str, trace_id: str, ambient: Ambient) -> dict[str, Any]:
+def _identity(who: Arguments, trace_id: str, exchange: Exchange) -> dict[str, Any]:
+    ambient = exchange.scope.ambient
     return {
         "$ai_lib": LIBRARY,
         "$ai_lib_version": VERSION,
         "$ai_trace_id": trace_id,
-        "$ai_span_id": who.span_id or event_id,
+        "$ai_span_id": who.span_id or exchange.id,
         "$ai_parent_id": who.parent_id,
         "$ai_session_id": who.session_id,
         "$ai_span_name": who.span_name,
         "$ai_trace_name": who.trace_name,
+        "$ai_framework": exchange.framework,
         "$session_id": ambient.session_id,
         "$trace_id": ambient.otel[0] if ambient.otel else None,
         "$span_id": ambient.otel[1] if ambient.otel else None,

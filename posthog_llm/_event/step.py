@@ -20,6 +20,19 @@ NAMES = {
 }
 
 
+_DETAILS = {
+    "agent_handoffs": "$ai_agent_handoffs",
+    "agent_name": "$ai_agent_name",
+    "agent_output_type": "$ai_agent_output_type",
+    "agent_tools": "$ai_agent_tools",
+    "guardrail_triggered": "$ai_guardrail_triggered",
+    "handoff_from": "$ai_handoff_from_agent",
+    "handoff_to": "$ai_handoff_to_agent",
+    "mcp_server": "$ai_mcp_server",
+}
+"""What a framework says of a step, by its name in `Record.details`."""
+
+
 def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     """Return the event properties of a step. No costs: PostHog sums them over all events."""
     if record.kind == "feedback":
@@ -29,8 +42,10 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
             "$ai_metric_name": record.details["name"],
             "$ai_metric_value": cleaner.content(record.details["value"]),
         }
+    details = record.details
     return {
-        "$ai_span_type": record.details.get("type"),
+        "$ai_span_type": details.get("type"),
+        **{name: details[key] for key, name in _DETAILS.items() if key in details},
         "$ai_latency": rounded(record.latency),
         "posthog_llm_outcome": record.outcome.value,
         "posthog_llm_sample_rate": record.exchange.sample_rate,

@@ -81,6 +81,10 @@ class Installer:
             self._undo.append(functools.partial(_delete, cls, name))
             setattr(cls, name, value)
 
+    def on_undo(self, step: Callable[[], object]) -> None:
+        """Have `step` called when the installation is removed."""
+        self._undo.append(step)
+
     def _is_off_for(self, client: Any) -> bool:
         return self._is_off() or self._is_ours(client)
 

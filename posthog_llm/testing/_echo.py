@@ -11,7 +11,7 @@ from typing import Any
 
 from .._narrowing import is_list, mapping
 from . import _echo_messages as messages
-from ._echo_words import Kind, Said, Tool, chosen, echoed, pieces, words
+from ._echo_words import Kind, Said, Tool, call_number, chosen, echoed, pieces, words
 
 _numbers = itertools.count(1)
 CREATED = 1_700_000_000
@@ -85,11 +85,11 @@ def _said(asked: Mapping[str, Any]) -> Said:
     return echoed(words(given), chosen(tools, asked.get("tool_choice")), schema)
 
 
-def _message(said: Said) -> dict[str, Any]:
+def _message(said: Said, number: int) -> dict[str, Any]:
     if said.tool is None:
         return {"role": "assistant", "content": said.text, "refusal": None, "annotations": []}
     call = {
-        "id": "call_1",
+        "id": f"call_{number}",
         "type": "function",
         "function": {"name": said.tool, "arguments": said.written},
     }
@@ -98,9 +98,10 @@ def _message(said: Said) -> dict[str, Any]:
 
 def _chat(asked: Mapping[str, Any], scripted: Said | None) -> dict[str, Any]:
     said = scripted or _said(asked)
-    reason = "tool_calls" if said.tool else "stop"
+    reason, number = "tool_calls" if said.tool else "stop", call_number(asked.get("messages"))
+    message = _message(said, number)
     choices = [
-        {"index": index, "message": _message(said), "logprobs": None, "finish_reason": reason}
+        {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
         for index in range(asked.get("n") or 1)
     ]
     usage = _usage(words(asked.get("messages")), said.written)
@@ -174,10 +175,10 @@ def _response_said(asked: Mapping[str, Any]) -> Said:
     return echoed(words(given), chosen(tools, asked.get("tool_choice")), schema)
 
 
-def _item(said: Said) -> dict[str, Any]:
+def _item(said: Said, number: int) -> dict[str, Any]:
     if said.tool is not None:
-        call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "status": "completed"}
-        return {**call, "name": said.tool, "arguments": said.written}
+        call = {"type": "function_call", "id": f"fc_{number}", "call_id": f"call_{number}"}
+        return {**call, "status": "completed", "name": said.tool, "arguments": said.written}
     text: dict[str, Any] = {"type": "output_text", "text": said.text, "annotations": []}
     return {
         "type": "message",
@@ -199,7 +200,7 @@ def _response(asked: Mapping[str, Any], scripted: Said | None) -> dict[str, Any]
         "error": None,
         "incomplete_details": None,
         "instructions": asked.get("instructions"),
-        "output": [_item(said)],
+        "output": [_item(said, call_number(asked.get("input")))],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": asked.get("tools") or [],

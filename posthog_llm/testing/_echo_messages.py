@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._narrowing import mapping
-from ._echo_words import Kind, Said, Tool, chosen, echoed, pieces, words
+from ._echo_words import Kind, Said, Tool, call_number, chosen, echoed, pieces, words
 
 _numbers = itertools.count(1)
 _VERTEX = re.compile(r"/projects/.*/models/([^/:]+):(?:streamR|r)awPredict")
@@ -61,14 +61,15 @@ def _said(request: Mapping[str, Any]) -> Said:
     return echoed(words(given), chosen(tools, request.get("tool_choice")), schema)
 
 
-def _block(said: Said) -> dict[str, Any]:
+def _block(said: Said, number: int) -> dict[str, Any]:
     if said.tool is None:
         return {"type": "text", "text": said.text}
-    return {"type": "tool_use", "id": "toolu_1", "name": said.tool, "input": said.arguments}
+    return {"type": "tool_use", "id": f"toolu_{number}", "name": said.tool, "input": said.arguments}
 
 
 def _message(request: Mapping[str, Any], said: Said) -> dict[str, Any]:
-    heard, block = words(request.get("messages")), _block(said)
+    given = request.get("messages")
+    heard, block = words(given), _block(said, call_number(given))
     usage = {
         "input_tokens": 8 + len(heard.split()),
         "cache_creation_input_tokens": 0,

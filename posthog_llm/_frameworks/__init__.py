@@ -1,0 +1,1 @@
+"""Steps that frameworks define themselves: agents, tools, chains, hand-offs."""

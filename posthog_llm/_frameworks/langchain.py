@@ -1,0 +1,281 @@
+"""LangChain and LangGraph: a callback handler that is there in every run of the process.
+
+https://python.langchain.com/docs/concepts/callbacks/
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+from .._chain import Link
+from .._context import NOTHING, add_step_source, remove_step_source
+from .._exchange import Arguments, Outcome
+from .._faults import guarded
+from .._imports import imported
+from .._narrowing import is_list, mapping
+from .._observe.around import Installer
+from .step import ModelStep, OpenSteps, PassedThrough, Step, StepStart
+
+FRAMEWORK = "langchain"
+_HIDDEN = "langsmith:hidden"
+"""Tag of the runs that LangGraph itself does not show."""
+_INTERRUPT = "GraphBubbleUp"
+"""Class of what LangGraph raises to wait for a human or to reach an outer graph: no error."""
+_ROLES = {"human": "user", "ai": "assistant", "HumanMessage": "user", "AIMessage": "assistant"}
+steps = OpenSteps()
+"""The open runs, by their id."""
+_model_step: ContextVar[ModelStep | None] = ContextVar("posthog_llm_langchain_model", default=None)
+
+
+@guarded
+def innermost() -> Link | None:
+    """Return the innermost run around the caller; `None` if there is none."""
+    if not steps:
+        return None
+    link = _configured()
+    model = _model_step.get()
+    if model is not None and model.is_open and not (link and link.is_inside(model.link)):
+        return model.link
+    return link
+
+
+def _configured() -> Link | None:
+    """Return the run that LangChain's own context variable names."""
+    module = imported("langchain_core.runnables.config")
+    config = mapping(None if module is None else module.var_child_runnable_config.get())
+    run_id = getattr(config.get("callbacks"), "parent_run_id", None)
+    step = None if run_id is None else steps.get(run_id)
+    return None if step is None else step.link
+
+
+class Runs:
+    """What a handler does at the callbacks of a run; mixed into LangChain's own base class.
+
+    Runs by their id are shared by all handlers, so that each is captured once.
+    """
+
+    run_inline = True
+    """In the task and the thread of the run, whose context variables we set and read."""
+    _given: Arguments = NOTHING
+
+    # -- chains, agents, tools, retrievers -------------------------------------------
+
+    @guarded
+    def on_chain_start(self, serialized: Any, inputs: Any, **run: Any) -> None:
+        name = _name(serialized, run, "chain")
+        is_agent = mapping(run.get("metadata")).get("lc_agent_name") == name
+        is_hidden = _HIDDEN in (run.get("tags") or ())
+        self._begin(run, name, "agent" if is_agent else "chain", inputs, is_hidden)
+
+    @guarded
+    def on_tool_start(self, serialized: Any, input_str: str, **run: Any) -> None:
+        inputs = run.get("inputs")
+        given = input_str if inputs is None else inputs
+        self._begin(run, _name(serialized, run, "tool"), "tool", given)
+
+    @guarded
+    def on_retriever_start(self, serialized: Any, query: str, **run: Any) -> None:
+        self._begin(run, _name(serialized, run, "retriever"), "retrieval", query)
+
+    def _begin(
+        self, run: dict[str, Any], name: str, kind: str, given: Any, is_hidden: bool = False
+    ) -> None:
+        run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
+        if steps.get(run_id) is not None:
+            return  # another handler of ours has begun it
+        around = None if parent is None else parent.link
+        if is_hidden or (parent is None and _reports_to_posthog()):
+            steps.add(run_id, PassedThrough(around))
+            return
+        if isinstance(parent, PassedThrough) and around is None:
+            steps.add(run_id, PassedThrough(None))
+            return
+        start = StepStart(name, FRAMEWORK, kind, given, session_id=_thread(run.get("metadata")))
+        steps.add(run_id, Step(start, around, NOTHING if around else self._given))
+
+    @guarded
+    def on_chain_end(self, outputs: Any, **run: Any) -> None:
+        _end(run, outputs)
+
+    @guarded
+    def on_tool_end(self, output: Any, **run: Any) -> None:
+        _end(run, output, _tool_error(output))
+
+    @guarded
+    def on_retriever_end(self, documents: Any, **run: Any) -> None:
+        _end(run, documents)
+
+    @guarded
+    def on_chain_error(self, error: BaseException, **run: Any) -> None:
+        _end(run, error=error)
+
+    on_tool_error = on_retriever_error = on_chain_error
+
+    # -- models ----------------------------------------------------------------------
+
+    @guarded
+    def on_chat_model_start(self, serialized: Any, messages: Any, **run: Any) -> None:
+        self._begin_model(run, [_message(message) for one in messages for message in one])
+
+    @guarded
+    def on_llm_start(self, serialized: Any, prompts: list[str], **run: Any) -> None:
+        self._begin_model(run, [{"role": "user", "content": prompt} for prompt in prompts])
+
+    def _begin_model(self, run: dict[str, Any], messages: list[Any]) -> None:
+        run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
+        if steps.get(run_id) is not None or (parent is None and _reports_to_posthog()):
+            return
+        if isinstance(parent, PassedThrough) and parent.link is None:
+            return
+        about, asked = mapping(run.get("metadata")), mapping(run.get("invocation_params"))
+        step = ModelStep(
+            {
+                "input": messages,
+                "model": about.get("ls_model_name") or asked.get("model") or "unknown",
+                "provider": about.get("ls_provider"),
+                "tools": asked.get("tools"),
+                "session_id": _thread(about),
+            },
+            FRAMEWORK,
+            None if parent is None else parent.link,
+            NOTHING if parent else self._given,
+        )
+        steps.add(run_id, step)
+        _model_step.set(step)
+
+    @guarded
+    def on_llm_new_token(self, token: str, **run: Any) -> None:
+        step = steps.get(run["run_id"])
+        if isinstance(step, ModelStep):
+            step.first_token()
+
+    @guarded
+    def on_llm_end(self, response: Any, **run: Any) -> None:
+        step = steps.take(run["run_id"])
+        if isinstance(step, ModelStep):
+            step.end(_answer(response))
+
+    @guarded
+    def on_llm_error(self, error: BaseException, **run: Any) -> None:
+        step = steps.take(run["run_id"])
+        if isinstance(step, ModelStep):
+            step.end({}, error)
+
+
+def _end(run: dict[str, Any], output: Any = None, error: BaseException | str | None = None) -> None:
+    step = steps.take(run["run_id"])
+    if not isinstance(step, Step):
+        return
+    if any(cls.__name__ == _INTERRUPT for cls in type(error).__mro__):
+        step.end(outcome=Outcome.OK)
+    else:
+        step.end(output, error)
+
+
+# -- what LangChain's objects say -----------------------------------------------------
+
+
+def _name(serialized: Any, run: Mapping[str, Any], default: str) -> str:
+    about = mapping(serialized)
+    path = about.get("id") or ()
+    return str(run.get("name") or about.get("name") or (path and path[-1]) or default)
+
+
+def _thread(metadata: Any) -> str | None:
+    """Return the conversation that LangGraph's checkpoints belong to."""
+    found = mapping(metadata).get("thread_id")
+    return None if found is None else str(found)
+
+
+def _tool_error(output: Any) -> str | None:
+    """Return what a tool reports as an error, which the agent sees and goes on."""
+    is_error = getattr(output, "status", None) == "error"
+    return str(getattr(output, "content", "")) if is_error else None
+
+
+def _message(message: Any) -> Any:
+    kind = getattr(message, "type", None)
+    if kind is None:
+        return message
+    said: dict[str, Any] = {"role": _ROLES.get(kind, kind), "content": message.content}
+    if calls := getattr(message, "tool_calls", None):
+        said["tool_calls"] = [
+            {
+                "id": call["id"],
+                "type": "function",
+                "function": {"name": call["name"], "arguments": call["args"]},
+            }
+            for call in calls
+        ]
+    return said
+
+
+def _answer(response: Any) -> dict[str, Any]:
+    """Return the arguments of `capture_generation` that a model's result gives."""
+    choices: Sequence[Any] = [choice for one in response.generations for choice in one]
+    messages = [getattr(choice, "message", None) for choice in choices]
+    first = messages[0] if messages else None
+    usage = mapping(getattr(first, "usage_metadata", None))
+    about = mapping(getattr(first, "response_metadata", None))
+    served = about.get("model_name") or about.get("model")
+    return {
+        "output": [
+            {"role": "assistant", "content": choice.text} if said is None else _message(said)
+            for choice, said in zip(choices, messages, strict=True)
+        ],
+        **({"model": served} if isinstance(served, str) else {}),
+        "stop_reason": about.get("finish_reason") or about.get("stop_reason"),
+        **_counts(usage),
+    }
+
+
+def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts of LangChain's `UsageMetadata`, whose input includes cached tokens."""
+    read, written = mapping(usage.get("input_token_details")), usage.get("output_token_details")
+    return {
+        "input_tokens": usage.get("input_tokens"),
+        "output_tokens": usage.get("output_tokens"),
+        "cache_read_tokens": read.get("cache_read"),
+        "cache_write_tokens": read.get("cache_creation"),
+        "reasoning_tokens": mapping(written).get("reasoning"),
+    }
+
+
+def _reports_to_posthog() -> bool:
+    """Whether the run that begins reports to PostHog's own handler, which then captures it."""
+    theirs = getattr(imported("posthog.ai.langchain.callbacks"), "CallbackHandler", None)
+    if theirs is None:
+        return False
+    frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - as in the standard library
+    for _ in range(20):
+        if frame is None:
+            break
+        handlers: Any = frame.f_locals.get("handlers")
+        if is_list(handlers) and any(isinstance(one, theirs) for one in handlers):
+            return True
+        frame = frame.f_back
+    return False
+
+
+# -- installation ---------------------------------------------------------------------
+
+
+def install(module: Any, installer: Installer) -> None:
+    """Have LangChain add our handler to each run; `module` is `langchain_core.tracers.context`."""
+    base = sys.modules["langchain_core.callbacks.base"].BaseCallbackHandler
+    handler = type("ProcessWideHandler", (Runs, base), {})()
+    variable: ContextVar[Any] = ContextVar("posthog_llm_langchain_handler", default=handler)
+    hook = (variable, True, None, None)
+    module._configure_hooks.append(hook)
+    installer.on_undo(partial(_remove, module._configure_hooks, hook))
+    add_step_source(innermost)
+    installer.on_undo(partial(remove_step_source, innermost))
+
+
+def _remove(hooks: list[Any], hook: Any) -> None:
+    if hook in hooks:
+        hooks.remove(hook)

@@ -1,0 +1,193 @@
+"""The OpenAI Agents SDK: its traces and spans, seen where it passes them to its processors.
+
+https://openai.github.io/openai-agents-python/tracing/
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from .._chain import Link
+from .._context import add_step_source, remove_step_source
+from .._faults import guarded, warn
+from .._imports import imported
+from .._narrowing import is_mapping, mapping
+from .._observe.around import Installer
+from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart
+
+FRAMEWORK = "openai-agents"
+_TYPES = {
+    "agent": "agent",
+    "function": "tool",
+    "handoff": "handoff",
+    "guardrail": "guardrail",
+    "mcp_tools": "mcp_tools",
+    "custom": "custom",
+}
+"""PostHog's words for the SDK's types of span."""
+_MODELS = ("generation", "response")
+_AUDIO = ("speech", "transcription")
+
+steps = OpenSteps()
+"""Open traces and spans, by their id."""
+
+
+@guarded
+def innermost() -> Link | None:
+    """Return the innermost span around the caller; `None` if there is none."""
+    scope = imported("agents.tracing.scope")
+    if scope is None or not steps:
+        return None
+    span = scope.Scope.get_current_span()
+    step = None if span is None else steps.get(span.span_id)
+    if step is None:
+        trace = scope.Scope.get_current_trace()
+        step = None if trace is None else steps.get(trace.trace_id)
+    return None if step is None else step.link
+
+
+# -- traces and spans -----------------------------------------------------------------
+
+
+@guarded
+def _begin_trace(processors: Any, trace: Any) -> None:
+    if _reports_to_posthog(processors):
+        return
+    about = StepStart(trace.name, FRAMEWORK, session_id=_text(trace.group_id))
+    steps.add(trace.trace_id, Step(about, None))
+
+
+@guarded
+def _end_trace(processors: Any, trace: Any) -> None:
+    step = steps.take(trace.trace_id)
+    if isinstance(step, Step):
+        step.end()
+
+
+@guarded
+def _begin_span(processors: Any, span: Any) -> None:
+    parent = steps.get(span.parent_id or span.trace_id)
+    if parent is None:
+        return  # of a trace that we do not capture
+    data = span.span_data
+    steps.add(span.span_id, _begun(data, parent))
+
+
+def _begun(data: Any, parent: AnyStep) -> AnyStep:
+    if data.type in _MODELS:
+        return ModelStep({"model": getattr(data, "model", None)}, FRAMEWORK, parent.link)
+    if data.type in _AUDIO:
+        return PassedThrough(parent.link)
+    if data.type not in _TYPES:  # turns and tasks: noise around what the model and the tools do
+        return PassedThrough(parent.link)
+    kind = _TYPES[data.type]
+    return Step(StepStart(_name(data), FRAMEWORK, kind, getattr(data, "input", None)), parent.link)
+
+
+@guarded
+def _end_span(processors: Any, span: Any) -> None:
+    step, data = steps.take(span.span_id), span.span_data
+    error = _error(span.error)
+    if isinstance(step, ModelStep):
+        answer = _answer(data)
+        trace = steps.get(span.trace_id)
+        if isinstance(trace, Step):  # it has no input and output of its own
+            trace.note_input(answer["input"])
+            trace.output = answer["output"]
+        step.end(answer, error)
+    elif isinstance(step, Step):
+        step.details.update(_details(data))
+        step.note_input(getattr(data, "input", None) or getattr(data, "data", None))
+        step.end(_output(data), error)
+
+
+def _name(data: Any) -> str:
+    if data.type == "handoff":
+        return f"handoff to {data.to_agent}" if data.to_agent else "handoff"
+    return str(getattr(data, "name", None) or getattr(data, "server", None) or data.type)
+
+
+def _output(data: Any) -> Any:
+    return getattr(data, "result" if data.type == "mcp_tools" else "output", None)
+
+
+def _details(data: Any) -> dict[str, Any]:
+    found = {
+        "agent_handoffs": getattr(data, "handoffs", None),
+        "agent_tools": getattr(data, "tools", None),
+        "agent_output_type": getattr(data, "output_type", None),
+        "handoff_from": getattr(data, "from_agent", None),
+        "handoff_to": getattr(data, "to_agent", None),
+        "guardrail_triggered": getattr(data, "triggered", None),
+        "mcp_server": getattr(data, "server", None),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _error(error: Any) -> str | None:
+    """Return what a `SpanError` says; `None` if there is no error."""
+    if not is_mapping(error):
+        return None
+    data = mapping(error.get("data"))
+    cause = data.get("error")
+    return f"{error.get('message')}: {cause}" if cause else str(error.get("message"))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+# -- models, where nothing was seen on the wire ------------------------------------------
+
+
+def _answer(data: Any) -> dict[str, Any]:
+    """Return the arguments of `capture_generation` that a span of a model's answer gives."""
+    response = getattr(data, "response", None)
+    usage = mapping(getattr(data, "usage", None))
+    return {
+        "input": data.input,
+        "output": getattr(data, "output", None) or getattr(response, "output", None),
+        "model": getattr(data, "model", None) or getattr(response, "model", None) or "unknown",
+        "input_tokens": usage.get("input_tokens"),
+        "output_tokens": usage.get("output_tokens"),
+        "cache_read_tokens": mapping(usage.get("input_tokens_details")).get("cached_tokens"),
+        "reasoning_tokens": mapping(usage.get("output_tokens_details")).get("reasoning_tokens"),
+        "response_id": getattr(response, "id", None),
+    }
+
+
+# -- installation -----------------------------------------------------------------------
+
+
+_warned: list[bool] = []
+
+
+def _reports_to_posthog(processors: Any) -> bool:
+    """Whether PostHog's own processor is there, too; then it captures the spans."""
+    theirs = imported("posthog.ai.openai_agents.processor")
+    cls = getattr(theirs, "PostHogTracingProcessor", None)
+    found = cls is not None and any(isinstance(one, cls) for one in processors._processors)
+    if found and not _warned:
+        _warned.append(True)
+        warn("%s", "PostHogTracingProcessor captures the runs of OpenAI Agents; remove it")
+    return found
+
+
+def install(module: Any, installer: Installer) -> None:
+    """Watch the processors; `module` is `agents.tracing.provider`."""
+    cls = module.SynchronousMultiTracingProcessor
+    for name, noted in (
+        ("on_trace_start", _begin_trace),
+        ("on_trace_end", _end_trace),
+        ("on_span_start", _begin_span),
+        ("on_span_end", _end_span),
+    ):
+        installer.wrap(cls, name, partial(_noting, noted))
+    add_step_source(innermost)
+    installer.on_undo(partial(remove_step_source, innermost))
+
+
+def _noting(noted: Any, send: Any, processors: Any, args: Any, kwargs: Any) -> Any:
+    noted(processors, args[0] if args else next(iter(kwargs.values())))
+    return send(*args, **kwargs)

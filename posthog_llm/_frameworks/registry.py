@@ -1,0 +1,21 @@
+"""The frameworks that we know; `instrument` takes the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._observe.around import Installer
+from . import langchain, openai_agents
+
+
+class Framework(NamedTuple):
+    module: str
+    """The module after whose import the steps can be watched."""
+    install: Callable[[Any, Installer], None]
+
+
+FRAMEWORKS = {
+    "langchain": Framework("langchain_core.tracers.context", langchain.install),
+    "openai_agents": Framework("agents.tracing.provider", openai_agents.install),
+}

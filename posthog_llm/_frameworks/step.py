@@ -1,0 +1,232 @@
+"""Steps of frameworks, which callbacks open and close, in whatever context and thread."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from os import getpid
+from time import perf_counter, time
+from typing import Any, TypeAlias
+
+from .._chain import INHERITED, Link
+from .._context import NOTHING, ambient, anew, around, merged, nested
+from .._exchange import Arguments, Failure, Outcome, outcome_of
+from .._manual import capture
+from .._observe.call_queue import call_queue
+from .._observe.event_ids import new_id
+from .._record import Kind
+from .._roots import Root
+from .._snapshot import snapshot
+from .._steps import FinishedStep, StepContent, capture_step
+
+_MOST = 10_000
+"""Most open steps of a framework; beyond that, the oldest are captured as they are."""
+
+
+@dataclass(slots=True)
+class StepStart:
+    """What a framework says of a step when it begins."""
+
+    name: str
+    framework: str
+    type: str | None = None
+    """`agent`, `tool`, `chain`, `retrieval`, `rerank`, `guardrail` or `handoff`."""
+    input: Any = None
+    distinct_id: str | None = None
+    session_id: str | None = None
+    """A user, and a conversation, that the framework knows; the application's own go first."""
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """See `Record.details`."""
+
+
+class Step:
+    """One step, from its beginning to its only end. Without any trace around it, it begins one."""
+
+    def __init__(self, start: StepStart, parent: Link | None, given: Arguments = NOTHING) -> None:
+        """`parent`: what the framework knows to be around the step; `None` if it knows nothing.
+
+        `given`: what the application gave the framework for us.
+        """
+        outer = _inside(parent)
+        self._outer, self._ambient = outer, ambient()
+        self._kind: Kind = "trace" if outer.root is None else "span"
+        self.id = str(uuid.uuid4())
+        self._own = _identity(start, given, outer, self.id)
+        trace_id = str(self._own.trace_id)
+        session_id = self._own.session_id or outer.values.session_id
+        begun = Root(trace_id, session_id) if outer.root is None else INHERITED
+        self.link = Link(self, nested if outer.root else anew, self._own, outer, begun)
+        """What applies inside the step."""
+        self.link.framework = start.framework
+        self._start = start
+        self._input = snapshot(start.input)
+        self.output: Any = None
+        """What goes out if the framework says nothing at the end."""
+        self.details = dict(start.details)
+        self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
+        self._open = [True]
+        call_queue.unended.add(self)
+
+    def note_input(self, given: Any) -> None:
+        """Note an input that the framework knows only at the end."""
+        if self._input is None:
+            self._input = snapshot(given)
+
+    def end(
+        self,
+        output: Any = None,
+        error: BaseException | str | None = None,
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Capture the step. Only the first end counts, and only in the process that began it."""
+        if not self._open or self._process != getpid():
+            return
+        self._open.clear()
+        found, failure = _ended_by(error)
+        root: Any = self.link.root
+        parent_id = self._outer.values.parent_id if self._kind == "span" else None
+        name = self._start.name
+        capture_step(
+            FinishedStep(
+                kind=self._kind,
+                own=replace(self._own, span_id=self.id, parent_id=parent_id, span_name=name),
+                around=self._outer.values,
+                root=root,
+                ambient=self._ambient,
+                started_at=self._started_at,
+                latency=perf_counter() - self._clock,
+                outcome=outcome or found,
+                failure=failure,
+                content=StepContent(
+                    self._input,
+                    snapshot(self.output if output is None else output),
+                    {"type": self._start.type, **self.details},
+                ),
+                framework=self._start.framework,
+            )
+        )
+        if self._kind == "trace":
+            root.end()
+
+    def abandon(self) -> None:
+        """End the step because it was forgotten, or the process is ending."""
+        self.end(outcome=Outcome.DROPPED)
+
+
+def _inside(parent: Link | None) -> Link:
+    """Return the innermost of what the framework knows to be around, and what we know."""
+    outer = around()
+    return outer if parent is None or outer.is_inside(parent) else parent
+
+
+def _identity(start: StepStart, given: Arguments, outer: Link, step_id: str) -> Arguments:
+    """Return what applies inside a step: the application's own identity goes first."""
+    known = outer.values
+    framework = Arguments(
+        distinct_id=None if known.distinct_id else start.distinct_id,
+        session_id=None if known.session_id else start.session_id,
+    )
+    own = merged(framework, given)
+    trace_id = step_id if outer.root is None else known.trace_id
+    if outer.root is None and (own.trace_id or known.trace_id):
+        trace_id = own.trace_id or known.trace_id
+    return replace(own, trace_id=trace_id, parent_id=step_id)
+
+
+def _ended_by(error: BaseException | str | None) -> tuple[Outcome, Failure | None]:
+    if isinstance(error, str):
+        return Outcome.ERROR, Failure("Error", error)
+    return outcome_of(error)
+
+
+class ModelStep:
+    """A framework's own step of a model call, which the wire tells more truly.
+
+    It is not captured, unless nothing was seen on the wire inside it.
+    """
+
+    def __init__(
+        self,
+        start: Mapping[str, Any],
+        framework: str,
+        parent: Link | None,
+        given: Arguments = NOTHING,
+    ) -> None:
+        """`start`: the arguments of `capture_generation` that are known now."""
+        self.link = Link(self, merged, given, _inside(parent))
+        self.link.framework, self.link.model_step = framework, self
+        self.is_captured = False
+        """Whether a call inside is captured; the seam sets it."""
+        self.kind: Kind = "generation"
+        self._given = {**start, "input": snapshot(start.get("input"))}
+        self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
+        self._first_token: float | None = None
+        self._open = [True]
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._open)
+
+    def first_token(self) -> None:
+        if self._first_token is None:
+            self._first_token = perf_counter() - self._clock
+
+    def end(self, facts: Mapping[str, Any], error: BaseException | str | None = None) -> None:
+        """End it; `facts`: the arguments of `capture_generation` that are known only now."""
+        was_open = bool(self._open)
+        self._open.clear()
+        if not was_open or self.is_captured or self._process != getpid():
+            return
+        given = {**self._given, **facts}
+        given.setdefault("latency", perf_counter() - self._clock)
+        given.setdefault("timestamp", self._started_at)
+        if self._first_token is not None:
+            given.setdefault("time_to_first_token", self._first_token)
+        if error is not None:
+            given["error"] = error
+        known = {name: value for name, value in given.items() if value is not None}
+        capture(self.kind, known, new_id(), self.link)
+
+    def abandon(self) -> None:
+        """Forget it: a model call that nothing saw end is not an event."""
+        self._open.clear()
+
+
+class PassedThrough:
+    """A step of a framework's that is not captured: what is inside belongs to what is around."""
+
+    def __init__(self, link: Link | None) -> None:
+        self.link = link
+
+    def end(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
+AnyStep: TypeAlias = Step | ModelStep | PassedThrough
+
+
+class OpenSteps:
+    """The open steps of one framework by its own ids; a bounded number of them."""
+
+    def __init__(self) -> None:
+        self._steps: OrderedDict[Hashable, AnyStep] = OrderedDict()
+
+    def add(self, key: Hashable, step: AnyStep) -> None:
+        self._steps[key] = step
+        while len(self._steps) > _MOST:
+            _, oldest = self._steps.popitem(last=False)
+            oldest.abandon()
+
+    def get(self, key: Hashable) -> AnyStep | None:
+        return self._steps.get(key)
+
+    def take(self, key: Hashable) -> AnyStep | None:
+        return self._steps.pop(key, None)
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
