@@ -21,6 +21,7 @@ FRAMEWORKS = [
     *("openai==2.54.0", "anthropic==0.125.0", "litellm==1.106.2", "dspy==3.4.1"),
     *("pydantic-ai-slim[openai,anthropic]==2.31.1", "openai-agents==0.20.0", "instructor==1.17.0"),
     *("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
+    *("langchain==1.5.2", "langgraph==1.2.24"),
     *("llama-index-llms-openai==0.8.3", "llama-index-llms-anthropic==0.12.3"),
     *("celery==5.7.0", "ray==2.60.0", "distributed==2026.8.0"),
 ]
@@ -106,7 +107,7 @@ def gateway(session: nox.Session, litellm: str) -> None:
 def frameworks(session: nox.Session) -> None:
     """Test frameworks that are given our clients, are watched by `instrument`, or spread calls."""
     session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
-    files = (f"tests/test_{name}.py" for name in ("frameworks", "children", "fleets"))
+    files = (f"tests/test_{name}.py" for name in ("frameworks", "agents", "children", "fleets"))
     session.run("pytest", *files, *session.posargs)
 
 

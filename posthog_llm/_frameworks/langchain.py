@@ -119,13 +119,15 @@ class Runs:
 
     @guarded
     def on_chat_model_start(self, serialized: Any, messages: Any, **run: Any) -> None:
-        self._begin_model(run, [_message(message) for one in messages for message in one])
+        said = [_message(message) for one in messages for message in one]
+        self._begin_model(run, said, _name(serialized, run, "unknown"))
 
     @guarded
     def on_llm_start(self, serialized: Any, prompts: list[str], **run: Any) -> None:
-        self._begin_model(run, [{"role": "user", "content": prompt} for prompt in prompts])
+        said = [{"role": "user", "content": prompt} for prompt in prompts]
+        self._begin_model(run, said, _name(serialized, run, "unknown"))
 
-    def _begin_model(self, run: dict[str, Any], messages: list[Any]) -> None:
+    def _begin_model(self, run: dict[str, Any], messages: list[Any], name: str) -> None:
         run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
         if steps.get(run_id) is not None or (parent is None and _reports_to_posthog()):
             return
@@ -135,7 +137,7 @@ class Runs:
         step = ModelStep(
             {
                 "input": messages,
-                "model": about.get("ls_model_name") or asked.get("model") or "unknown",
+                "model": about.get("ls_model_name") or asked.get("model") or name,
                 "provider": about.get("ls_provider"),
                 "tools": asked.get("tools"),
                 "session_id": _thread(about),

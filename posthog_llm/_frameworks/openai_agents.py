@@ -103,8 +103,6 @@ def _end_span(processors: Any, span: Any) -> None:
 
 
 def _name(data: Any) -> str:
-    if data.type == "handoff":
-        return f"handoff to {data.to_agent}" if data.to_agent else "handoff"
     return str(getattr(data, "name", None) or getattr(data, "server", None) or data.type)
 
 

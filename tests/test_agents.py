@@ -1,0 +1,427 @@
+"""Runs of LangGraph, LangChain and the OpenAI Agents SDK: each is one trace, with its steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import posthog_llm
+from posthog_llm import instrument, span, trace, uninstrument
+from posthog_llm._frameworks import langchain as langchain_source
+from posthog_llm._frameworks import openai_agents as agents_source
+from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
+
+from .trees import trees
+
+pytest.importorskip("langgraph", reason="the frameworks have a nox session")
+
+from agents import Agent, OpenAIResponsesModel, Runner, function_tool, trace as agents_trace  # noqa: I001
+from agents import GuardrailFunctionOutput, InputGuardrail, gen_trace_id
+from langchain.agents import create_agent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
+from openai import AsyncOpenAI
+from posthog_llm.langchain import CallbackHandler
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+QUESTION: Any = {"messages": [{"role": "user", "content": "Is it raining in Rome?"}]}
+CALL = Reply.tool_call("weather", {"city": "Rome"})
+TEXT = Reply.text("No.")
+GRAPH = """\
+trace helper (agent)
+  span model (chain)
+    generation gpt-4o-mini
+  span tools (chain)
+    span weather (tool)
+  span model (chain)
+    generation gpt-4o-mini
+""".splitlines()
+
+
+@tool
+def weather(city: str) -> str:
+    """Tell the weather."""
+    return "sunny"
+
+
+@pytest.fixture(autouse=True)
+def instrumented(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    instrument(sink)
+    yield
+    assert not langchain_source.steps, "a run is never forgotten"
+    assert not agents_source.steps
+    uninstrument()
+
+
+def shown(sink: MemorySink) -> list[str]:
+    assert posthog_llm.flush(10)
+    return trees(sink.events)
+
+
+def only(sink: MemorySink, title: str) -> Any:
+    """Return the properties of the one event with this name."""
+    (found,) = [e.properties for e in sink.events if e.properties.get("$ai_span_name") == title]
+    return found
+
+
+# -- LangChain and LangGraph --------------------------------------------------------------
+
+
+def model(provider: ScriptedProvider) -> ChatOpenAI:
+    return ChatOpenAI(base_url=provider.base_url, api_key="k", model="gpt-4o-mini", max_retries=0)  # type: ignore[arg-type]
+
+
+def helper(provider: ScriptedProvider, *replies: Reply, **more: Any) -> Any:
+    provider.script("/chat/completions", *(replies or (CALL, TEXT)))
+    return create_agent(model(provider), [weather], **{"name": "helper", **more})
+
+
+def streamed(agent: Any) -> None:
+    list(agent.stream(QUESTION))
+
+
+def streamed_async(agent: Any) -> None:
+    async def read() -> None:
+        async for _ in agent.astream(QUESTION, stream_mode="messages"):
+            pass
+
+    asyncio.run(read())
+
+
+WAYS: list[Callable[[Any], Any]] = [
+    lambda agent: agent.invoke(QUESTION),
+    lambda agent: asyncio.run(agent.ainvoke(QUESTION)),
+    streamed,
+    streamed_async,
+]
+
+
+@pytest.mark.parametrize("run", WAYS, ids=["invoke", "ainvoke", "stream", "astream messages"])
+def test_an_agent_is_a_trace(
+    provider: ScriptedProvider, sink: MemorySink, run: Callable[[Any], Any]
+) -> None:
+    run(helper(provider))
+    assert shown(sink) == GRAPH
+    assert len({event.properties["$ai_trace_id"] for event in sink.events}) == 1
+    assert {event.properties["$ai_framework"] for event in sink.events} == {"langchain"}
+    (root,) = [e.properties for e in sink.events if e.event == "$ai_trace"]
+    assert root["$ai_input_state"]["messages"][0]["content"] == "Is it raining in Rome?"
+    assert root["$ai_output_state"]["messages"][-1]["content"] == "No."
+    assert only(sink, "weather")["$ai_input_state"] == {"city": "Rome"}
+    assert only(sink, "weather")["$ai_output_state"]["content"] == "sunny"
+
+
+def test_private_runs_have_no_content(provider: ScriptedProvider, sink: MemorySink) -> None:
+    with posthog_llm.context(privacy_mode=True):
+        helper(provider).invoke(QUESTION)
+    assert shown(sink) == GRAPH
+    text = repr([event.properties for event in sink.events])
+    assert "Rome" not in text
+    assert "sunny" not in text
+
+
+def test_runs_inside_our_trace_and_our_span_inside_a_tool(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    @tool
+    def look(city: str) -> str:
+        """Look."""
+        with span("read the sky", type="retrieval"), posthog_llm.context(properties={"deep": 1}):
+            model(provider).invoke("sky?")
+        return "sunny"
+
+    provider.script("/chat/completions", Reply.tool_call("look", {"city": "Rome"}), TEXT, TEXT)
+    agent = create_agent(model(provider), [look], name="helper")
+    with trace("request", distinct_id="ann", session_id="s"):
+        agent.invoke(QUESTION)
+        model(provider).invoke("after")
+    assert shown(sink) == [
+        "trace request",
+        "  span helper (agent)",
+        "    span model (chain)",
+        "      generation gpt-4o-mini",
+        "    span tools (chain)",
+        "      span look (tool)",
+        "        span read the sky (retrieval)",
+        "          generation gpt-4o-mini",
+        "    span model (chain)",
+        "      generation gpt-4o-mini",
+        "  generation gpt-4o-mini",
+    ]
+    assert {event.distinct_id for event in sink.events} == {"ann"}
+    assert {event.properties["$ai_session_id"] for event in sink.events} == {"s"}
+    assert [e.properties.get("deep") for e in sink.events].count(1) == 1
+
+
+def test_parallel_agents_in_one_loop(provider: ScriptedProvider, sink: MemorySink) -> None:
+    agent = create_agent(model(provider), [weather], name="helper")  # the model echoes
+
+    async def both() -> None:
+        await asyncio.gather(*(agent.ainvoke(QUESTION) for _ in range(3)))
+
+    asyncio.run(both())
+    assert len(shown(sink)) == 3 * len(GRAPH)
+    by_trace = {event.properties["$ai_trace_id"] for event in sink.events}
+    assert len(by_trace) == 3
+    for trace_id in by_trace:
+        of_one = [e for e in sink.events if e.properties["$ai_trace_id"] == trace_id]
+        assert trees(of_one) == GRAPH
+
+
+@pytest.mark.parametrize("run", ["batch", "abatch"])
+def test_batches(provider: ScriptedProvider, sink: MemorySink, run: str) -> None:
+    chain = ChatPromptTemplate.from_messages([("user", "{x}")]) | model(provider)
+    given = [{"x": "one"}, {"x": "two"}]
+    if run == "batch":
+        chain.batch(given)  # in threads
+    else:
+        asyncio.run(chain.abatch(given))
+    one = ["trace RunnableSequence (chain)", "  span ChatPromptTemplate (chain)"]
+    assert shown(sink) == [*one, "  generation gpt-4o-mini"] * 2
+
+
+def test_a_failing_tool(provider: ScriptedProvider, sink: MemorySink) -> None:
+    @tool
+    def broken(city: str) -> str:
+        """Fail."""
+        raise ValueError("no such city")
+
+    provider.script("/chat/completions", Reply.tool_call("broken", {"city": "Rome"}))
+    with pytest.raises(ValueError, match="no such city"):
+        create_agent(model(provider), [broken], name="helper").invoke(QUESTION)
+    assert shown(sink) == [
+        "trace helper (agent) !",
+        "  span model (chain)",
+        "    generation gpt-4o-mini",
+        "  span tools (chain) !",
+        "    span broken (tool) !",
+    ]
+    assert "no such city" in only(sink, "broken")["$ai_error"]
+
+
+def test_a_failing_model(provider: ScriptedProvider, sink: MemorySink) -> None:
+    agent = helper(provider, Reply.error(400, "bad request"))
+    with pytest.raises(Exception, match="bad request"):
+        agent.invoke(QUESTION)
+    assert shown(sink) == [
+        "trace helper (agent) !",
+        "  span model (chain) !",
+        "    generation gpt-4o-mini !",
+    ]
+
+
+def test_an_interrupted_run_is_no_error_and_its_session_has_two_traces(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    @tool
+    def ask(city: str) -> str:
+        """Ask a human."""
+        return str(interrupt("sure?"))
+
+    provider.script("/chat/completions", Reply.tool_call("ask", {"city": "Rome"}), TEXT)
+    saver = InMemorySaver()
+    agent = create_agent(model(provider), [ask], name="helper", checkpointer=saver)
+    config: Any = {"configurable": {"thread_id": "thread-1"}}
+    agent.invoke(QUESTION, config)
+    agent.invoke(Command(resume="yes"), config)
+    assert [line for line in shown(sink) if line.startswith("trace")] == [
+        "trace helper (agent)"
+    ] * 2
+    assert not [line for line in trees(sink.events) if "!" in line]
+    assert {event.properties["$ai_session_id"] for event in sink.events} == {"thread-1"}
+
+
+def test_an_agent_as_a_tool_of_another(provider: ScriptedProvider, sink: MemorySink) -> None:
+    inner = create_agent(model(provider), [weather], name="inner")
+
+    @tool
+    def delegate(city: str) -> str:
+        """Delegate."""
+        return str(inner.invoke(QUESTION)["messages"][-1].content)
+
+    call = Reply.tool_call("delegate", {"city": "Rome"})
+    provider.script("/chat/completions", call, CALL, TEXT, TEXT)
+    create_agent(model(provider), [delegate], name="outer").invoke(QUESTION)
+    lines = shown(sink)
+    assert lines[4:6] == ["    span delegate (tool)", "      span inner (agent)"]
+    assert lines[6:-2] == ["      " + line for line in GRAPH[1:]]
+    assert lines[0] == "trace outer (agent)"
+
+
+def test_a_model_that_no_wire_shows_is_captured_from_the_framework(sink: MemorySink) -> None:
+    usage: Any = {
+        "input_tokens": 7,
+        "output_tokens": 2,
+        "total_tokens": 9,
+        "input_token_details": {"cache_read": 3},
+    }
+    fake = GenericFakeChatModel(messages=iter([AIMessage("hello", usage_metadata=usage)]))
+    (ChatPromptTemplate.from_messages([("user", "{x}")]) | fake).invoke({"x": "hi"})
+    assert shown(sink)[-1] == "  generation GenericFakeChatModel"
+    (event,) = [e for e in sink.events if e.event == "$ai_generation"]
+    said = event.properties
+    assert said["$ai_input"] == [{"role": "user", "content": "hi"}]
+    assert said["$ai_output_choices"] == [
+        {"role": "assistant", "content": [{"type": "text", "text": "hello"}]}
+    ]
+    assert (said["$ai_output_tokens"], said["$ai_cache_read_input_tokens"]) == (2, 3)
+
+
+def test_a_model_alone_is_a_generation_alone(provider: ScriptedProvider, sink: MemorySink) -> None:
+    model(provider).invoke("hi")
+    assert shown(sink) == ["generation gpt-4o-mini"]
+
+
+@pytest.mark.parametrize("is_instrumented", [True, False])
+def test_the_handler_by_hand_counts_nothing_twice(
+    provider: ScriptedProvider, sink: MemorySink, is_instrumented: bool
+) -> None:
+    if not is_instrumented:
+        uninstrument()
+    handler = CallbackHandler(sink, distinct_id="ann", groups={"company": "acme"})  # type: ignore[arg-type]
+    helper(provider).invoke(QUESTION, {"callbacks": [handler]})
+    assert shown(sink) == GRAPH
+    assert {event.distinct_id for event in sink.events} == {"ann"}
+    assert all(event.groups == {"company": "acme"} for event in sink.events)
+
+
+def test_misuse_of_the_handler() -> None:
+    with pytest.raises(TypeError, match="distinct_id"):
+        CallbackHandler(distinct_id=object())  # type: ignore[arg-type]
+
+
+def test_uninstrument_leaves_no_steps(provider: ScriptedProvider, sink: MemorySink) -> None:
+    uninstrument()
+    helper(provider).invoke(QUESTION)
+    assert shown(sink) == []
+
+
+def test_one_framework_may_be_left_out(provider: ScriptedProvider, sink: MemorySink) -> None:
+    uninstrument()
+    instrument(sink, langchain=False)
+    helper(provider).invoke(QUESTION)
+    assert {line.split()[0] for line in shown(sink)} == {"generation"}
+
+
+# -- OpenAI Agents ------------------------------------------------------------------------
+
+
+@function_tool
+def forecast(city: str) -> str:
+    """Tell the weather."""
+    return "sunny"
+
+
+@function_tool(failure_error_function=None)
+def failing(city: str) -> str:
+    """Fail."""
+    raise ValueError("no such city")
+
+
+def agents_model(provider: ScriptedProvider) -> Any:
+    client = AsyncOpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+    return OpenAIResponsesModel("gpt-5", client)
+
+
+def front(provider: ScriptedProvider) -> Any:
+    """Return an agent that hands over to another one, which calls a tool."""
+    provider.script(
+        "/responses",
+        Reply.tool_call("transfer_to_meteorologist", {}),
+        Reply.tool_call("forecast", {"city": "Rome"}),
+        TEXT,
+    )
+    expert: Any = Agent(name="meteorologist", model=agents_model(provider), tools=[forecast])
+    return Agent(name="front", model=agents_model(provider), handoffs=[expert])
+
+
+HANDOFF = [
+    "trace Agent workflow",
+    "  span front (agent)",
+    "    generation gpt-5",
+    "    span handoff (handoff)",
+    "  span meteorologist (agent)",
+    "    generation gpt-5",
+    "    span forecast (tool)",
+    "    generation gpt-5",
+]
+
+
+def run_streamed(agent: Any) -> None:
+    async def read() -> None:
+        async for _ in Runner.run_streamed(agent, "Rain?").stream_events():
+            pass
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda agent: Runner.run_sync(agent, "Rain?"),
+        lambda agent: asyncio.run(Runner.run(agent, "Rain?")),
+        run_streamed,
+    ],
+    ids=["run_sync", "run", "run_streamed"],
+)
+def test_agents_with_a_handoff(
+    provider: ScriptedProvider, sink: MemorySink, run: Callable[[Any], Any]
+) -> None:
+    run(front(provider))
+    assert shown(sink) == HANDOFF
+    assert {event.properties["$ai_framework"] for event in sink.events} == {"openai-agents"}
+    handoff = only(sink, "handoff")
+    assert handoff["$ai_handoff_from_agent"] == "front"
+    assert handoff["$ai_handoff_to_agent"] == "meteorologist"
+    assert only(sink, "meteorologist")["$ai_agent_tools"] == ["forecast"]
+    assert only(sink, "forecast")["$ai_output_state"] == "sunny"
+    whole = only(sink, "Agent workflow")
+    assert "Rain?" in repr(whole["$ai_input_state"])
+    assert "No." in repr(whole["$ai_output_state"])
+
+
+def test_a_group_is_a_session(provider: ScriptedProvider, sink: MemorySink) -> None:
+    with agents_trace("chat", group_id="chat-1", trace_id=gen_trace_id()):
+        Runner.run_sync(front(provider), "Rain?")
+    assert shown(sink)[0] == "trace chat"
+    assert {event.properties["$ai_session_id"] for event in sink.events} == {"chat-1"}
+
+
+def test_agents_inside_our_trace(provider: ScriptedProvider, sink: MemorySink) -> None:
+    with trace("request", distinct_id="ann"):
+        Runner.run_sync(front(provider), "Rain?")
+    assert shown(sink)[:3] == [
+        "trace request",
+        "  span Agent workflow",
+        "    span front (agent)",
+    ]
+    assert {event.distinct_id for event in sink.events} == {"ann"}
+
+
+def test_a_tool_that_fails(provider: ScriptedProvider, sink: MemorySink) -> None:
+    provider.script("/responses", Reply.tool_call("failing", {"city": "Rome"}))
+    agent: Any = Agent(name="front", model=agents_model(provider), tools=[failing])
+    with pytest.raises(Exception, match="no such city"):
+        Runner.run_sync(agent, "Rain?")
+    assert "    span failing (tool) !" in shown(sink)
+
+
+def test_a_guardrail(provider: ScriptedProvider, sink: MemorySink) -> None:
+    async def harmless(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+    provider.script("/responses", TEXT)
+    guard: Any = InputGuardrail(guardrail_function=harmless, name="harmless")
+    agent: Any = Agent(name="front", model=agents_model(provider), input_guardrails=[guard])
+    Runner.run_sync(agent, "Rain?")
+    assert "    span harmless (guardrail)" in shown(sink)
+    assert only(sink, "harmless")["$ai_guardrail_triggered"] is False
