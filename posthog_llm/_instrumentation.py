@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -162,3 +163,14 @@ _ATTRIBUTES = {
     if name.startswith("_posthog")
 }
 """What the seam reads of a client."""
+
+
+def _forget() -> None:
+    """Start anew in a forked child: another thread of the parent may have held the lock."""
+    global _changing
+    _changing = threading.RLock()
+    around.running.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import inspect
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
@@ -14,6 +16,35 @@ OpenBlock = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 Where = Callable[[], Chain]
 """Returns the context variable of the blocks. A function, because it can be pickled: Ray and Dask
 send decorated functions to other processes."""
+
+
+async def in_thread(loop: Any, function: Callable[[], Any]) -> Any:
+    """Return what `function` returns in a thread of its own, without blocking asyncio's `loop`.
+
+    Not in the loop's executor: the application's own jobs may occupy all of its threads. Raises
+    `RuntimeError` if no thread can start.
+    """
+    waiting = loop.create_future()
+
+    def finish(result: Any, error: Exception | None) -> None:
+        if waiting.done():
+            return  # nobody waits any more
+        if error is None:
+            waiting.set_result(result)
+        else:
+            waiting.set_exception(error)
+
+    def run() -> None:
+        result = error = None
+        try:
+            result = function()
+        except Exception as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=run, name="posthog-llm-wait", daemon=True).start()
+    return await waiting
 
 
 def inside(open_block: OpenBlock, function: Any, where: Where) -> Any:

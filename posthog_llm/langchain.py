@@ -8,6 +8,9 @@
 captured once.
 """
 
+# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUntypedBaseClass=false
+# It is not there where the package is checked.
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -37,11 +37,12 @@ def written() -> dict[Path, str]:
     public = {*posthog_llm.__all__} - {"__version__"}
     names = sorted(public, key=lambda name: (name.lower(), name))
     found = [_found(package, name) for name in names]
-    logger, arguments = package["litellm.PostHogLogger"], package["types"]
+    callbacks = [package["litellm.PostHogLogger"], package["langchain.CallbackHandler"]]
+    arguments = package["types"]
     testing = [package["testing"][name].final_target for name in TESTING]
     classes = [c for c in arguments.members.values() if not c.is_alias and c.is_class]
     return {
-        REFERENCE / "posthog_llm.md": _page("posthog_llm", _CLIENTS, [*found, logger]),
+        REFERENCE / "posthog_llm.md": _page("posthog_llm", _CLIENTS, [*found, *callbacks]),
         REFERENCE / "types.md": _page("posthog_llm.types", _docstring(arguments), classes),
         REFERENCE / "testing.md": _page(
             "posthog_llm.testing", _docstring(package["testing"]), testing

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, create_autospec
+from unittest.mock import Mock, PropertyMock, create_autospec, patch
 
 import openai
 import posthog
@@ -22,6 +22,7 @@ import posthog_llm.openai
 from posthog_llm import ASGIMiddleware, WSGIMiddleware
 from posthog_llm._delivery.worker import worker
 from posthog_llm._exchange import Exchange, Scope
+from posthog_llm._observe import passing
 from posthog_llm._observe.call_queue import call_queue
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider, reset
 
@@ -37,6 +38,62 @@ def children(provider: ScriptedProvider, receiver: PostHogReceiver) -> Children:
 
 
 # -- clients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["OpenAI.chat", "resources.chat.Chat.completions"])
+@pytest.mark.parametrize("kind", [Mock, PropertyMock])
+def test_a_mock_in_the_sdks_class_is_used(
+    provider: ScriptedProvider, sink: MemorySink, target: str, kind: Any
+) -> None:
+    with patch(f"openai.{target}", new_callable=kind):
+        client = posthog_llm.openai.OpenAI(base_url=provider.base_url, api_key="k")
+        client.chat.completions.create(**QUESTION)
+    assert not provider.requests
+    client = posthog_llm.openai.OpenAI(base_url=provider.base_url, api_key="k", posthog_client=sink)
+    client.chat.completions.create(**QUESTION)
+    sink.wait_for(1)
+
+
+@pytest.mark.parametrize("name", ["api_key", "NotFoundError", "OpenAI"])
+def test_a_patch_of_a_name_of_the_module_is_undone(name: str) -> None:
+    before = getattr(posthog_llm.openai, name), getattr(openai, name)
+    with patch(f"posthog_llm.openai.{name}", "patched"):
+        assert getattr(posthog_llm.openai, name) == "patched"
+    assert (getattr(posthog_llm.openai, name), getattr(openai, name)) == before
+
+
+def test_a_request_that_starts_the_next_one_holds_no_chain_of_them(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    """A context that was copied inside a request lives as long as the task that it started."""
+
+    async def call(left: int) -> None:
+        async def hook(request: Any) -> None:
+            if left:
+                following.append(asyncio.create_task(call(left - 1)))
+
+        http = openai.DefaultAsyncHttpxClient(event_hooks={"request": [hook]})
+        client = posthog_llm.openai.AsyncOpenAI(
+            base_url=provider.base_url, api_key="k", posthog_client=sink, http_client=http
+        )
+        async with client:
+            await client.chat.completions.create(**QUESTION)
+        layer, depth = passing._nearest.get(), 0
+        while layer is not None:
+            layer, depth = layer._outer, depth + 1
+        depths.append(depth)
+
+    async def main() -> None:
+        following.append(asyncio.create_task(call(8)))
+        while following:
+            await following.pop(0)
+
+    following: list[asyncio.Task[None]] = []
+    depths: list[int] = []
+    asyncio.run(main())
+    assert len(depths) == 9
+    assert max(depths) <= 1
+    sink.wait_for(9)
 
 
 def test_a_mixin_may_build_requests(provider: ScriptedProvider, sink: MemorySink) -> None:
@@ -440,3 +497,52 @@ def test_files_are_sent_as_the_server_knows_how_to() -> None:
     made = Wrapper(None)
     app = WSGIMiddleware(lambda environ, start_response: made)
     assert app({"wsgi.file_wrapper": Wrapper}, None) is made
+
+
+# -- event loops, and forks ----------------------------------------------------------------------
+
+
+def test_a_flush_keeps_its_limit_where_the_loops_executor_is_busy(sink: MemorySink) -> None:
+    done = threading.Event()
+
+    async def main() -> bool:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, done.wait)
+        posthog_llm.capture_generation(model="m", posthog_client=sink)
+        is_delivered = await asyncio.wait_for(posthog_llm.aflush(20), 30)
+        assert not busy.done()
+        done.set()
+        await busy
+        return is_delivered
+
+    assert asyncio.run(main())
+    assert len(sink.events) == 1
+
+
+def test_a_child_may_instrument_whatever_the_parents_threads_did(children: Children) -> None:
+    code = """
+    import os, threading, openai, posthog_llm
+    from posthog_llm import _instrumentation
+
+    held, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with _instrumentation._changing:
+            held.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        posthog_llm.instrument()
+        posthog_llm.uninstrument()
+        os._exit(7)
+    _, status = os.waitpid(child, 0)
+    leave.set()
+    thread.join()
+    print(os.waitstatus_to_exitcode(status))
+    """
+    assert children.run(code).strip() == "7"

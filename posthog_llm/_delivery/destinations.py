@@ -27,6 +27,7 @@ import wrapt
 from .._faults import guarded, warn
 from .._imports import imported
 from .._narrowing import first_given
+from .._running import in_thread
 from .._settings import settings
 
 _LATER = ("netrc", "encodings.ascii", "encodings.idna", "encodings.utf_8_sig")
@@ -301,7 +302,7 @@ class Destinations:
 
         given = Timeout(wrapped, args, kwargs)
         deliver = functools.partial(self._deliver, self._usable(client), given.seconds)
-        await asyncio.get_running_loop().run_in_executor(None, deliver)
+        await in_thread(asyncio.get_running_loop(), deliver)
         args, kwargs = given.left()
         with passing():
             return await wrapped(*args, **kwargs)

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from .._imports import imported
+from .._running import in_thread
 from .locks import Flag
 from .stats import Stats
 from .worker import worker
@@ -43,10 +44,10 @@ async def aflush(timeout: float = 10.0) -> bool:
     """
     asyncio: Any = imported("asyncio")
     try:
-        flushing = asyncio.get_running_loop().run_in_executor(None, flush, timeout)
+        loop = asyncio.get_running_loop()
+        return bool(await in_thread(loop, lambda: flush(timeout)))
     except RuntimeError:  # another loop is running, or no thread can start
         return flush(timeout)
-    return await flushing  # type: ignore[no-any-return]
 
 
 def shutdown(timeout: float = 10.0) -> bool:

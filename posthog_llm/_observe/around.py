@@ -6,6 +6,7 @@ outermost `wrapt` wrapper, whoever's it is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Mapping
@@ -34,10 +35,15 @@ class Underway:
         self._marks.append(None)
 
     def __exit__(self, *exc_info: object) -> None:
-        self._marks.pop()
+        with contextlib.suppress(IndexError):  # a forked child has none of them
+            self._marks.pop()
         then = self.then
         if then is not None and not self._marks:
             then()
+
+    def forget(self) -> None:
+        """Forget the calls that run, because they run in the parent of this process."""
+        self._marks = []
 
 
 running = Underway()

@@ -15,7 +15,7 @@ def drop_in_for(sdk: ModuleType, name: str) -> None:
     https://docs.python.org/3/reference/datamodel.html#customizing-module-attribute-access
     """
     module = sys.modules[name]
-    own = frozenset(vars(module))
+    own, theirs = frozenset(vars(module)), frozenset(vars(sdk))
 
     class DropIn(ModuleType):
         def __getattr__(self, name: str) -> Any:
@@ -24,10 +24,17 @@ def drop_in_for(sdk: ModuleType, name: str) -> None:
             return getattr(sdk, name)
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if name in own or name.startswith("_") or not hasattr(sdk, name):
+            is_theirs = name in theirs or hasattr(sdk, name)
+            if name in own or name.startswith("_") or not is_theirs:
                 super().__setattr__(name, value)
             else:
                 setattr(sdk, name, value)
+
+        def __delattr__(self, name: str) -> None:
+            if name in vars(self):
+                super().__delattr__(name)
+            else:
+                delattr(sdk, name)
 
         def __dir__(self) -> list[str]:
             return sorted({*dir(sdk), *vars(self)})

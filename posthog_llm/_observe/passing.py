@@ -54,6 +54,7 @@ class _Layer:
         self.client = None
         if _nearest.get() is self:  # else: a coroutine that was closed in another context
             _nearest.set(self._outer)
+        self._outer = None  # last; a context that was copied inside lives on, and holds this layer
 
 
 _nearest: ContextVar[_Layer | None] = ContextVar("posthog_llm_nearest_layer", default=None)

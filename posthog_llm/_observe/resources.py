@@ -50,20 +50,31 @@ def override_properties(cls: type, namespace: dict[str, Any]) -> None:
     for name in dir(cls):
         found: Any = inspect.getattr_static(cls, name)
         if not name.startswith(("_", "with_")) and _is_made_once(found):
-            namespace[name] = _observed_property(name, found)
+            namespace[name] = _ObservedProperty(cls, name, found)
 
 
 def _is_made_once(found: object) -> TypeGuard[functools.cached_property[Any]]:
     return isinstance(found, functools.cached_property)
 
 
-def _observed_property(
-    name: str, made_by: functools.cached_property[Any]
-) -> functools.cached_property[Any]:
-    prop = functools.cached_property(lambda self: observed(made_by.func(self)))
-    prop.__doc__ = made_by.__doc__
-    prop.attrname = name
-    return prop
+class _ObservedProperty(functools.cached_property[Any]):
+    """A resource property of the SDK's class whose resource is observed.
+
+    It gives way to whatever a test, or another library, has put in the SDK's class since.
+    """
+
+    def __init__(self, sdk: Any, name: str, theirs: functools.cached_property[Any]) -> None:
+        super().__init__(lambda holder: observed(theirs.func(holder)))
+        self.__doc__, self.attrname = theirs.__doc__, name
+        self._sdk, self._theirs = sdk, theirs
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        found: Any = inspect.getattr_static(self._sdk, str(self.attrname))
+        if found is self._theirs:
+            return super().__get__(instance, owner)
+        return found.__get__(instance, owner) if hasattr(found, "__get__") else found
 
 
 @functools.cache

@@ -71,6 +71,7 @@ class Stainless:
             (base.SyncAPIClient, seam.request, False),
             (base.AsyncAPIClient, seam.arequest, True),
         ):
+            installer.set_defaults(cls)  # first: another thread may be calling
             request = functools.partial(_requesting, sends, late=False)
             installer.wrap(cls, "request", request, waits)
             installer.wrap(cls, "_process_response", _processing, waits, is_below=True)
@@ -80,7 +81,6 @@ class Stainless:
             for own in _subclasses(cls, installer.ours):
                 if "request" in vars(own):
                     installer.wrap(own, "request", late, waits)
-            installer.set_defaults(cls)
 
 
 SDK = Stainless()
