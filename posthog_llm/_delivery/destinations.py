@@ -50,6 +50,8 @@ def load() -> None:
         import posthog  # noqa: F401  # pyright: ignore[reportUnusedImport] - for its effect
     for name in _LATER:
         importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # the SDKs bring it, and may not have imported it yet
+        importlib.import_module("jiter")
     if settings().spool is not None:
         from . import spool  # noqa: F401  # pyright: ignore[reportUnusedImport] - for its effect
 

@@ -195,7 +195,8 @@ class DestinationQueue:
             return self.client.capture, event
         if not callable(capture_ai):
             return self.client.capture, fitted(event, limit)
-        return capture_ai, fitted(event, min(entry.limit or _AI_LANE_LIMIT, _AI_LANE_LIMIT))
+        limit = min(entry.limit or _AI_LANE_LIMIT, _AI_LANE_LIMIT)
+        return capture_ai, event if entry.length <= limit else fitted(event, limit)
 
     def is_idle(self) -> bool:
         """Whether the official client has processed everything it was given."""

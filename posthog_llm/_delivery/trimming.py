@@ -15,6 +15,7 @@ from typing import Any
 from .._event import CONTENT, CUT_MARK, Event
 from .._media import described_field
 from .._narrowing import is_dict, is_list, is_mapping
+from .._weighing import length_as_json
 
 _SHORTEST = 200
 """Bytes below which a text is never cut."""
@@ -31,8 +32,14 @@ _DEEPEST = 100
 
 
 def weigh(value: Any) -> int:
-    """Return a value's length as JSON, as the official client counts it."""
-    return len(json.dumps(value, default=str))
+    """Return a value's length as JSON, as the official client counts it.
+
+    Raises what `json` raises for a value that it cannot encode.
+    """
+    try:
+        return length_as_json(value)
+    except TypeError:  # a caller's object, which only `str` can show
+        return len(json.dumps(value, default=str))
 
 
 def fitted(event: Event, limit: int) -> Event | None:
@@ -158,7 +165,8 @@ def writable(event: Event) -> tuple[Event, int]:
 
 
 def _length(event: Event) -> int:
-    return len(json.dumps([event.properties, event.groups], default=str))
+    groups = len(json.dumps(event.groups, default=str))  # a filter's, which may contain themselves
+    return weigh(event.properties) + groups + 4
 
 
 def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:

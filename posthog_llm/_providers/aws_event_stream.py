@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 
 from .._exchange import Failure
 from .._narrowing import is_dict
-from .sse import Event, parse
+from .parsing import parse
+from .sse import Event
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">III")

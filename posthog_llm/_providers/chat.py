@@ -12,8 +12,9 @@ from .._exchange import Exchange, Failure
 from .._narrowing import is_dict, is_list, is_mapping, mapping
 from .._record import RequestFacts, ResponseFacts
 from . import usage
+from .parsing import parse
 from .pieces import Latest, append, gather, held, joined, put, say
-from .sse import Event, Folded, RepeatedChunk, parse
+from .sse import Event, Folded, RepeatedChunk
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 _PARTS = (*_TEXTS, "reasoning_details")

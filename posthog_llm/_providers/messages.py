@@ -13,8 +13,9 @@ from .._narrowing import is_dict, is_list, is_mapping, mapping
 from .._record import Helper, RequestFacts, ResponseFacts, Usage
 from . import usage
 from .chat import as_prompt, text_or_none
+from .parsing import parse
 from .pieces import append, held, joined
-from .sse import Event, Folded, RepeatedChunk, parse
+from .sse import Event, Folded, RepeatedChunk
 
 _CONTENT = frozenset({"messages", "system", "model", "tools", "prompt"})
 _UNSAID = frozenset({"signature", "encrypted_content", "encrypted_index"})

@@ -36,6 +36,7 @@ from .hosts import (
     reported_provider,
     route_of,
 )
+from .parsing import parse
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
@@ -147,7 +148,7 @@ def _outcome(exchange: Exchange, response: ResponseFacts) -> tuple[Outcome, Fail
 def _read_request(endpoint: Endpoint, exchange: Exchange, provider: str) -> RequestFacts:
     body: Any = exchange.form
     if exchange.request is not None:
-        body = sse.parse(_lean(exchange, exchange.request))
+        body = parse(_lean(exchange, exchange.request))
     body = body if is_mapping(body) else {}
     request = endpoint.read_request(body, exchange)
     request.user = request.user or _user(body)
@@ -240,7 +241,7 @@ def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
 def _body(endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes) -> Mapping[str, Any]:
     """Parse a non-streamed response; plain text (as transcriptions return) is kept as text."""
     exchange.received = exchange.received or len(body)
-    parsed = sse.parse(_lean(exchange, charset.in_utf8(body)))
+    parsed = parse(_lean(exchange, charset.in_utf8(body)))
     if is_mapping(parsed):
         return parsed
     if endpoint.answers_in_text and body:

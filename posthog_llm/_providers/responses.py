@@ -14,8 +14,9 @@ from .._narrowing import is_dict, is_list, is_mapping
 from .._record import Helper, RequestFacts, ResponseFacts, Usage
 from . import usage
 from .chat import as_prompt, failure, text_or_none
+from .parsing import parse
 from .pieces import append, held, joined
-from .sse import Event, Folded, parse
+from .sse import Event, Folded
 
 _NOT_PARAMETERS = frozenset({"input", "model", "tools", "instructions"})
 _FILE_SEARCH_USD = 0.0025

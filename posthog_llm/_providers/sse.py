@@ -5,14 +5,14 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .parsing import parse
+
 _DONE = b"[DONE]"
-_DECODER = json.JSONDecoder(parse_constant=str)
 Event = tuple[int, bytes]
 """Offset of an event's last byte in the body, at which the reader has the event; and its data."""
 
@@ -102,14 +102,6 @@ def objects(source: Iterable[Event]) -> Iterator[tuple[int, dict[str, Any]]]:
         parsed = parse(data)
         if isinstance(parsed, dict):
             yield offset, parsed
-
-
-def parse(data: bytes) -> Any:
-    """Parse JSON; `None` if it is invalid. Numbers that JSON does not have become their names."""
-    try:
-        return _DECODER.decode(data.decode("utf-8-sig", "surrogatepass"))
-    except (ValueError, RecursionError):
-        return None
 
 
 class RepeatedChunk:
