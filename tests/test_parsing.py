@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from posthog_llm._delivery.trimming import weigh
-from posthog_llm._providers.parsing import parse
+from posthog_llm._providers.parsing import parse, without_vectors
 from posthog_llm._weighing import length_as_json
 from posthog_llm.testing import MemorySink
 
@@ -115,3 +115,42 @@ def test_length_of_a_long_text_is_that_of_its_json(some: str, plain: str) -> Non
 
 def test_what_json_cannot_show_is_weighed_as_its_text() -> None:
     assert weigh([object, {1: 2}]) == len(json.dumps([object, {1: 2}], default=str))
+
+
+FIELDS = st.dictionaries(st.sampled_from(["object", "model", "id", "created", "usage"]), VALUES)
+VECTORS = st.lists(
+    st.fixed_dictionaries({"index": st.integers(), "embedding": st.lists(st.floats()) | TEXTS})
+    | VALUES
+)
+
+
+def assert_all_but_vectors_is_read(data: bytes) -> None:
+    whole, rest = parse(data), parse(without_vectors(data))
+    if isinstance(whole, dict) and isinstance(rest, dict):
+        whole.pop("data", None)
+        rest.pop("data", None)
+    assert repr(rest) == repr(whole)
+
+
+@given(FIELDS, VECTORS, FIELDS, st.none() | st.integers(0, 4), st.integers(0), st.binary())
+@example({"model": '"data":['}, [{"a": '}],"model":"b"}'}], {}, None, 0, b"")
+@example({'"data': [{}]}, [{"a": {}}], {"usage": {}}, None, 0, b"")
+@example({"usage": {"data": [{}]}}, [{}], {"data": [{}], "model": "m"}, 1, 40, b"}")
+def test_embeddings_are_read_but_for_their_vectors(
+    before: Any, vectors: Any, after: Any, indent: Any, place: int, put: bytes
+) -> None:
+    data = json.dumps({**before, "data": vectors, **after}, indent=indent).encode()
+    assert_all_but_vectors_is_read(data)
+    at = place % len(data)
+    assert_all_but_vectors_is_read(data[:at] + put + data[at + 1 :])
+
+
+@pytest.mark.parametrize("vector", ["AAAA" * 2048, [0.25, -1e-7] * 700], ids=["base64", "floats"])
+def test_a_response_of_embeddings_is_parsed_one_at_a_time(vector: Any) -> None:
+    data = [{"object": "embedding", "index": i, "embedding": vector} for i in range(300)]
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    body = {"object": "list", "data": data, "model": "m", "usage": usage}
+    for indent in (None, 2):
+        found = without_vectors(json.dumps(body, indent=indent).encode())
+        assert len(found) < 200
+        assert json.loads(found) == {**body, "data": []}

@@ -1,7 +1,8 @@
 """Text inside text: JSON in JSON, percent-encoding and HTML, also partial or repeated.
 
 A text is unescaped layer by layer, each in one pass, so that its content is found however it is
-escaped. No pattern here has an open repetition.
+escaped. No pattern here has an open repetition, except of one kind of escape. Each begins with a
+literal, which is searched for much faster than any other beginning.
 """
 
 from __future__ import annotations
@@ -11,31 +12,38 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from .._turns import let_others_run
+
 HIDDEN = "[redacted]"
 DEPTH = 4
 """Number of layers to undo."""
 _TOKEN = re.compile(
-    r"(?P<bytes>(?:%[0-9A-Fa-f]{2})+)|\\{1,16}u(?P<unit>[0-9A-Fa-f]{4})"
+    r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2})*|\\\\{0,15}u(?P<unit>[0-9A-Fa-f]{4})"
     r"|&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});",
     re.ASCII,
 )
-_BREAK = re.compile(r"\\{1,16}[nrt]")
-_BARE = re.compile(r"\\{1,16}(?!u[0-9A-Fa-f]{4})")
+_BREAK = re.compile(r"\\\\{0,15}[nrt]")
+_BARE = re.compile(r"\\\\{0,15}(?!u[0-9A-Fa-f]{4})")
 _NAMED = frozenset("\"&<>'/+=:;,.!?@#$%()[]{}*_-|~^`")
-_ESCAPES = ("%", "\\", "&")
-_PART = 32 << 10
-"""Characters processed without letting another thread run."""
+_PART = 4 << 10
+"""Characters processed at a time: mostly, there is an escape in few of them."""
 _CUT = re.compile(r"[ \n\t,\"'<>]")
 """Where a text may be split: no escape contains these characters, and hardly any secret does."""
 
 
 def plainer(text: str) -> str:
     """Return a text with one layer of escapes undone."""
-    if not any(escape in text for escape in _ESCAPES):
-        return text
-    return "".join(
-        _TOKEN.sub(_plain, _BARE.sub("", _BREAK.sub("\n", part))) for part in _parts(text)
-    )
+    return "".join(map(_plainer_part, _parts(text))) if _may_be_escaped(text) else text
+
+
+def _may_be_escaped(text: str) -> bool:
+    return "\\" in text or "%" in text or "&" in text
+
+
+def _plainer_part(part: str) -> str:
+    if "\\" in part:
+        part = _BARE.sub("", _BREAK.sub("\n", part))
+    return _TOKEN.sub(_plain, part) if _may_be_escaped(part) else part
 
 
 def _parts(text: str) -> Iterator[str]:
@@ -47,6 +55,7 @@ def _parts(text: str) -> Iterator[str]:
     while cut := _CUT.search(text, start + _PART):
         yield text[start : cut.start()]
         start = cut.start()
+        let_others_run()
     yield text[start:]
 
 
@@ -60,8 +69,8 @@ def layers(text: str) -> Iterator[str]:
 
 
 def _plain(match: re.Match[str]) -> str:
-    if encoded := match["bytes"]:
-        return bytes.fromhex(encoded.replace("%", "")).decode("utf-8", "replace")
+    if match[0][0] == "%":
+        return bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "replace")
     if unit := match["unit"]:
         code = int(unit, 16)
         return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
@@ -74,7 +83,7 @@ def without_escaped(text: str, secrets: Sequence[str]) -> str:
     If a secret is there but cannot be located, because its escapes are of several kinds, the whole
     text is replaced.
     """
-    for layer in layers(text) if secrets else ():
+    for layer in layers(text) if secrets and _may_be_escaped(text) else ():
         for secret in secrets:
             if any(form in layer for form in _plainer_forms(secret)):
                 found = in_any_form(secret)

@@ -7,11 +7,18 @@ it refuses is left to `json`: `NaN`, a lone surrogate, a byte order mark, more t
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from .._imports import imported
+from .._turns import let_others_run
 
 _DECODER = json.JSONDecoder(parse_constant=str)
+_GAP = r"[ \t\r\n]*"
+_FIELD = rf'"[^"\\]*"{_GAP}:{_GAP}(?:"[^"\\]*"|[a-z]+|[-+.eE0-9]+){_GAP},{_GAP}'
+_VECTORS = re.compile(rf'{_GAP}\{{{_GAP}(?:{_FIELD})*"data"{_GAP}:{_GAP}\[{_GAP}'.encode())
+"""The beginning of an embedding response: fields without an object or a list, then its vectors."""
+_BETWEEN = re.compile(rf"{_GAP}(?:,{_GAP}(?=\{{)|(?P<end>\]))".encode())
 
 
 def parse(data: bytes) -> Any:
@@ -27,3 +34,24 @@ def parse(data: bytes) -> Any:
         return _DECODER.decode(data.decode("utf-8-sig", "surrogatepass"))
     except (ValueError, RecursionError):
         return None
+
+
+def without_vectors(body: bytes) -> bytes:
+    """Return an embedding response without its vectors, which nobody reads.
+
+    The response is unchanged unless they are a list of valid objects with no object inside. One is
+    parsed at a time: all of them would hold the interpreter for long.
+    """
+    head = _VECTORS.match(body)
+    start = at = head.end() if head else len(body)
+    while (end := body.find(b"}", at)) >= 0:
+        if not isinstance(parse(body[at : end + 1]), dict):
+            break
+        between = _BETWEEN.match(body, end + 1)
+        if between is None:
+            break
+        if between["end"]:
+            return body[:start] + body[between.start("end") :]
+        at = between.end()
+        let_others_run()
+    return body

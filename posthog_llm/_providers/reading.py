@@ -36,7 +36,7 @@ from .hosts import (
     reported_provider,
     route_of,
 )
-from .parsing import parse
+from .parsing import parse, without_vectors
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
@@ -241,7 +241,10 @@ def _is_stream(exchange: Exchange, kind: str, body: bytes) -> bool:
 def _body(endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes) -> Mapping[str, Any]:
     """Parse a non-streamed response; plain text (as transcriptions return) is kept as text."""
     exchange.received = exchange.received or len(body)
-    parsed = parse(_lean(exchange, charset.in_utf8(body)))
+    text = charset.in_utf8(body)
+    if endpoint.kind == "embedding":
+        text = without_vectors(text)
+    parsed = parse(_lean(exchange, text))
     if is_mapping(parsed):
         return parsed
     if endpoint.answers_in_text and body:
