@@ -25,7 +25,7 @@ def is_collection(value: object) -> TypeGuard[Collection[Any]]:
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
     # A check against an abstract class takes several times as long, and most are plain.
-    return type(value) is dict or isinstance(value, Mapping)
+    return type(value) is dict or (value is not None and isinstance(value, Mapping))
 
 
 def first_given(*values: Any) -> Any:

@@ -13,6 +13,8 @@ from sys import getsizeof
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from ._turns import let_others_run
+
 _NODE = 64
 """Approximate bytes of a value that is not examined, and of a key."""
 _MOST_NODES = 1000
@@ -66,41 +68,41 @@ def size_of_plain(value: Any) -> int:
     return total
 
 
-def length_as_json(value: Any) -> int:
-    """Return the length of what `json.dumps` makes of a plain value, without making it.
+def sizes_of_json(value: Any) -> tuple[int, int]:
+    """Return the bytes that a plain value holds, and the length of what `json.dumps` makes of it.
 
-    Raises `TypeError` for anything else. No container may contain itself.
+    That JSON is not made. Raises `TypeError` for a value that is not plain. No container may
+    contain itself.
     """
-    total, waiting = 0, [value]
+    held = length = 0
+    waiting = [value]
     while waiting:
         item = waiting.pop()
         kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
         if kind is str:
-            total += _length_of_text(item)
+            held += getsizeof(item)
+            is_short = len(item) < _LONG
+            length += len(encode_basestring_ascii(item)) if is_short else _length_of_long(item)
         elif kind is dict:
-            total += 4 * len(item) + (not item) * 2 + sum(map(_length_of_key, item))
+            held += _own(item, kind)
+            keys = map(encode_basestring_ascii, item)  # raises for a key that is not a text
+            length += 4 * len(item) + (not item) * 2 + sum(map(len, keys))
             waiting.extend(item.values())
         elif kind is list or kind is tuple:
-            total += 2 * len(item) + (not item) * 2
+            held += _own(item, kind)
+            length += 2 * len(item) + (not item) * 2
             waiting.extend(item)
         elif kind is bool or item is None:
-            total += 5 if item is False else 4
+            length += 5 if item is False else 4
         elif kind is int or (kind is float and isfinite(item)):
-            total += len(repr(item))
+            held += _leaf(item)
+            length += len(repr(item))
         else:
             raise TypeError(kind)
-    return total
+    return held, length
 
 
-def _length_of_key(key: Any) -> int:
-    if type(key) is not str:
-        raise TypeError(type(key))  # pyright: ignore[reportUnknownArgumentType]
-    return len(encode_basestring_ascii(key))
-
-
-def _length_of_text(text: str) -> int:
-    if len(text) < _LONG:
-        return len(encode_basestring_ascii(text))
+def _length_of_long(text: str) -> int:
     total = 2
     for start in range(0, len(text), _STEP):
         part = text[start : start + _STEP]
@@ -109,6 +111,7 @@ def _length_of_text(text: str) -> int:
             total += len(part) + len(escaped) + 4 * len(escaped.translate(None, _PAIRS))
         else:
             total += len(encode_basestring_ascii(part)) - 2
+        let_others_run()
     return total
 
 

@@ -9,21 +9,26 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from posthog_llm._delivery.trimming import weigh
 from posthog_llm._providers.parsing import parse, without_vectors
-from posthog_llm._weighing import length_as_json
+from posthog_llm._weighing import size_of_plain, sizes_of_json
 from posthog_llm.testing import MemorySink
 
 from .driving import QUESTION, Driver
 
+FUZZED = settings(deadline=None)
 WITHOUT = {"jiter": None}
 TEXTS = st.text() | st.text(st.characters(codec="ascii")) | st.sampled_from(["\ud800", "\0", "é🎉"])
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=20
+)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
 )
 NUMBERS = st.from_regex(r"-?[0-9]{0,25}\.?[0-9]{0,25}([eE][+-]?[0-9]{0,4})?", fullmatch=True)
 WRITTEN = st.builds(
@@ -37,11 +42,13 @@ def assert_both_read_the_same(data: bytes) -> None:
     assert repr(parse(data)) == repr(standard)  # `nan` is not equal to itself
 
 
+@FUZZED
 @given(WRITTEN)
 def test_both_read_what_json_writes(text: str) -> None:
     assert_both_read_the_same(text.encode("utf-8", "surrogatepass"))
 
 
+@FUZZED
 @given(WRITTEN, st.integers(0), st.binary(max_size=3))
 def test_both_read_what_is_broken_somewhere(text: str, place: int, put: bytes) -> None:
     data = text.encode("utf-8", "surrogatepass")
@@ -49,6 +56,7 @@ def test_both_read_what_is_broken_somewhere(text: str, place: int, put: bytes) -
     assert_both_read_the_same(data[:at] + put + data[at + 1 :])
 
 
+@FUZZED
 @given(NUMBERS)
 @example("1" * 4300)
 @example("1" * 4301)
@@ -101,16 +109,24 @@ def test_the_fast_parser_is_imported_with_the_client() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@FUZZED
 @given(VALUES | st.lists(st.tuples(VALUES)))
 def test_length_is_that_of_the_json(value: Any) -> None:
     assert weigh(value) == len(json.dumps(value))
 
 
+@FUZZED
+@given(PLAIN)
+def test_memory_is_measured_alike(value: Any) -> None:
+    assert sizes_of_json(value)[0] == size_of_plain(value)
+
+
+@FUZZED
 @given(st.text(), st.text(st.characters(codec="ascii")))
 @example("\x7f\x00\n", 'a"\\\t\r\b\f')
 def test_length_of_a_long_text_is_that_of_its_json(some: str, plain: str) -> None:
     for text in ((some or "a") * 70_000)[:200_000], ((plain or "a") * 70_000)[:200_000]:
-        assert length_as_json({text: [text]}) == len(json.dumps({text: [text]}))
+        assert sizes_of_json({text: [text]})[1] == len(json.dumps({text: [text]}))
 
 
 def test_what_json_cannot_show_is_weighed_as_its_text() -> None:
@@ -132,6 +148,7 @@ def assert_all_but_vectors_is_read(data: bytes) -> None:
     assert repr(rest) == repr(whole)
 
 
+@FUZZED
 @given(FIELDS, VECTORS, FIELDS, st.none() | st.integers(0, 4), st.integers(0), st.binary())
 @example({"model": '"data":['}, [{"a": '}],"model":"b"}'}], {}, None, 0, b"")
 @example({'"data': [{}]}, [{"a": {}}], {"usage": {}}, None, 0, b"")

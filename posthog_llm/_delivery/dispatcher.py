@@ -19,16 +19,13 @@ from typing import Any
 from .._event import Event
 from .._faults import report
 from .._settings import settings
-from .._weighing import size_of_plain
 from .destinations import flush, project_of
 from .queues import CHECK_INTERVAL, DestinationQueue, DestinationQueues, Entry, submit
 from .results import DeliveryResult, listen
 from .spool_policy import IN_MEMORY, SpoolPolicy
 from .stats import Ledger, Stats
-from .trimming import drop_content, weigh, writable
+from .trimming import drop_content, sizes, writable
 
-_WEIGHT = 2048
-"""Bytes that an event takes besides its properties."""
 _MOST_UNROUTABLE = 1000
 """Most results kept until `capture` returns the uuid under which it accepted an event."""
 _SHARE = 0.25
@@ -76,8 +73,8 @@ class Dispatcher:
         if client is None:
             self.ledger.lose(event.uuid, "no_destination", wanted=True)
         elif event.uuid not in self.entries:
-            event, length = writable(event)
-            entry = self._enter(client, event.uuid, event, length)
+            event, length, size = writable(event)
+            entry = self._enter(client, event.uuid, event, length, size)
             self._new += 1
             entry.content_dropped = content_dropped
             self.spool.add(entry, self.entries[event.uuid][0])
@@ -86,7 +83,8 @@ class Dispatcher:
         """Load events that earlier processes left in the spool."""
         for row, client in self.spool.read(find, self._has_room):
             known = self.entries.get(row.uuid)
-            entry = known[1] if known else self._enter(client, row.uuid, None, row.stored.size)
+            size = row.stored.size
+            entry = known[1] if known else self._enter(client, row.uuid, None, size, size)
             if entry.stored is not None:  # in two files: a process was killed while copying
                 self.spool.remove(row.stored)
                 continue
@@ -95,12 +93,11 @@ class Dispatcher:
     def _has_room(self, client: Any) -> bool:
         return self.queues.waiting(client) < IN_MEMORY // 2
 
-    def _enter(self, client: Any, uuid: str, event: Event | None, length: int) -> Entry:
+    def _enter(self, client: Any, uuid: str, event: Event | None, length: int, size: int) -> Entry:
         queue, is_new = self.queues.of(client)
         if is_new and project_of(client) is not None:
             listen(self.note)
         self.last_number = next(self._numbers)
-        size = _weight(event) if event else length
         entry = Entry(uuid, self.last_number, event, length, size, time.monotonic(), sent_as=uuid)
         queue.waiting.append(entry)
         self.entries[uuid] = (queue, entry)
@@ -301,7 +298,7 @@ class Dispatcher:
                 continue
             if entry.event is not None:
                 entry.event, entry.content_dropped = drop_content(entry.event), True
-                entry.length, entry.size = weigh(entry.event.properties), _weight(entry.event)
+                entry.length, entry.size = sizes(entry.event)
                 self.bytes += entry.size
         for uuid, (queue, entry) in list(self.entries.items()) if self.bytes > limit else ():
             if self.bytes > limit and entry.event is not None and uuid not in queue.sent:
@@ -333,11 +330,6 @@ class Dispatcher:
         """Whether everything captured for a client up to `number` was submitted to it."""
         unread = self.spool.has_unread(project_of(client))
         return not unread and self.queues.have_submitted(client, number)
-
-
-def _weight(event: Event) -> int:
-    """Return the bytes of memory that an event takes."""
-    return _WEIGHT + size_of_plain(event.properties) + size_of_plain(event.groups)
 
 
 class Senders:

@@ -15,8 +15,10 @@ from typing import Any
 from .._event import CONTENT, CUT_MARK, Event
 from .._media import described_field
 from .._narrowing import is_dict, is_list, is_mapping
-from .._weighing import length_as_json
+from .._weighing import size_of_plain, sizes_of_json
 
+_WEIGHT = 2048
+"""Bytes of memory that an event takes besides its properties."""
 _SHORTEST = 200
 """Bytes below which a text is never cut."""
 _LARGE = 1024
@@ -36,10 +38,16 @@ def weigh(value: Any) -> int:
 
     Raises what `json` raises for a value that it cannot encode.
     """
+    return _sizes(value)[1]
+
+
+def _sizes(value: Any) -> tuple[int, int]:
+    """Return a value's bytes of memory, and its length as JSON."""
     try:
-        return length_as_json(value)
+        return sizes_of_json(value)
     except TypeError:  # a caller's object, which only `str` can show
-        return len(json.dumps(value, default=str))
+        length = len(json.dumps(value, default=str))  # first: it refuses what contains itself
+        return size_of_plain(value), length
 
 
 def fitted(event: Event, limit: int) -> Event | None:
@@ -151,22 +159,24 @@ def _level(sizes: list[int], excess: int) -> int:
     return _SHORTEST
 
 
-def writable(event: Event) -> tuple[Event, int]:
-    """Return the event in a form that JSON can encode, and its length as JSON.
+def writable(event: Event) -> tuple[Event, int, int]:
+    """Return the event in a form that JSON can encode, its length as JSON, and its memory.
 
     An event that cannot be encoded fails its whole batch, and stops some official clients' sender.
     """
     try:
-        return event, _length(event)
+        return event, *sizes(event)
     except Exception:  # whatever the caller's objects raise
         groups = _plain(event.groups) if event.groups else None
         event = replace(event, properties=_plain(event.properties), groups=groups)
-        return event, _length(event)
+        return event, *sizes(event)
 
 
-def _length(event: Event) -> int:
+def sizes(event: Event) -> tuple[int, int]:
+    """Return an event's length as JSON, and the bytes of memory that it takes."""
     groups = len(json.dumps(event.groups, default=str))  # a filter's, which may contain themselves
-    return weigh(event.properties) + groups + 4
+    held, length = _sizes(event.properties)
+    return length + groups + 4, _WEIGHT + held + size_of_plain(event.groups)
 
 
 def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:

@@ -10,11 +10,14 @@ The prefixes are those that the providers document, and that gitleaks and detect
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .escapes import DEPTH, HIDDEN, plainer
 
 _MOST = 128 << 10
 """Maximum characters searched; nobody shows that much of an error."""
+_WORD = 64
+"""Most characters of a text whose result is remembered: the name of a model, a stop reason."""
 _LONG = 40
 """A longer value after a credential's name is a credential, whatever it looks like."""
 
@@ -186,6 +189,10 @@ def without_credentials(text: str) -> str:
 
     If one is found under escapes, the text is returned without the escapes.
     """
+    return _of_word(text) if len(text) <= _WORD else _without_credentials(text)
+
+
+def _without_credentials(text: str) -> str:
     shown = below = _searched(text[:_MOST])
     for _ in range(DEPTH):
         before, below = below, plainer(below)
@@ -195,6 +202,9 @@ def without_credentials(text: str) -> str:
         if found.count(HIDDEN) > below.count(HIDDEN):
             shown = below = found
     return shown
+
+
+_of_word = lru_cache(maxsize=256)(_without_credentials)
 
 
 def _searched(text: str) -> str:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -58,14 +59,18 @@ def _of_request(exchange: Exchange) -> Iterator[str]:
     for headers, url in ((exchange.sent, exchange.url), *exchange.resent):
         given: Iterable[tuple[Any, Any]] = () if headers is None else headers.items()
         for name, value in given:
-            yield from _of_header(str(name).lower(), str(value))
+            if _is_secret(name := str(name).lower()):
+                yield from _of_header(name, str(value))
         yield from _of_url(str(url or ""))
     yield from _of_url(str(exchange.base_url or ""))
 
 
+@lru_cache(maxsize=256)
+def _is_secret(name: str) -> bool:
+    return name not in _NO_SECRETS and _SECRET_NAMES.search(name) is not None
+
+
 def _of_header(name: str, value: str) -> Iterator[str]:
-    if name in _NO_SECRETS or not _SECRET_NAMES.search(name):
-        return
     scheme, _, rest = value.partition(" ")
     if name in _CERTAIN:
         yield value
@@ -92,7 +97,12 @@ def _of_basic(encoded: str) -> Iterator[str]:
     yield plain.partition(":")[2]
 
 
-def _of_url(url: str) -> Iterator[str]:
+@lru_cache(maxsize=64)
+def _of_url(url: str) -> tuple[str, ...]:
+    return tuple(_parts_of_url(url))
+
+
+def _parts_of_url(url: str) -> Iterator[str]:
     try:
         parts = urlsplit(url)
         password = parts.password or parts.username or ""

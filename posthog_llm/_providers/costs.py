@@ -81,6 +81,8 @@ def _at(value: Any, path: tuple[str, ...]) -> Any:
         if is_list(value):
             value = value[0] if value else None
         value = value.get(name) if is_mapping(value) else None
+        if value is None:
+            return None
     return value[0] if is_list(value) and value else value
 
 

@@ -81,20 +81,27 @@ def normalized(usage: Usage, model: str | None, provider: str) -> Usage:
     """
     if usage.raw is None:
         return usage  # manual capture: the caller's counts are trusted
-    usage = replace(usage, cache_tokens_excluded=_are_cache_tokens_excluded(usage, provider))
+    excluded = _are_cache_tokens_excluded(usage, provider)
+    if excluded is not usage.cache_tokens_excluded:
+        usage = replace(usage, cache_tokens_excluded=excluded)
     counted = _with_lifetimes(_with_reasoning(usage, model or "", provider))
-    by_kind = (counted.audio_input_tokens, counted.image_input_tokens, counted.text_input_tokens)
-    audio, image, text = _shares(counted.input_tokens, *by_kind)
-    counted = replace(
-        counted, audio_input_tokens=audio, image_input_tokens=image, text_input_tokens=text
+    of_input = (counted.audio_input_tokens, counted.image_input_tokens, counted.text_input_tokens)
+    audio, image, text = _shares(counted.input_tokens, *of_input)
+    of_output = (
+        *(counted.audio_output_tokens, counted.image_output_tokens),
+        counted.text_output_tokens,
     )
-    by_kind = (counted.audio_output_tokens, counted.image_output_tokens, counted.text_output_tokens)
-    audio, image, text = _shares(counted.output_tokens, *by_kind)
+    audio_out, image_out, text_out = _shares(counted.output_tokens, *of_output)
+    if (audio, image, text, audio_out, image_out, text_out) == (*of_input, *of_output):
+        return counted
     return replace(
         counted,
-        audio_output_tokens=audio,
-        image_output_tokens=image,
-        text_output_tokens=text,
+        audio_input_tokens=audio,
+        image_input_tokens=image,
+        text_input_tokens=text,
+        audio_output_tokens=audio_out,
+        image_output_tokens=image_out,
+        text_output_tokens=text_out,
     )
 
 
@@ -197,7 +204,14 @@ def count(raw: Mapping[str, Any], *names: str) -> int | None:
 
     Anything else is treated as absent. Some gateways write counts as text.
     """
-    return _first(*(_count(raw.get(name)) for name in names)) if raw else None
+    zero = None
+    for name in names if raw else ():
+        value = raw.get(name)
+        found = None if value is None else _count(value)
+        if found:
+            return found
+        zero = found if zero is None else zero
+    return zero
 
 
 def _count(value: Any) -> int | None:
