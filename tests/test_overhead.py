@@ -17,9 +17,11 @@ from .test_streaming import HTTP, http_client
 
 MOST_A_CALL = 160
 MOST_A_CHUNK = 4
+MOST_A_PIECE = 8
 MESSAGE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
 HEAD = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
 CHUNK = {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": None}]}
+Cut = Callable[[list[bytes]], list[bytes]]
 
 
 def counted(function: Callable[[], Any]) -> int:
@@ -43,7 +45,7 @@ def least(function: Callable[[], Any]) -> int:
     return min(counted(function) for _ in range(6))
 
 
-def answer(events: list[Any] | None) -> Any:
+def answer(events: list[Any] | None, cut: Cut = list) -> Any:
     """Return a handler that answers with a completion, or with a stream of events."""
     if events is None:
         body = json.dumps({**HEAD, "choices": [MESSAGE]}).encode()
@@ -52,11 +54,14 @@ def answer(events: list[Any] | None) -> Any:
         )
     sent = [b"data: %b\n\n" % json.dumps({**HEAD, **event}).encode() for event in events]
     head = {"content-type": "text/event-stream"}
-    return lambda _: HTTP.Response(200, headers=head, content=iter([*sent, b"data: [DONE]\n\n"]))
+    pieces = cut([*sent, b"data: [DONE]\n\n"])
+    return lambda _: HTTP.Response(200, headers=head, content=iter(pieces))
 
 
-def asking(drive: Driver, make: Any, events: list[Any] | None, **more: Any) -> Callable[[], Any]:
-    client = make(http_client=http_client(drive, answer(events)), **more)
+def asking(
+    drive: Driver, make: Any, events: list[Any] | None, cut: Cut = list, **more: Any
+) -> Callable[[], Any]:
+    client = make(http_client=http_client(drive, answer(events, cut)), **more)
     if events is None:
         return lambda: client.chat.completions.create(**QUESTION)
     return lambda: list(client.chat.completions.create(**QUESTION, stream=True))
@@ -82,3 +87,24 @@ def test_a_chunk_runs_few_functions_of_ours(sync: Driver, sink: MemorySink) -> N
 
     bare, ours = per_chunk(sync.bare), per_chunk(sync.ours, posthog_client=sink)
     assert ours - bare <= MOST_A_CHUNK, (bare, ours)
+
+
+def by_four(sent: list[bytes]) -> list[bytes]:
+    return [b"".join(sent[i : i + 4]) for i in range(0, len(sent), 4)]
+
+
+def halved(sent: list[bytes]) -> list[bytes]:
+    return [half for event in sent for half in (event[:40], event[40:])]
+
+
+@pytest.mark.parametrize(("cut", "pieces"), [(by_four, 50), (halved, 400)])
+def test_a_piece_of_a_stream_runs_few_functions_of_ours_whatever_is_in_it(
+    sync: Driver, sink: MemorySink, cut: Cut, pieces: int
+) -> None:
+    def added(make: Any, **more: Any) -> int:
+        counts = [CHUNK | {"usage": None}] * 100, [CHUNK | {"usage": None}] * 300
+        short, long = (least(asking(sync, make, events, cut, **more)) for events in counts)
+        return long - short
+
+    bare, ours = added(sync.bare), added(sync.ours, posthog_client=sink)
+    assert ours - bare <= MOST_A_PIECE * pieces, (bare, ours)

@@ -21,6 +21,7 @@ from .._providers.batches import records
 from .._record import Record, RequestFacts
 from .._sampling import is_sampled
 from .._settings import settings
+from .._turns import let_others_run
 from .._weighing import size_of_plain
 from . import destinations
 from .dispatcher import Dispatcher
@@ -73,6 +74,7 @@ class Builder:
 
     def _take(self, found: Record) -> None:
         try:
+            let_others_run()  # a long text was parsed
             record = self._backgrounds.due(found)
             if record is None or is_captured_upstream(record.base_url):
                 return
@@ -91,6 +93,7 @@ class Builder:
     def _add(self, record: Record) -> None:
         client = self._find(record.exchange.scope)
         for built in builds(record, destinations.is_private(client)):
+            let_others_run()
             self._submit(built, client, record)
 
     def _submit(self, built: Event, client: Any, record: Record) -> None:

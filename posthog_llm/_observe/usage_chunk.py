@@ -27,6 +27,7 @@ _KEY = b'"usage"'
 _CHOICE = re.compile(rb'"choices": ?\[\{')
 _END = b"}\n\n"
 _NULL_AT_END = b',"usage":null' + _END
+_SPACED_NULL_AT_END = b', "usage": null' + _END
 _BEFORE_NULL = -len(_NULL_AT_END)
 # A field of the chunk itself: its last one, or after the choices; not a nested field.
 _WITHIN = (
@@ -102,12 +103,19 @@ class UsageFilter:
         if self._is_other:
             return self._taken() + data
         near = self._near + data
-        end = max((at + len(e) for e in _EVENT_ENDS if (at := near.rfind(e)) >= 0), default=0)
+        if b"\r" in near:
+            end = max((at + len(e) for e in _EVENT_ENDS if (at := near.rfind(e)) >= 0), default=0)
+        else:
+            at = near.rfind(b"\n\n")
+            end = at + 2 if at >= 0 else 0
         if not end:
             return self._hold(data)
         rest = len(near) - end
-        whole = self._taken() + data[: len(data) - rest]
-        if choice := _CHOICE.search(whole):
+        whole = data[:-rest] if rest else data
+        if self._held:
+            whole = b"".join((*self._held, whole))
+            self._held, self._held_size, self._near = [], 0, b""
+        if whole[self._place] != self._choice and (choice := _CHOICE.search(whole)):
             self._place, self._choice = slice(*choice.span()), choice.group()
         shown = without_usage(whole)
         return shown + self._hold(data[-rest:]) if rest else shown
@@ -123,7 +131,7 @@ class UsageFilter:
         """Hold back a part of an event; return the bytes that need not wait."""
         self._held.append(data)
         self._held_size += len(data)
-        self._near = (self._near + data[-2:])[-2:]
+        self._near = data[-2:] if len(data) > 1 else (self._near + data)[-2:]
         if self._held_size <= _MOST_HELD:
             return b""
         taken = self._taken()
@@ -153,6 +161,8 @@ class UsageFilter:
 
 def without_usage(data: bytes) -> bytes:
     """Return events without the option's effects."""
+    # No string in JSON contains these bytes: its quotes are escaped.
+    data = data.replace(_NULL_AT_END, _END).replace(_SPACED_NULL_AT_END, _END)
     if _KEY not in data:
         return data
     shown: list[bytes] = []

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from .._faults import interrupts
 from .._media import described, described_field
 from .._narrowing import is_dict
+from .._turns import let_others_run
 from .credentials import address_without_credentials, without_credentials
 from .escapes import HIDDEN, without_escaped
 from .plain import TOO_MUCH, opened
@@ -23,6 +24,8 @@ _MOST_NODES = 30_000
 accepts no event with more."""
 _MOST_CHARACTERS = 32 << 20
 """Total characters of the texts kept in full; a text counts once per place where it appears."""
+_LONG = 256 << 10
+"""Characters of a text in which looking for one secret takes a while."""
 _SHORT = 200
 """Characters kept of each text beyond that."""
 _MOST_SECONDS = 5.0
@@ -248,6 +251,8 @@ class Cleaner:
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
+            if len(text) > _LONG:
+                let_others_run()
         return without_escaped(text, self._secrets)
 
     def _shortened(self, text: str, longest: int) -> str:
