@@ -590,3 +590,10 @@ def test_texts_in_parameters_of_words_pass_the_redactor(drive: Driver, sink: Mem
         "language": "*** ",
         "style": {"password": "[redacted]"},
     }
+
+
+@pytest.mark.parametrize("at", [0, (256 << 10) - 5, 300_000, 600_000 - 14])
+def test_a_credential_is_found_anywhere_in_a_long_text(at: int) -> None:
+    secret = "sk-0123456789x"
+    text = "a" * at + secret + "b" * (600_000 - at - len(secret))
+    assert Cleaner([secret]).content(text) == text.replace(secret, "[redacted]")

@@ -14,6 +14,8 @@ from .._imports import imported
 from .._turns import let_others_run
 
 _DECODER = json.JSONDecoder(parse_constant=str)
+_LONG = 256 << 10
+"""Bytes whose parsing takes a while."""
 _GAP = r"[ \t\r\n]*"
 _FIELD = rf'"[^"\\]*"{_GAP}:{_GAP}(?:"[^"\\]*"|[a-z]+|[-+.eE0-9]+){_GAP},{_GAP}'
 _VECTORS = re.compile(rf'{_GAP}\{{{_GAP}(?:{_FIELD})*"data"{_GAP}:{_GAP}\[{_GAP}'.encode())
@@ -23,6 +25,8 @@ _BETWEEN = re.compile(rf"{_GAP}(?:,{_GAP}(?=\{{)|(?P<end>\]))".encode())
 
 def parse(data: bytes) -> Any:
     """Parse JSON; `None` if it is invalid. Numbers that JSON does not have become their names."""
+    if len(data) > _LONG:
+        let_others_run()  # no parser does, before its end
     jiter: Any = imported("jiter")
     if jiter is not None:
         try:

@@ -17,6 +17,7 @@ from .._faults import guarded
 from .._media import without_blobs
 from .._narrowing import is_mapping
 from .._record import Record, RequestFacts, ResponseFacts, Usage
+from .._turns import let_others_run
 from . import (
     aws_event_stream,
     charset,
@@ -149,6 +150,7 @@ def _read_request(endpoint: Endpoint, exchange: Exchange, provider: str) -> Requ
     body: Any = exchange.form
     if exchange.request is not None:
         body = parse(_lean(exchange, exchange.request))
+    let_others_run()
     body = body if is_mapping(body) else {}
     request = endpoint.read_request(body, exchange)
     request.user = request.user or _user(body)

@@ -15,12 +15,16 @@ import base64
 import gc
 import json
 import os
+import random
 import statistics
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import anthropic
 import openai
@@ -32,6 +36,7 @@ from openai._base_client import SyncHttpxClientWrapper
 import posthog_llm
 import posthog_llm.anthropic
 import posthog_llm.openai
+from posthog_llm import _turns
 
 http: Any = sys.modules[SyncHttpxClientWrapper.__mro__[2].__module__.partition(".")[0]]
 Measured = dict[str, list[float]]
@@ -107,6 +112,27 @@ def message_events(count: int) -> list[bytes]:
     ]
 
 
+def vectors() -> bytes:
+    floats = [struct.pack("<1536f", *(random.random() for _ in range(1536))) for _ in range(256)]
+    data = [
+        {"object": "embedding", "index": i, "embedding": base64.b64encode(vector).decode()}
+        for i, vector in enumerate(floats)
+    ]
+    usage = {"prompt_tokens": 2560, "total_tokens": 2560}
+    body = {"object": "list", "data": data, "model": "text-embedding-3-small", "usage": usage}
+    return json.dumps(body).encode()
+
+
+def in_pieces(events: list[bytes]) -> list[bytes]:
+    """Return a stream as a network may cut it: anywhere, into 4 KB."""
+    whole = b"".join(events)
+    return [whole[i : i + 4096] for i in range(0, len(whole), 4096)]
+
+
+def in_halves(events: list[bytes]) -> list[bytes]:
+    return [half for event in events for half in (event[:100], event[100:]) if half]
+
+
 class Pieces(http.SyncByteStream, http.AsyncByteStream):  # type: ignore[misc]
     def __init__(self, pieces: list[bytes], pause: float = 0.0) -> None:
         self.pieces = pieces
@@ -125,6 +151,9 @@ COMPLETION = completion()
 STREAMS = {True: chunks(1000, True), False: chunks(1000, False)}
 MESSAGE = json.dumps(message()).encode()
 MESSAGE_EVENTS = message_events(1000)
+VECTORS = vectors()
+WORDS = [f"word number {i} of a longer input" for i in range(256)]
+CUTS = {b"in pieces": in_pieces, b"in halves": in_halves}
 SHORT = {True: chunks(50, True), False: chunks(50, False)}
 
 
@@ -135,9 +164,13 @@ def answer(request: Any) -> Any:
             headers = {"content-type": "text/event-stream"}
             return http.Response(200, headers=headers, stream=Pieces(MESSAGE_EVENTS))
         return http.Response(200, headers={"content-type": "application/json"}, content=MESSAGE)
+    if request.url.path.endswith("/embeddings"):
+        return http.Response(200, headers={"content-type": "application/json"}, content=VECTORS)
     if b'"stream":true' in body or b'"stream": true' in body:
         streams = SHORT if b"short" in body else STREAMS
         pieces = streams[b"include_usage" in body]
+        for name, cut in CUTS.items():
+            pieces = cut(pieces) if name in body else pieces
         pause = 0.001 if b"short" in body else 0.0
         headers = {"content-type": "text/event-stream"}
         return http.Response(200, headers=headers, stream=Pieces(pieces, pause))
@@ -159,6 +192,10 @@ def clients(kind: str, http_client: Callable[[], Any]) -> dict[str, Any]:
         "ours": own(api_key="k", http_client=http_client(), posthog_client=sink),
         "posthog.ai": peer(api_key="k", http_client=http_client(), posthog_client=sink),
     }
+
+
+def embed(client: Any, content: Any) -> Any:
+    return client.embeddings.create(model="text-embedding-3-small", input=content)
 
 
 def ask(client: Any, content: Any = "Hello there", **more: Any) -> Any:
@@ -200,34 +237,61 @@ def wall_apart(client: Any, content: Any, pause: float, calls: int) -> Callable[
     return run
 
 
-def process_cpu(client: Any, content: Any, calls: int) -> Callable[[], float]:
+def process_cpu(
+    client: Any, content: Any, calls: int, make: Callable[[Any, Any], Any] = ask
+) -> Callable[[], float]:
     """CPU seconds of the whole process a call, the worker's included."""
 
     def run() -> float:
         settle()
         start = time.process_time()
         for _ in range(calls):
-            ask(client, content)
+            make(client, content)
         settle()
         return (time.process_time() - start) / calls
 
     return run
 
 
-def stream_cpu(client: Any, clock: Callable[[], float]) -> Callable[[], float]:
+def stream_cpu(
+    client: Any, clock: Callable[[], float], content: str = "Hello there"
+) -> Callable[[], float]:
     """CPU seconds for one stream of 1,000 chunks: the caller's thread or the whole process."""
 
     def run() -> float:
         settle()
         gc.collect()
         start = clock()
-        for _ in ask(client, stream=True):
+        for _ in ask(client, content, stream=True):
             pass
         if clock is time.process_time:
             settle()
         return clock() - start
 
     return run
+
+
+def longest_hold(client: Any, content: str) -> float:
+    """Return the most seconds that the worker computes between two of its own pauses.
+
+    Measured by its CPU clock, which stands still while other processes run.
+    """
+    longest, since = 0.0, 0.0
+
+    def pause(seconds: float) -> None:
+        nonlocal longest, since
+        if threading.current_thread().name != "posthog-llm":
+            time.sleep(seconds)
+            return
+        longest = max(longest, time.thread_time() - since) if since else 0.0
+        time.sleep(seconds)
+        since = time.thread_time()
+
+    settle()
+    with patch.object(_turns, "sleep", pause):
+        ask(client, content)
+        settle()
+    return longest
 
 
 def many_streams(client: Any, loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
@@ -316,6 +380,11 @@ def main() -> None:
     measure("1,000 chunks, CPU of the process, us", lambda c: stream_cpu(c, time.process_time), 31)
     measure("500 KB of text, CPU of the process, us", lambda c: process_cpu(c, text, 10), 15)
     measure("1 MB of image, CPU of the process, us", lambda c: process_cpu(c, image, 10), 15)
+    title = "256 embeddings, CPU of the process, us"
+    measure(title, lambda c: process_cpu(c, WORDS, 5, embed), 15)
+    for cut, per in (("in pieces", 1003), ("in halves", 2006)):
+        title = f"a chunk {cut}, caller's thread, us"
+        measure(title, lambda c, cut=cut: stream_cpu(c, time.thread_time, cut), 31, per=per)
     loop = asyncio.new_event_loop()
     title = "200 concurrent streams of 50 chunks, wall, us"
     measure(title, lambda c: many_streams(c, loop), 11, who=made_async)
@@ -329,6 +398,12 @@ def main() -> None:
     measure(title, lambda c: stream_cpu(c, clock), 21, per=1006, who=claude)
     title = "Anthropic, 1,000 chunks, CPU of the process, us"
     measure(title, lambda c: stream_cpu(c, time.process_time), 21, who=claude)
+    kinds = {"plain": "A plain sentence. ", "escaped": 'A "quoted" line.\n', "accented": "Größe. "}
+    for kind, words in kinds.items():
+        long = words * (5_000_000 // len(words.encode()))
+        holds = [longest_hold(made["ours"], long) for _ in range(7 * factor)]
+        middle, most = statistics.median(holds) * 1e3, max(holds) * 1e3
+        print(f"longest hold, 5 MB of {kind} text: {middle:.2f} ms, at most {most:.2f} ms")
     report(
         "import on top of openai, ms",
         interleaved(
