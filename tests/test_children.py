@@ -40,6 +40,7 @@ def start(receiver: PostHogReceiver, tmp_path: Path) -> Start:
         (tmp_path / "program.py").write_text(TASKS + textwrap.dedent(code))
         own = {"POSTHOG_API_KEY": "phc_test", "POSTHOG_HOST": receiver.url}
         python = {"PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "ignore"}
+        python["SSL_CERT_FILE"] = os.environ["SSL_CERT_FILE"]
         given = {name: str(value) for name, value in environment.items()}
         return subprocess.Popen(
             [sys.executable, tmp_path / "program.py"],
@@ -77,16 +78,17 @@ def once(*names: str) -> Counter[str]:
 EVERY_KIND = """
     if __name__ == "__main__":
         context = multiprocessing.get_context(os.environ["METHOD"])
+        context.set_forkserver_preload(["posthog"])  # nothing of ours: it takes long to import
         if os.environ["PARENT"]:
             tell("parent")
-        processes = [context.Process(target=tell, args=(f"process {n}",)) for n in range(3)]
+        processes = [context.Process(target=tell, args=(f"process {n}",)) for n in range(2)]
         for process in processes:
             process.start()
         for process in processes:
             process.join()
             assert process.exitcode == 0
         with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
-            list(executor.map(tell, ["executor 0", "executor 1", "executor 2"]))
+            list(executor.map(tell, ["executor 0", "executor 1"]))
         with context.Pool(2) as pool:
             pool.map(tell, ["pool 0", "pool 1", "pool 2"], chunksize=1)
             pool.close()  # leaving the block terminates what works still
@@ -96,11 +98,22 @@ EVERY_KIND = """
             pool.close()
             pool.join()
 """
-CHILDREN = [f"{way} {n}" for way in ("process", "executor", "pool", "brief") for n in range(3)]
+CHILDREN = [
+    *(f"{way} {n}" for way in ("process", "executor") for n in range(2)),
+    *(f"{way} {n}" for way in ("pool", "brief") for n in range(3)),
+]
 
 
-@pytest.mark.parametrize("parent", ["", "parent"], ids=["parent silent", "parent tells"])
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "parent"),
+    [
+        ("fork", ""),
+        ("fork", "parent"),
+        # These children have nothing of their parent's, whatever it did.
+        ("forkserver", "parent"),
+        ("spawn", "parent"),
+    ],
+)
 def test_children_that_never_flush(
     run: Run, receiver: PostHogReceiver, method: str, parent: str
 ) -> None:

@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import inspect
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -27,6 +28,7 @@ from posthog_llm._observe.client_arguments import SETTINGS
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
 from .driving import ANTHROPIC, OPENAI, Driver, Vendor, every_provider
+from .test_processes import forks
 
 ASK: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}]}
 AZURE = {"azure_endpoint": "http://127.0.0.1:9", "api_version": "2024-10-21"}
@@ -302,15 +304,13 @@ def test_bedrock(drive: Driver, sink: MemorySink, provider: ScriptedProvider) ->
 # -- where events go -------------------------------------------------------------------
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={"PATH": "/usr/bin", **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+def run(code: str, **environment: str) -> str:
+    """Run a program in a process of its own; returns what it wrote to stderr."""
+    given = {"PATH": "/usr/bin", "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"], **environment}
+    process = forks.start(textwrap.dedent(code), given)
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+    return error
 
 
 PROGRAM = """
@@ -381,8 +381,8 @@ def test_module_given_as_client_and_set_up_later(
 
 
 def test_nothing_configured_warns_once_and_works(provider: ScriptedProvider) -> None:
-    done = run(PROGRAM.format(base_url=provider.base_url) * 2)
-    assert done.stderr.count("POSTHOG_API_KEY") == 1
+    error = run(PROGRAM.format(base_url=provider.base_url) * 2)
+    assert error.count("POSTHOG_API_KEY") == 1
     assert len(provider.requests) == 2
 
 
@@ -390,8 +390,8 @@ def test_mock_runs_everything_and_sends_nothing(
     provider: ScriptedProvider, receiver: PostHogReceiver
 ) -> None:
     program = PROGRAM.format(base_url=provider.base_url)
-    done = run(program, POSTHOG_API_KEY="phc", POSTHOG_HOST=receiver.url, POSTHOG_MOCK="true")
-    assert done.stderr == ""
+    error = run(program, POSTHOG_API_KEY="phc", POSTHOG_HOST=receiver.url, POSTHOG_MOCK="true")
+    assert error == ""
     assert not receiver.events
 
 
@@ -501,7 +501,10 @@ def test_clients_are_not_kept_alive(drive: Driver, sink: MemorySink) -> None:
 
 
 def test_import_pulls_in_no_sdk_and_no_posthog() -> None:
-    code = "import sys, posthog_llm; print([m for m in ('openai', 'posthog') if m in sys.modules])"
-    assert run(code).stdout.strip() == "[]"
-    code = "import sys, posthog_llm.openai; print('posthog' in sys.modules)"
-    assert run(code).stdout.strip() == "False"
+    code = """
+import sys, posthog_llm
+print([name for name in ("openai", "posthog") if name in sys.modules])
+import posthog_llm.openai
+print("posthog" in sys.modules)
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\nFalse\n"

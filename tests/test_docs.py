@@ -228,7 +228,7 @@ def test_the_site_needs_no_network() -> None:
 
 def test_demo_prints_a_table_and_json() -> None:
     command = [sys.executable, "-c", "from posthog_llm._cli import main; raise SystemExit(main())"]
-    environment = {"PATH": os.environ["PATH"]}
+    environment = {name: os.environ[name] for name in ("PATH", "SSL_CERT_FILE")}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -100,6 +100,7 @@ class Programs:
             [sys.executable, "-c", before + ASKING + textwrap.dedent(code)],
             env={
                 "PATH": os.environ["PATH"],
+                "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"],
                 "PROVIDER": self.provider.url,
                 "RECEIVER": self.receiver.url,
                 **environment,
