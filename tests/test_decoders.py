@@ -197,7 +197,7 @@ SHAPES = st.recursive(
 ADAPTERS = {"chat": chat, "message": messages, "response": responses, "other": others}
 
 
-@settings(FUZZED, max_examples=400)
+@settings(FUZZED, max_examples=150)
 @given(
     name=st.sampled_from(list(ADAPTERS)),
     events=st.lists(st.dictionaries(KEYS, SHAPES, max_size=5), max_size=5),

@@ -338,7 +338,7 @@ def test_dead_destination_delays_no_other(
         uuids = ask(client, 10, living := project(receiver, sync_mode=sync_mode))
         living.flush()
         assert uuids_of(receiver) == uuids
-        reset()
+        reset(0)
 
 
 def test_blocking_object_delays_no_other(client: Any, sink: MemorySink) -> None:
@@ -357,17 +357,17 @@ def test_blocking_object_delays_no_other(client: Any, sink: MemorySink) -> None:
     assert posthog_llm.stats().delivered == 6
 
 
-def test_thousand_tenants_share_a_few_threads(client: Any, receiver: PostHogReceiver) -> None:
+def test_hundreds_of_tenants_share_a_few_threads(client: Any, receiver: PostHogReceiver) -> None:
     before, most = threading.active_count(), 0
     others = set(threading.enumerate())
-    for number in range(1000):
+    for number in range(300):
         tenant = posthog_llm.Project(f"phc_{number}", host=receiver.url)
         client.chat.completions.create(**ASK, posthog_client=tenant)
         ours = [t for t in threading.enumerate() if t.name == "posthog-llm-send"]
         most = max(most, len(set(ours) - others))
     assert posthog_llm.flush(60)
-    assert {event["api_key"] for event in receiver.events} == {f"phc_{n}" for n in range(1000)}
-    assert len(receiver.events) == 1000
+    assert {event["api_key"] for event in receiver.events} == {f"phc_{n}" for n in range(300)}
+    assert len(receiver.events) == 300
     assert 1 <= most <= 32
     assert threading.active_count() - before < 200  # the receiver's own handlers included
 
@@ -390,7 +390,7 @@ def test_destination_of_call_context_and_client(
 # -- size ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("megabytes", [2, 40])
+@pytest.mark.parametrize("megabytes", [2, 12])
 @pytest.mark.parametrize("lane", ["ai", "404", "413"])
 def test_large_prompt_gives_one_event_with_exact_tokens(
     provider: ScriptedProvider, receiver: PostHogReceiver, megabytes: int, lane: str
@@ -782,7 +782,7 @@ def test_threads_are_captured_exactly(client: Any, receiver: PostHogReceiver) ->
 
     def work(number: int) -> None:
         with posthog_llm.context(distinct_id=f"user-{number}"):
-            for call in range(50):
+            for call in range(15):
                 client.chat.completions.create(
                     **ASK, posthog_client=destination, posthog_properties={"call": call}
                 )
@@ -794,7 +794,7 @@ def test_threads_are_captured_exactly(client: Any, receiver: PostHogReceiver) ->
         thread.join()
     assert posthog_llm.flush(60)
     seen = Counter((e["distinct_id"], e["properties"]["call"]) for e in receiver.events)
-    assert seen == {(f"user-{n}", call): 1 for n in range(16) for call in range(50)}
+    assert seen == {(f"user-{n}", call): 1 for n in range(16) for call in range(15)}
 
 
 def test_tasks_are_captured_exactly(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:

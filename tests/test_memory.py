@@ -11,15 +11,15 @@ from .test_processes import Children
 MEASURE = """
 import gc, json, tracemalloc
 
-BOUND = 2 << 20
+BOUND = 1 << 20
 
 def measure(act):
     "Print the share of the bound by which the process grows while nothing can be sent."
-    act(10)  # what is loaded once, is loaded
+    act(5)  # what is loaded once, is loaded
     posthog_llm.flush(0.5)
     gc.collect()
     tracemalloc.start()
-    act(100)
+    act(50)
     posthog_llm.flush(0.5)
     wait_until(lambda: BOUND // 2 < posthog_llm.stats().queue_bytes <= BOUND)
     gc.collect()

@@ -41,7 +41,7 @@ CALLS: dict[str, Any] = {
 }
 USAGE_ALONE = re.compile(r"choices=(\[\]|None),.* usage=CompletionUsage\(")
 FUZZED = settings(
-    max_examples=300,
+    max_examples=150,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -305,7 +305,7 @@ def test_any_stream(wire: Wire, data: Any, name: str) -> None:
 
 def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    choice = {"index": 0, "delta": {"content": "x" * 200}, "finish_reason": None}
+    choice = {"index": 0, "delta": {"content": "x" * 1_000}, "finish_reason": None}
     chunk = b"data: %b\n\n" % json.dumps({**head, "choices": [choice]}).encode()
     usage = {"prompt_tokens": 3, "completion_tokens": 50_000, "total_tokens": 50_003}
     last = (
@@ -315,12 +315,12 @@ def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
     wire.answer = lambda: HTTP.Response(
         200,
         headers={"content-type": "text/event-stream"},
-        stream=Body([chunk] * 50_000 + [last], False),
+        stream=Body([chunk] * 10_000 + [last], False),
     )
     gc.collect()
     blocks = sys.getallocatedblocks()
     stream: Any = CALLS["chat"](wire.ours, True)
-    assert sum(1 for _ in stream) == 50_000
+    assert sum(1 for _ in stream) == 10_000
     (event,) = wire.events()
     assert event.properties["$ai_output_tokens"] == 50_000
     assert event.properties["posthog_llm_content_cut_bytes"] > 0
@@ -329,11 +329,11 @@ def test_endless_stream_is_bounded_and_still_counted(wire: Wire) -> None:
     del event
     gc.collect()
     # The stream is still in hand. Caches grow with a first call, by nothing near a block a chunk.
-    assert sys.getallocatedblocks() - blocks < 20_000
+    assert sys.getallocatedblocks() - blocks < 5_000
 
 
 def test_a_stream_that_was_compressed_well_is_bounded_once_it_is_decoded(wire: Wire) -> None:
-    """100 MiB of text came as a few hundred KB: all of those are kept, and not all of that."""
+    """64 MiB of text came as some hundred KB: all of those are kept, and not all of that."""
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     choice = {"index": 0, "delta": {"content": "x" * (1 << 20)}, "finish_reason": None}
     usage = {"prompt_tokens": 3, "completion_tokens": 50_000, "total_tokens": 50_003}
@@ -341,7 +341,7 @@ def test_a_stream_that_was_compressed_well_is_bounded_once_it_is_decoded(wire: W
     last = b"data: %b\n\n" % json.dumps({**head, "choices": [], "usage": usage}).encode()
     packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     sync = zlib.Z_SYNC_FLUSH
-    pieces = [packer.compress(chunk) + packer.flush(sync) for _ in range(100)]
+    pieces = [packer.compress(chunk) + packer.flush(sync) for _ in range(64)]
     pieces.append(packer.compress(last + b"data: [DONE]\n\n") + packer.flush())
     assert sum(map(len, pieces)) < 1 << 20
     headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
@@ -349,14 +349,14 @@ def test_a_stream_that_was_compressed_well_is_bounded_once_it_is_decoded(wire: W
     stream: Any = CALLS["chat"](wire.ours, True)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in stream) == 100
+        assert sum(1 for _ in stream) == 64
         (event,) = wire.events()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 60 << 20
+    assert peak < 50 << 20
     assert event.properties["$ai_output_tokens"] == 50_000
-    assert event.properties["posthog_llm_content_cut_bytes"] > 90 << 20
+    assert event.properties["posthog_llm_content_cut_bytes"] > 54 << 20
     assert event.properties["posthog_llm_outcome"] == "ok"
 
 
