@@ -112,6 +112,7 @@ def test_interrupt_amid_a_wake_up_leaves_the_reader_awake() -> None:
 # -- who captures by hand waits --------------------------------------------------------------
 
 
+@pytest.mark.once  # captured by hand, without an SDK
 @pytest.mark.parametrize("where", ["thread", "loop"])
 def test_burst_by_hand_loses_nothing(receiver: PostHogReceiver, where: str) -> None:
     before = posthog_llm.stats()  # of this process, whose other tests count, too

@@ -121,6 +121,7 @@ def test_children_that_never_flush(
     assert seen(receiver) == once(*CHILDREN, *filter(None, [parent]))
 
 
+@pytest.mark.once  # what is left is files; the ends are those of the test above
 def test_children_that_never_flush_leave_the_rest_in_the_spool(
     run: Run, receiver: PostHogReceiver, tmp_path: Path
 ) -> None:

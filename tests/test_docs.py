@@ -226,6 +226,7 @@ def test_the_site_needs_no_network() -> None:
         assert not loaded, f"{page}: {loaded}"
 
 
+@pytest.mark.once  # LiteLLM has no part in it
 def test_demo_prints_a_table_and_json() -> None:
     command = [sys.executable, "-c", "from posthog_llm._cli import main; raise SystemExit(main())"]
     environment = {name: os.environ[name] for name in ("PATH", "SSL_CERT_FILE")}

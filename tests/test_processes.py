@@ -561,6 +561,7 @@ while True:
 """
 
 
+@pytest.mark.once  # what survives is files: of the others, one kill is enough
 @pytest.mark.timeout(300)
 def test_fifty_kills_at_random_moments_lose_nothing(children: Children, tmp_path: Path) -> None:
     """A call is acknowledged when `stats()` counts it: it is in the spool from then on."""

@@ -45,6 +45,7 @@ def within_bounds(kept: int, drawn: int, rate: float) -> bool:
     return abs(kept - drawn * rate) <= 5.5 * math.sqrt(drawn * rate * (1 - rate))
 
 
+@pytest.mark.once  # LiteLLM has no part in it
 @pytest.mark.parametrize(("rate", "count"), [(0.01, 4_000), (0.3, 1_000), (0.9, 1_000)])
 def test_thousands_of_traces_are_whole_or_absent(sink: MemorySink, rate: float, count: int) -> None:
     """Half of them in a session, whose traces are kept or left out together."""
@@ -65,6 +66,7 @@ def test_thousands_of_traces_are_whole_or_absent(sink: MemorySink, rate: float, 
     assert within_bounds(len(whole), len(sessions), rate)
 
 
+@pytest.mark.once  # LiteLLM has no part in it
 @pytest.mark.parametrize("where", ["client", "call", "context"])
 def test_a_session_named_inside_splits_no_trace(
     provider: ScriptedProvider, sink: MemorySink, where: str
@@ -87,6 +89,7 @@ def test_a_session_named_inside_splits_no_trace(
     assert within_bounds(len(found), 60, 0.5)
 
 
+@pytest.mark.once  # LiteLLM has no part in it
 def test_threads_streams_and_batches_of_one_trace(
     provider: ScriptedProvider, sink: MemorySink
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_background_response_is_kept_with_its_trace(
 # -- outside of any trace --------------------------------------------------------------------
 
 
+@pytest.mark.once  # LiteLLM has no part in it
 @pytest.mark.parametrize("where", ["session_id", "trace", "header"])
 def test_what_a_request_tells_openrouter_decides(
     provider: ScriptedProvider, sink: MemorySink, where: str
@@ -276,6 +280,7 @@ def test_feedback_on_a_trace_that_nobody_here_knows(sink: MemorySink) -> None:
     assert set(pieces(sink)) == kept | {f"unknown {n}" for n in range(40)}
 
 
+@pytest.mark.once  # LiteLLM has no part in it
 def test_a_bounded_number_of_draws_is_remembered(sink: MemorySink) -> None:
     configure(sample_rate=0)
     with context(posthog_client=sink):

@@ -380,6 +380,7 @@ def seconds(size: int, piece: int, line_end: bytes, encoding: str) -> float:
     return spent
 
 
+@pytest.mark.once  # ours reads bytes, without the SDK
 @pytest.mark.parametrize("encoding", ["", "gzip"])
 @pytest.mark.parametrize("piece", [16, 700])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
