@@ -15,6 +15,7 @@ from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider, r
 
 from .driving import DRIVERS, Driver
 
+gc.freeze()  # what is imported lives on: no collection needs to look at it
 for name in list(os.environ):
     if name.startswith(("POSTHOG_", "OPENAI_", "AZURE_OPENAI_", "AWS_", "ANTHROPIC_")):
         del os.environ[name]
