@@ -53,14 +53,14 @@ def types(session: nox.Session) -> None:
     session.run("python", "tests/typing/generate.py", _oldest(session), "--check")
     session.run("mypy")
     session.run("pyright", "--project", ".", "--pythonpath", f"{session.bin}/python")
-    session.run("pytest", "tests/typing")
+    session.run("pytest", "-n2", "tests/typing")
 
 
 @nox.session
 def types_oldest(session: nox.Session) -> None:
     """Check the samples beside the oldest SDKs."""
     session.install("-e", ".[demo]", *SDKS["oldest"], *_groups("types", "test"))
-    session.run("pytest", "tests/typing", "-k", "mypy or pyright")
+    session.run("pytest", "-n2", "tests/typing", "-k", "mypy or pyright")
 
 
 @nox.session

@@ -127,10 +127,10 @@ def test_children_that_never_flush_leave_the_rest_in_the_spool(
 ) -> None:
     receiver.stop()
     spool = tmp_path / "spool"
-    run(EVERY_KIND, METHOD="fork", PARENT="", POSTHOG_LLM_SPOOL=spool)
+    run(EVERY_KIND, METHOD="fork", PARENT="parent", POSTHOG_LLM_SPOOL=spool)
     receiver.start()
     run("tell('next'); assert posthog_llm.flush(50)", POSTHOG_LLM_SPOOL=spool)
-    assert seen(receiver) == once(*CHILDREN, "next")
+    assert seen(receiver) == once(*CHILDREN, "parent", "next")
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -29,6 +29,7 @@ from posthog_llm._observe.client_arguments import SETTINGS
 from posthog_llm.testing import PostHogReceiver, ScriptedProvider
 
 from .picture import details, events_of, title
+from .test_processes import forks
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -228,27 +229,22 @@ def test_the_site_needs_no_network() -> None:
 
 @pytest.mark.once  # LiteLLM has no part in it
 def test_demo_prints_a_table_and_json() -> None:
-    command = [sys.executable, "-c", "from posthog_llm._cli import main; raise SystemExit(main())"]
-    environment = {name: os.environ[name] for name in ("PATH", "SSL_CERT_FILE")}
+    def run(*arguments: str) -> tuple[int, str, str]:
+        program = f"from posthog_llm._cli import main; raise SystemExit(main({arguments!r}))"
+        process = forks.start(program, {n: os.environ[n] for n in ("PATH", "SSL_CERT_FILE")})
+        out, error = process.communicate()
+        return process.wait(), out, error
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, timeout=60, env=environment
-        )
-
-    shown = run("demo")
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stderr == ""
+    status, shown, error = run("demo")
+    assert (status, error) == (0, "")
     for name in ("streamed chat", "tools", "structured output", "embeddings", "private call"):
-        assert name in shown.stdout
-    import json
-
-    events = json.loads(run("demo", "--json").stdout)
+        assert name in shown
+    events = json.loads(run("demo", "--json")[1])
     assert [e["event"] for e in events].count("$ai_generation") == 7
     assert len(events) == 8
-    live = run("demo", "--live")
-    assert live.returncode == 2
-    assert "OPENAI_API_KEY and POSTHOG_API_KEY" in live.stderr
+    status, _, error = run("demo", "--live")
+    assert status == 2
+    assert "OPENAI_API_KEY and POSTHOG_API_KEY" in error
 
 
 def test_readme_has_two_set_up_commands() -> None:
