@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +16,7 @@ from posthog_llm._privacy.credentials import address_without_credentials, withou
 from posthog_llm.testing import CapturedEvent, MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver, every_provider, saying
+from .growth import cpu_of, is_below
 
 HTTP: Any = next(sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules)
 if openai.__version__ < "3":
@@ -228,8 +227,8 @@ SLOW = [
 def test_no_text_is_slow_to_search(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen times the text takes far less than its square."""
     monkeypatch.setattr("posthog_llm._privacy.credentials._MOST", 10**9)
-    small, large = (cpu_of(partial(without_credentials, piece * (n // len(piece)))) for n in SIZES)
-    assert large < 4 * (SIZES[1] / SIZES[0]) * small + 0.02
+    small, large = (partial(without_credentials, piece * (n // len(piece))) for n in SIZES)
+    assert is_below(4 * (SIZES[1] / SIZES[0]) * cpu_of(small) + 0.02, large)
 
 
 SIZES = 2_000, 32_000
@@ -335,19 +334,6 @@ def test_a_key_that_is_none_is_a_word_like_any_other(
     )
     (event,) = sink.wait_for(1)
     assert event.properties["$ai_input"][0]["content"] == said
-
-
-# -- how long it takes ---------------------------------------------------------------------
-
-
-def cpu_of(work: Callable[[], Any]) -> float:
-    """Return the fewest seconds of this thread's processor that some work took, of three."""
-    found = []
-    for _ in range(3):
-        began = time.thread_time()
-        work()
-        found.append(time.thread_time() - began)
-    return min(found)
 
 
 # -- of a request that is another than was built ---------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,18 +13,10 @@ from posthog_llm._providers import chat, messages, others, responses, sse
 from posthog_llm._providers.sse import Folded
 from posthog_llm._weighing import size_of, size_of_plain
 
+from .growth import cpu_of, is_below
+
 SIZES = 500, 4_000
 PIECE = "a piece of text that says little, and that many follow " * 5
-
-
-def cpu_of(work: Callable[[], Any]) -> float:
-    """Return the fewest seconds of this thread's processor that some work took, of two."""
-    found: list[float] = []
-    for _ in range(2):
-        began = time.thread_time()
-        work()
-        found.append(time.thread_time() - began)
-    return min(found)
 
 
 def assert_linear(work: Callable[[int], Callable[[], Any]]) -> None:
@@ -33,8 +24,8 @@ def assert_linear(work: Callable[[int], Callable[[], Any]]) -> None:
 
     It may take twice eight: the small size fits the processor's caches, the large one may not.
     """
-    small, large = (cpu_of(work(size)) for size in SIZES)
-    assert large < 32 * small + 0.005
+    small, large = (work(size) for size in SIZES)
+    assert is_below(32 * cpu_of(small) + 0.005, large)
 
 
 def stream(events: list[Any], *, spaced: bool = False) -> bytes:
