@@ -34,8 +34,8 @@ class Link:
     """
 
     __slots__ = (
-        *("begun", "combine", "depth", "framework", "given", "key", "model_step", "outer", "root"),
-        *("step", "values"),
+        *("begun", "combine", "depth", "framework", "given", "is_captured_elsewhere", "key"),
+        *("model_step", "outer", "root", "step", "values"),
     )
 
     def __init__(
@@ -53,6 +53,8 @@ class Link:
         """The framework whose step this is, or is in."""
         self.model_step: Any = None
         """A framework's own step of a model call that this is in; see `_steps.ModelStep`."""
+        self.is_captured_elsewhere = False
+        """Whether another library captures the calls in here."""
         if outer is None:
             self.values, self.root, self.depth = given, None, 0
         else:
@@ -60,6 +62,7 @@ class Link:
             self.values = combine(around.values, given)
             self.root = around.root if begun is INHERITED else begun
             self.framework, self.model_step = around.framework, around.model_step
+            self.is_captured_elsewhere = around.is_captured_elsewhere
             self.depth = outer.depth + 1
             if self.depth > _DEEPEST:
                 outer, self.depth = outer.flat(), 1

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import posthog
 import pytest
 
 import posthog_llm
 from posthog_llm import instrument, span, trace, uninstrument
 from posthog_llm._frameworks import langchain as langchain_source
 from posthog_llm._frameworks import openai_agents as agents_source
-from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
 from .trees import trees
 
 pytest.importorskip("langgraph", reason="the frameworks have a nox session")
 
 from agents import Agent, OpenAIResponsesModel, Runner, function_tool, trace as agents_trace  # noqa: I001
-from agents import GuardrailFunctionOutput, InputGuardrail, gen_trace_id
+from agents import GuardrailFunctionOutput, InputGuardrail, gen_trace_id, set_trace_processors
 from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
@@ -29,6 +31,9 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 from openai import AsyncOpenAI
+from posthog.ai.langchain import CallbackHandler as PostHogHandler
+from posthog.ai.openai_agents import PostHogTracingProcessor
+
 from posthog_llm.langchain import CallbackHandler
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -294,6 +299,17 @@ def test_the_handler_by_hand_counts_nothing_twice(
     assert all(event.groups == {"company": "acme"} for event in sink.events)
 
 
+def test_a_run_that_posthogs_own_handler_captures_is_its_alone(
+    provider: ScriptedProvider, sink: MemorySink, receiver: PostHogReceiver
+) -> None:
+    client = posthog.Posthog("phc_key", host=receiver.url)
+    theirs = PostHogHandler(client)
+    helper(provider).invoke(QUESTION, {"callbacks": [theirs]})
+    client.shutdown()
+    assert Counter(event["event"] for event in receiver.events)["$ai_generation"] == 2
+    assert shown(sink) == []
+
+
 def test_misuse_of_the_handler() -> None:
     with pytest.raises(TypeError, match="distinct_id"):
         CallbackHandler(distinct_id=object())  # type: ignore[arg-type]
@@ -425,3 +441,24 @@ def test_a_guardrail(provider: ScriptedProvider, sink: MemorySink) -> None:
     Runner.run_sync(agent, "Rain?")
     assert "    span harmless (guardrail)" in shown(sink)
     assert only(sink, "harmless")["$ai_guardrail_triggered"] is False
+
+
+def test_runs_that_posthogs_own_processor_captures_are_its_alone(
+    provider: ScriptedProvider,
+    sink: MemorySink,
+    receiver: PostHogReceiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = posthog.Posthog("phc_key", host=receiver.url)
+    theirs = PostHogTracingProcessor(client)
+    set_trace_processors([theirs])
+    try:
+        Runner.run_sync(front(provider), "Rain?")
+        provider.script("/responses", TEXT)
+        Runner.run_sync(Agent(name="front", model=agents_model(provider)), "Rain?")
+    finally:
+        set_trace_processors([])
+    client.shutdown()
+    assert Counter(event["event"] for event in receiver.events)["$ai_generation"] == 4
+    assert shown(sink) == []
+    assert caplog.text.count("PostHogTracingProcessor") == 1

@@ -27,7 +27,6 @@ _TYPES = {
 }
 """PostHog's words for the SDK's types of span."""
 _MODELS = ("generation", "response")
-_AUDIO = ("speech", "transcription")
 
 steps = OpenSteps()
 """Open traces and spans, by their id."""
@@ -53,6 +52,7 @@ def innermost() -> Link | None:
 @guarded
 def _begin_trace(processors: Any, trace: Any) -> None:
     if _reports_to_posthog(processors):
+        steps.add(trace.trace_id, PassedThrough.captured_elsewhere())
         return
     about = StepStart(trace.name, FRAMEWORK, session_id=_text(trace.group_id))
     steps.add(trace.trace_id, Step(about, None))
@@ -75,11 +75,11 @@ def _begin_span(processors: Any, span: Any) -> None:
 
 
 def _begun(data: Any, parent: AnyStep) -> AnyStep:
+    if parent.link is not None and parent.link.is_captured_elsewhere:
+        return PassedThrough(parent.link)
     if data.type in _MODELS:
         return ModelStep({"model": getattr(data, "model", None)}, FRAMEWORK, parent.link)
-    if data.type in _AUDIO:
-        return PassedThrough(parent.link)
-    if data.type not in _TYPES:  # turns and tasks: noise around what the model and the tools do
+    if data.type not in _TYPES:  # turns, tasks, audio: noise around what models and tools do
         return PassedThrough(parent.link)
     kind = _TYPES[data.type]
     return Step(StepStart(_name(data), FRAMEWORK, kind, getattr(data, "input", None)), parent.link)

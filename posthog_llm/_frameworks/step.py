@@ -200,6 +200,13 @@ class PassedThrough:
     def __init__(self, link: Link | None) -> None:
         self.link = link
 
+    @classmethod
+    def captured_elsewhere(cls) -> PassedThrough:
+        """Return a step that another library captures, with the calls inside."""
+        made = cls(Link(object(), merged, NOTHING, around()))
+        made.link.is_captured_elsewhere = True
+        return made
+
     def end(self, *args: Any, **kwargs: Any) -> None:
         pass
 

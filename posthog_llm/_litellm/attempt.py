@@ -154,7 +154,7 @@ class Attempt:
         if broke is not None:
             outcome = Outcome.ERROR
         remembered.add(kwargs)
-        if self.is_captured_above or _is_off(kwargs):
+        if self.is_captured_above or self.inside.is_captured_elsewhere or _is_off(kwargs):
             return
         exchange = self._exchange(kwargs, answer, outcome)
         if exchange is None:

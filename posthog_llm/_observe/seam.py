@@ -93,6 +93,8 @@ def started(sdk: Sdk, client: Any, options: Any, attached: Arguments | None) -> 
         return None
     given = attached or arguments_of(client, draft.path) or NOTHING
     inside = around()
+    if inside.is_captured_elsewhere:
+        return None
     outer, defaults = inside.values, client._posthog
     base_url = sdk.base_url(client)
     later = sampling.is_partial() and (
