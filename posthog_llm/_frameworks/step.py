@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
@@ -52,7 +51,7 @@ class Step:
         outer = _inside(parent)
         self._outer, self._ambient = outer, ambient()
         self._kind: Kind = "trace" if outer.root is None else "span"
-        self.id = str(uuid.uuid4())
+        self.id = new_id()
         self._own = _identity(start, given, outer, self.id)
         trace_id = str(self._own.trace_id)
         session_id = self._own.session_id or outer.values.session_id
@@ -124,15 +123,14 @@ def _inside(parent: Link | None) -> Link:
 def _identity(start: StepStart, given: Arguments, outer: Link, step_id: str) -> Arguments:
     """Return what applies inside a step: the application's own identity goes first."""
     known = outer.values
-    framework = Arguments(
+    trace_id = known.trace_id if outer.root else given.trace_id or known.trace_id
+    own = Arguments(
         distinct_id=None if known.distinct_id else start.distinct_id,
         session_id=None if known.session_id else start.session_id,
+        trace_id=trace_id or step_id,
+        parent_id=step_id,
     )
-    own = merged(framework, given)
-    trace_id = step_id if outer.root is None else known.trace_id
-    if outer.root is None and (own.trace_id or known.trace_id):
-        trace_id = own.trace_id or known.trace_id
-    return replace(own, trace_id=trace_id, parent_id=step_id)
+    return own if given is NOTHING else merged(own, replace(given, trace_id=None))
 
 
 def _ended_by(error: BaseException | str | None) -> tuple[Outcome, Failure | None]:
