@@ -57,11 +57,11 @@ def setting(
     uninstrument()
 
 
-RepeatedChunk = Callable[[Setting], Any]
-RUNS: dict[str, RepeatedChunk] = {}
+Run = Callable[[Setting], Any]
+RUNS: dict[str, Run] = {}
 
 
-def framework(run: RepeatedChunk) -> RepeatedChunk:
+def framework(run: Run) -> Run:
     RUNS[run.__name__] = run
     return run
 

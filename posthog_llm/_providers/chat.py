@@ -154,7 +154,7 @@ def fold(source: Iterable[Event]) -> Folded:
     """Fold a stream's chunks into the completion that a non-streamed call would have returned."""
     folding = _Folding()
     for offset, data in source:
-        if not folding.run.takes(data):
+        if not folding.repeated.takes(data):
             folding.add(offset, data)
     return folding.done()
 
@@ -169,7 +169,7 @@ class _Folding:
         """What later deltas may continue, by choice, such as the last tool call of each index."""
         self.first: int | None = None
         self.ended = False
-        self.run = RepeatedChunk("content")
+        self.repeated = RepeatedChunk("content")
         self._target: dict[str, Any] = {}
 
     def add(self, offset: int, data: bytes) -> None:
@@ -195,10 +195,10 @@ class _Folding:
         index, delta = choices[0].get("index"), choices[0].get("delta")
         if isinstance(index, int) and is_dict(delta) and set(delta) <= {"content", "role"}:
             self._target = self.choices[index]["message"]
-            self.run.begin(data, delta.get("content"))
+            self.repeated.begin(data, delta.get("content"))
 
     def _end_run(self) -> None:
-        if text := self.run.end():
+        if text := self.repeated.end():
             say(self._target, "content", text)
 
     def _merge(self, chunk: dict[str, Any]) -> bool:

@@ -164,7 +164,7 @@ def fold(source: Iterable[Event]) -> Folded:
     """Fold a stream's events into the message that a non-streamed call would have returned."""
     folding = _Folding()
     for offset, data in source:
-        if folding.run.takes(data):
+        if folding.repeated.takes(data):
             continue
         event = parse(data)
         if is_dict(event):
@@ -184,7 +184,7 @@ class _Folding:
         """Parts of each tool call's input."""
         self.first: int | None = None
         self.ended = self._counted = False
-        self.run = RepeatedChunk("text")
+        self.repeated = RepeatedChunk("text")
         self._target: dict[str, Any] = {}
 
     def begin_run(self, event: dict[str, Any], data: bytes) -> None:
@@ -196,10 +196,10 @@ class _Folding:
             return
         if delta["type"] == "text_delta" and delta["text"]:
             self._target = self.blocks[index]
-            self.run.begin(data, delta["text"])
+            self.repeated.begin(data, delta["text"])
 
     def end_run(self) -> None:
-        if text := self.run.end():
+        if text := self.repeated.end():
             append(self._target, "text", text)
 
     def add(self, offset: int, event: dict[str, Any]) -> None:
