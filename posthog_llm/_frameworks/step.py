@@ -201,9 +201,9 @@ class PassedThrough:
     @classmethod
     def captured_elsewhere(cls) -> PassedThrough:
         """Return a step that another library captures, with the calls inside."""
-        made = cls(Link(object(), merged, NOTHING, around()))
-        made.link.is_captured_elsewhere = True
-        return made
+        link = Link(object(), merged, NOTHING, around())
+        link.is_captured_elsewhere = True
+        return cls(link)
 
     def end(self, *args: Any, **kwargs: Any) -> None:
         pass
