@@ -50,6 +50,10 @@ def add_step_source(source: StepSource) -> None:
         step_sources = (*step_sources, source)
 
 
+def is_step_source(source: StepSource) -> bool:
+    return source in step_sources
+
+
 def remove_step_source(source: StepSource) -> None:
     global step_sources
     step_sources = tuple(one for one in step_sources if one is not source)

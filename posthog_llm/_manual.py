@@ -24,7 +24,7 @@ from ._observe.event_ids import new_id
 from ._providers.hosts import bare_url
 from ._record import Kind, Record, RequestFacts, ResponseFacts, Usage
 from ._settings import default_for_steps
-from ._snapshot import snapshot, snapshot_of
+from ._snapshot import content_of, snapshot, snapshot_of
 from ._weighing import size_of
 from .types import GenerationArguments, StepArguments
 
@@ -236,6 +236,8 @@ def _put(kind: Kind, given: dict[str, Any], event_id: str, inside: Link) -> None
 def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
     if error is None:
         return (Outcome.OK, None) if (status or 200) < 400 else (Outcome.ERROR, None)
+    if type(error) is Failure:
+        return Outcome.ERROR, error
     if issubclass(type(error), str):  # `isinstance` would run the exception's own code
         return Outcome.ERROR, Failure("Error", error, status=status)
     outcome, failure = outcome_of(error)
@@ -245,14 +247,14 @@ def _outcome(error: Any, status: int | None) -> tuple[Outcome, Failure | None]:
 def _record(exchange: Exchange) -> Record:
     kind: Kind = exchange.content.kind
     given: dict[str, Any] = exchange.content.values
-    asked, said = given.get("input"), given.get("output")
+    asked, said = content_of(given.get("input")), content_of(given.get("output"))
     return Record(
         kind=kind,
         exchange=exchange,
         request=RequestFacts(
             model=given.get("model"),
             input=asked if kind == "feedback" else _messages("user", asked),
-            tools=given.get("tools"),
+            tools=content_of(given.get("tools")),
             parameters=given.get("parameters") or {},
         ),
         response=ResponseFacts(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 _MOST_NODES = 10_000
@@ -13,6 +14,24 @@ _DEEPEST = 64
 # By id: a class of the caller's may have no hash, or its own equality.
 _LEAVES = frozenset(map(id, (str, bytes, int, float, bool, type(None))))
 _CONTAINERS = frozenset(map(id, (dict, list, tuple, set)))
+
+
+@dataclass(slots=True)
+class Unread:
+    """Content as a framework wrote it, of values that nobody changes: the worker reads it."""
+
+    read: Callable[[Any], Any]
+    raw: Any
+
+
+def content_of(value: Any) -> Any:
+    """Return content that is to be read now; any other value as it is."""
+    return value.read(value.raw) if type(value) is Unread else value
+
+
+def held_by(value: Any) -> Any:
+    """Return what takes the memory of content."""
+    return value.raw if type(value) is Unread else value
 
 
 def snapshot(value: Any) -> Any:

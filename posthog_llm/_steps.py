@@ -14,6 +14,7 @@ from ._observe.event_ids import new_id
 from ._record import Kind, Record, RequestFacts, ResponseFacts
 from ._roots import Root
 from ._settings import default_for_steps
+from ._snapshot import content_of, held_by
 from ._weighing import size_of
 
 
@@ -63,7 +64,7 @@ def capture_step(step: FinishedStep) -> None:
     exchange.outcome, exchange.failure = step.outcome, step.failure
     exchange.framework = step.framework
     exchange.content = step.content
-    exchange.received = size_of((step.content.input, step.content.output))
+    exchange.received = size_of((held_by(step.content.input), held_by(step.content.output)))
     exchange.reader = _record
     sample.note(exchange)
     call_queue.start()
@@ -84,8 +85,8 @@ def _record(exchange: Exchange) -> Record:
     return Record(
         kind=exchange.endpoint,  # type: ignore[arg-type]
         exchange=exchange,
-        request=RequestFacts(input=content.input),
-        response=ResponseFacts(output=content.output),
+        request=RequestFacts(input=content_of(content.input)),
+        response=ResponseFacts(output=content_of(content.output)),
         provider="",
         base_url=None,
         latency=exchange.ended,

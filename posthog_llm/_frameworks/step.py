@@ -48,7 +48,7 @@ class Step:
 
         `given`: what the application gave the framework for us.
         """
-        outer = _inside(parent)
+        outer = inside(parent)
         self._outer, self._ambient = outer, ambient()
         self._kind: Kind = "trace" if outer.root is None else "span"
         self.id = new_id()
@@ -59,14 +59,21 @@ class Step:
         self.link = Link(self, nested if outer.root else anew, self._own, outer, begun)
         """What applies inside the step."""
         self.link.framework = start.framework
-        self._start = start
+        self.link.model_step = None  # a model call inside is another than the one around
+        self._start, self._given = start, given
         self._input = snapshot(start.input)
         self.output: Any = None
         """What goes out if the framework says nothing at the end."""
         self.details = dict(start.details)
+        self.times: tuple[float, float] | None = None
+        """When it began, in Unix time, and how long it took, if the framework says so."""
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._open = [True]
         call_queue.unended.add(self)
+
+    @property
+    def type(self) -> str | None:
+        return self._start.type
 
     def note_input(self, given: Any) -> None:
         """Note an input that the framework knows only at the end."""
@@ -76,7 +83,7 @@ class Step:
     def end(
         self,
         output: Any = None,
-        error: BaseException | str | None = None,
+        error: BaseException | Failure | str | None = None,
         outcome: Outcome | None = None,
     ) -> None:
         """Capture the step. Only the first end counts, and only in the process that began it."""
@@ -86,16 +93,17 @@ class Step:
         found, failure = _ended_by(error)
         root: Any = self.link.root
         parent_id = self._outer.values.parent_id if self._kind == "span" else None
-        name = self._start.name
+        name, given, trace_id = self._start.name, self._given, self._own.trace_id
+        started_at, latency = self.times or (self._started_at, perf_counter() - self._clock)
         capture_step(
             FinishedStep(
                 kind=self._kind,
-                own=replace(self._own, span_id=self.id, parent_id=parent_id, span_name=name),
+                own=_with(self._own, given, trace_id, parent_id, self.id, name),
                 around=self._outer.values,
                 root=root,
                 ambient=self._ambient,
-                started_at=self._started_at,
-                latency=perf_counter() - self._clock,
+                started_at=started_at,
+                latency=latency,
                 outcome=outcome or found,
                 failure=failure,
                 content=StepContent(
@@ -114,7 +122,7 @@ class Step:
         self.end(outcome=Outcome.DROPPED)
 
 
-def _inside(parent: Link | None) -> Link:
+def inside(parent: Link | None) -> Link:
     """Return the innermost of what the framework knows to be around, and what we know."""
     outer = around()
     return outer if parent is None or outer.is_inside(parent) else parent
@@ -133,7 +141,24 @@ def _identity(start: StepStart, given: Arguments, outer: Link, step_id: str) -> 
     return own if given is NOTHING else merged(own, replace(given, trace_id=None))
 
 
-def _ended_by(error: BaseException | str | None) -> tuple[Outcome, Failure | None]:
+def _with(
+    own: Arguments,
+    given: Arguments,
+    trace_id: str | None,
+    parent_id: str | None,
+    span_id: str | None = None,
+    span_name: str | None = None,
+) -> Arguments:
+    """Return a step's own values with these ids; `given`: what else is in them."""
+    if given is NOTHING:  # `replace` takes several times as long
+        return Arguments(own.distinct_id, trace_id, own.session_id, span_id, parent_id, span_name)
+    own = replace(own, trace_id=trace_id, parent_id=parent_id)
+    return replace(own, span_id=span_id, span_name=span_name)
+
+
+def _ended_by(error: BaseException | Failure | str | None) -> tuple[Outcome, Failure | None]:
+    if isinstance(error, Failure):
+        return Outcome.ERROR, error
     if isinstance(error, str):
         return Outcome.ERROR, Failure("Error", error)
     return outcome_of(error)
@@ -153,15 +178,27 @@ class ModelStep:
         given: Arguments = NOTHING,
     ) -> None:
         """`start`: the arguments of `capture_generation` that are known now."""
-        self.link = Link(self, merged, given, _inside(parent))
+        outer = inside(parent)
+        self.link = Link(self, merged, given, outer)
         self.link.framework, self.link.model_step = framework, self
-        self.is_captured = False
-        """Whether a call inside is captured; the seam sets it."""
+        self._around: ModelStep | None = outer.model_step
+        self._is_seen = False
         self.kind: Kind = "generation"
         self._given = {**start, "input": snapshot(start.get("input"))}
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._first_token: float | None = None
         self._open = [True]
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether a call inside was seen on the wire; the seam sets it."""
+        return self._is_seen
+
+    @is_seen.setter
+    def is_seen(self, value: bool) -> None:
+        step: ModelStep | None = self
+        while step is not None:  # frameworks wrap a step of a model in another
+            step._is_seen, step = value, step._around
 
     @property
     def is_open(self) -> bool:
@@ -171,12 +208,15 @@ class ModelStep:
         if self._first_token is None:
             self._first_token = perf_counter() - self._clock
 
-    def end(self, facts: Mapping[str, Any], error: BaseException | str | None = None) -> None:
+    def end(
+        self, facts: Mapping[str, Any], error: BaseException | Failure | str | None = None
+    ) -> None:
         """End it; `facts`: the arguments of `capture_generation` that are known only now."""
         was_open = bool(self._open)
         self._open.clear()
-        if not was_open or self.is_captured or self._process != getpid():
+        if not was_open or self.is_seen or self._process != getpid():
             return
+        self.is_seen = True
         given = {**self._given, **facts}
         given.setdefault("latency", perf_counter() - self._clock)
         given.setdefault("timestamp", self._started_at)

@@ -83,7 +83,7 @@ class Attempt:
         self.credentials = Credentials.of(self.kwargs)
         self._sent = {name: self.kwargs[name] for name in _SENT if name in self.kwargs}
         if self.inside.model_step is not None:
-            self.inside.model_step.is_captured = True
+            self.inside.model_step.is_seen = True
         if self.inside.root is not None and not self.is_captured_above:
             clients = self.inside.values.client, self.defaults.client
             self.inside.root.found(first_given(*clients, settings().posthog_client), self.redact)

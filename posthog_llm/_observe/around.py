@@ -81,6 +81,13 @@ class Installer:
         make = functools.partial(_awaited if waits else _plain, is_off=is_off, observe=observe)
         setattr(cls, name, _made(make, self._undo, cls, name, found))
 
+    def wrap_function(self, module: Any, name: str, observe: Any) -> None:
+        """Wrap a module's function in `observe`, which is called with it and the arguments."""
+        found = getattr(module, name)
+        if not _leads_to_ours(found):
+            make = functools.partial(_function, is_off=self._is_off, observe=observe)
+            setattr(module, name, _made(make, self._undo, module, name, found))
+
     def set_defaults(self, cls: Any) -> None:
         """Give a client class the attributes that the seam reads of a client."""
         for name, value in self._defaults.items():
@@ -143,6 +150,17 @@ def _awaited(found: Any, is_off: Callable[[Any], bool], observe: Any) -> Any:
             if not is_off(self):
                 return await observe(send, self, args, kwargs)
         return await send(*args, **kwargs)
+
+    return ours
+
+
+def _function(found: Any, is_off: Callable[[], bool], observe: Any) -> Any:
+    @functools.wraps(found)
+    def ours(*args: Any, **kwargs: Any) -> Any:
+        with running:
+            if not is_off():
+                return observe(found, args, kwargs)
+        return found(*args, **kwargs)
 
     return ours
 

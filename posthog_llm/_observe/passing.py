@@ -163,6 +163,12 @@ def arguments_of(client: Any, url: str) -> Arguments | None:
     return layer.arguments(client, url) if isinstance(layer, Given) else None
 
 
+def is_underway() -> bool:
+    """Whether the caller is below a request that we observe, or left out."""
+    layer = _nearest.get()
+    return isinstance(layer, Underway) and layer.begun and layer.client is not None
+
+
 def underway(client: Any) -> Underway | None:
     """Return the layer of the request that `client` is sending; `None` if there is none."""
     layer = _nearest.get()

@@ -89,12 +89,14 @@ def started(sdk: Sdk, client: Any, options: Any, attached: Arguments | None) -> 
     """Start observing a request; `None` if there is nothing to observe."""
     draft = sdk.draft(options)
     endpoint = endpoint_of(draft.method, draft.path)
-    if endpoint is None or call_queue.is_reader() or is_captured_above():
+    if endpoint is None or call_queue.is_reader():
+        return None
+    inside = around()
+    if inside.model_step is not None:  # first: it is not captured in place of a call left out
+        inside.model_step.is_seen = True
+    if inside.is_captured_elsewhere or is_captured_above():
         return None
     given = attached or arguments_of(client, draft.path) or NOTHING
-    inside = around()
-    if inside.is_captured_elsewhere:
-        return None
     outer, defaults = inside.values, client._posthog
     base_url = sdk.base_url(client)
     later = sampling.is_partial() and (
@@ -111,8 +113,6 @@ def started(sdk: Sdk, client: Any, options: Any, attached: Arguments | None) -> 
     call.exchange.base_url, call.exchange.client = base_url, client
     _note_draft(call.exchange, draft)
     call.exchange.framework = inside.framework
-    if inside.model_step is not None:
-        inside.model_step.is_captured = True
     sample.note(call.exchange)
     return call
 
