@@ -79,6 +79,9 @@ class Instrumented(TypedDict, total=False):
     """Whether to capture the steps of LangChain and LangGraph; `True` by default."""
     openai_agents: bool
     """Whether to capture the steps of the OpenAI Agents SDK; `True` by default."""
+    otel: bool
+    """Whether to capture the spans of AI frameworks that OpenTelemetry's global provider has;
+    `True` by default."""
 
 
 class LoggerArguments(CallArguments, total=False):

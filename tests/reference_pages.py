@@ -22,7 +22,7 @@ The clients themselves are in `posthog_llm.openai` and `posthog_llm.anthropic`: 
 class with the [arguments](types.md) of ours. `posthog_llm.__version__` is the installed
 version.
 """
-_PLAIN = ("object", "Protocol", "TypedDict")
+_PLAIN = ("object", "Protocol", "TypedDict", "Spans", "_SpanProcessor")
 _INTERNAL = ("note_result", "stopping")
 """What has a public name for other modules of ours alone."""
 TESTING = (
@@ -37,7 +37,8 @@ def written() -> dict[Path, str]:
     public = {*posthog_llm.__all__} - {"__version__"}
     names = sorted(public, key=lambda name: (name.lower(), name))
     found = [_found(package, name) for name in names]
-    callbacks = [package["litellm.PostHogLogger"], package["langchain.CallbackHandler"]]
+    others = ("litellm.PostHogLogger", "langchain.CallbackHandler", "otel.SpanProcessor")
+    callbacks = [package[name] for name in others]
     arguments = package["types"]
     testing = [package["testing"][name].final_target for name in TESTING]
     classes = [c for c in arguments.members.values() if not c.is_alias and c.is_class]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .._observe.around import Installer
-from . import langchain, openai_agents
+from . import langchain, openai_agents, otel
 
 
 class Framework(NamedTuple):
@@ -18,4 +18,5 @@ class Framework(NamedTuple):
 FRAMEWORKS = {
     "langchain": Framework("langchain_core.tracers.context", langchain.install),
     "openai_agents": Framework("agents.tracing.provider", openai_agents.install),
+    "otel": Framework("opentelemetry.sdk.trace", otel.install),
 }

@@ -1,0 +1,255 @@
+"""OpenTelemetry: the spans of frameworks, seen where the SDK passes them to its processors.
+
+Spans that are not about AI are passed through: what is inside one belongs to the span around it.
+Nothing is exported, and spans stay as they are.
+
+https://opentelemetry.io/docs/languages/python/instrumentation/
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from .._chain import Link
+from .._context import NOTHING, add_step_source, is_step_source, merged, remove_step_source
+from .._exchange import Arguments, Failure
+from .._faults import guarded, warn
+from .._imports import imported
+from .._narrowing import is_dict, mapping
+from .._observe.around import Installer
+from .._observe.passing import is_underway
+from . import langchain, openai_agents
+from . import otel_attributes as attributes_of
+from .otel_attributes import CHAIN, EMBEDDING, GENERATION
+from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart, inside
+
+_MODELS = (GENERATION, EMBEDDING)
+_WATCHED = {"langchain": langchain.innermost, "openai-agents": openai_agents.innermost}
+"""Frameworks whose steps we know without OpenTelemetry, if `instrument` watches them."""
+_REPORTED_LATER = "litellm"
+"""Writes its spans when its calls are over: nothing is inside them. It has a callback of ours."""
+_LEFT_OUT = Arguments(capture=False)
+_api: Any = None
+"""`opentelemetry.trace`, once a span is open: looking it up takes as long as all else."""
+steps = OpenSteps()
+"""Open spans about AI, and those inside them, by their id."""
+
+
+@guarded
+def innermost() -> Link | None:
+    """Return the innermost span around the caller; `None` if there is none."""
+    if not steps or _api is None:
+        return None
+    span = _api.get_current_span()
+    step = steps.get(span.get_span_context().span_id)
+    if step is None:  # a span of a provider that is not watched, or one that has ended
+        step = _parent_of(span)
+    return None if step is None else step.link
+
+
+def _parent_of(span: Any) -> AnyStep | None:
+    parent = getattr(span, "parent", None)
+    return None if parent is None else steps.get(parent.span_id)
+
+
+# -- spans ------------------------------------------------------------------------------
+
+
+@guarded
+def begin(span: Any) -> None:
+    """Begin the step of a span that starts."""
+    parent = _parent_of(span) if steps else None
+    given = _held(span)
+    kind = attributes_of.kind_of(span.name, given)
+    if kind is None and parent is None:
+        return
+    span_id = span.context.span_id
+    if steps.get(span_id) is not None:
+        return  # another processor of ours has begun it
+    if kind is None:
+        steps.add(span_id, PassedThrough(None if parent is None else parent.link))
+        return
+    if not is_step_source(innermost):
+        _begin_to_watch()
+    steps.add(span_id, _begun(span, kind, given, parent))
+
+
+def _begin_to_watch() -> None:
+    global _api
+    _api = imported("opentelemetry.trace") or _api
+    add_step_source(innermost)
+
+
+def _held(span: Any) -> Mapping[str, Any]:
+    """Return the attributes, if possible as the plain dict inside: each look-up is as fast."""
+    held = getattr(getattr(span, "_attributes", None), "_dict", None)
+    return held if is_dict(held) else mapping(span.attributes)
+
+
+def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | None) -> AnyStep:
+    link = None if parent is None else parent.link
+    framework = attributes_of.framework(getattr(span.instrumentation_scope, "name", ""))
+    known = _WATCHED.get(framework)
+    if known is not None and is_step_source(known):
+        return PassedThrough(link)
+    if _reports_to_posthog(span):
+        return PassedThrough(_left_out(link) if kind in _MODELS else link)
+    if kind in _MODELS:
+        if framework == _REPORTED_LATER or is_underway():
+            return PassedThrough(link)
+        return _model_step(kind, given, framework, link)
+    asked = attributes_of.step_input(given)
+    if kind == CHAIN and asked is None and inside(link).root is not None:
+        return PassedThrough(link)
+    about = StepStart(attributes_of.name_of(kind, span.name, given), framework, kind, asked)
+    about.distinct_id = attributes_of.user_id(given)
+    about.session_id = attributes_of.session_id(given)
+    if kind == "agent" and (name := attributes_of.agent_name(given)):
+        about.details = {"agent_name": name}
+    return Step(about, link)
+
+
+def _model_step(
+    kind: str, given: Mapping[str, Any], framework: str, link: Link | None
+) -> ModelStep:
+    user, session = attributes_of.user_id(given), attributes_of.session_id(given)
+    who = NOTHING
+    if user or session:  # the application's own go first
+        known = inside(link).values
+        who = Arguments(
+            distinct_id=None if known.distinct_id else user,
+            session_id=None if known.session_id else session,
+        )
+    step = ModelStep({}, framework, link, who)
+    step.kind = "embedding" if kind == EMBEDDING else "generation"
+    return step
+
+
+def _left_out(link: Link | None) -> Link:
+    """Return what is around a model call that another processor exports: it is not captured."""
+    return Link(object(), merged, _LEFT_OUT, inside(link))
+
+
+@guarded
+def end(span: Any) -> None:
+    """End the step of a span that has ended."""
+    step = steps.take(span.context.span_id) if steps else None
+    if isinstance(step, ModelStep):
+        _end_model(step, span)
+    elif isinstance(step, Step):
+        _end_step(step, span)
+
+
+def _end_model(step: ModelStep, span: Any) -> None:
+    given = _held(span)
+    if step.is_seen or not attributes_of.is_about_ai(given):
+        step.abandon()
+        return
+    step.end(attributes_of.model_facts(step.kind, span), _error_of(span))
+
+
+def _end_step(step: Step, span: Any) -> None:
+    given = _held(span)
+    asked, said = attributes_of.said_in(span.events) if span.events else (None, None)
+    step.note_input(attributes_of.step_input(given) or asked)
+    step.output = attributes_of.step_output(given) or said
+    if step.type == "agent" and (name := attributes_of.agent_name(given)):
+        step.details["agent_name"] = name
+    if span.start_time is not None and span.end_time is not None:
+        step.times = span.start_time / 1e9, max(0.0, (span.end_time - span.start_time) / 1e9)
+    step.end(error=_error_of(span))
+
+
+def _error_of(span: Any) -> Failure | BaseException | None:
+    """Return why a span failed, or what cancels it: OpenTelemetry only notes an `Exception`."""
+    raised = sys.exc_info()[1]
+    if raised is not None and not isinstance(raised, Exception):
+        return raised
+    return attributes_of.failure_of(span)
+
+
+# -- PostHog's own processor --------------------------------------------------------------
+
+
+_warned: list[bool] = []
+
+
+def _reports_to_posthog(span: Any) -> bool:
+    """Whether PostHog's own processor, or exporter, gets the span; then theirs captures it."""
+    processor = _class("posthog.ai.otel.processor", "PostHogSpanProcessor")
+    exporter = _class("posthog.ai.otel.exporter", "PostHogTraceExporter")
+    if not processor and not exporter:
+        return False
+    found = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
+    if not any(isinstance(one, processor) or isinstance(_exporter(one), exporter) for one in found):
+        return False
+    if not _warned:
+        _warned.append(True)
+        warn("%s", "PostHog's OpenTelemetry processor or exporter captures the spans; remove it")
+    return True
+
+
+def _class(module: str, name: str) -> Any:
+    return getattr(imported(module), name, ())
+
+
+def _exporter(processor: Any) -> Any:
+    inner = getattr(processor, "_batch_processor", None)
+    return getattr(inner, "_exporter", None) or getattr(processor, "span_exporter", None)
+
+
+# -- installation -------------------------------------------------------------------------
+
+
+class Spans:
+    """What a processor of ours does; mixed into OpenTelemetry's own base class."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        begin(span)
+
+    def on_end(self, span: Any) -> None:
+        end(span)
+
+
+class _GlobalSpans(Spans):
+    """Begins nothing after `uninstrument`: no processor can be removed from a provider."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if _watching:
+            begin(span)
+
+
+_watching: list[bool] = []
+_added: list[weakref.ref[Any]] = []
+"""Providers that have our processor. Some cannot be hashed."""
+
+
+def install(module: Any, installer: Installer) -> None:
+    """Watch the global provider, now or once it is set; `module` is `opentelemetry.sdk.trace`."""
+    api = sys.modules["opentelemetry.trace"]
+    installer.wrap_function(api, "_set_tracer_provider", partial(_setting, module, api))
+    _watching.append(True)
+    installer.on_undo(_watching.clear)
+    installer.on_undo(partial(remove_step_source, innermost))
+    _add(module, api)
+
+
+def _setting(module: Any, api: Any, found: Any, args: Any, kwargs: Any) -> None:
+    found(*args, **kwargs)
+    _add(module, api)
+
+
+@guarded
+def _add(module: Any, api: Any) -> None:
+    """Add our processor to the global provider, if it is one of an SDK: once."""
+    provider = getattr(api, "_TRACER_PROVIDER", None)
+    add = getattr(provider, "add_span_processor", None)
+    if add is None or any(known() is provider for known in _added):
+        return
+    _added[:] = [known for known in _added if known() is not None]
+    _added.append(weakref.ref(provider))
+    add(type("GlobalSpanProcessor", (_GlobalSpans, module.SpanProcessor), {})())
