@@ -23,6 +23,8 @@ FRAMEWORKS = [
     *("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
     *("langchain==1.5.2", "langgraph==1.2.24"),
     *("llama-index-llms-openai==0.8.3", "llama-index-llms-anthropic==0.12.3"),
+    *("smolagents[openai]==1.26.0", "openinference-instrumentation-smolagents==0.1.43"),
+    "opentelemetry-exporter-otlp-proto-http",  # for PostHog's own span processor
     *("celery==5.7.0", "ray==2.60.0", "distributed==2026.8.0"),
 ]
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
@@ -108,7 +110,8 @@ def gateway(session: nox.Session, litellm: str) -> None:
 def frameworks(session: nox.Session) -> None:
     """Test frameworks that are given our clients, are watched by `instrument`, or spread calls."""
     session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
-    files = ("frameworks.py", "agents.py", "children.py::test_celerys_children", "fleets.py")
+    files = ("frameworks.py", "agents.py", "agents_otel.py", "otel.py", "fleets.py")
+    files = (*files, "children.py::test_celerys_children")
     session.run("pytest", *(f"tests/test_{name}" for name in files), *session.posargs)
 
 
