@@ -30,6 +30,7 @@ os.environ.update(
 
 import anthropic
 import openai
+from opentelemetry import trace
 
 import posthog_llm
 import posthog_llm.anthropic
@@ -64,6 +65,7 @@ def openinference() -> Undo:
     from openinference.instrumentation.openai import OpenAIInstrumentor
 
     provider, _ = _spans()
+    trace.set_tracer_provider(provider)  # so that `instrument` sees its spans, too
     both = [OpenAIInstrumentor(), AnthropicInstrumentor()]
     for one in both:
         one.instrument(tracer_provider=provider, skip_dep_check=True)
@@ -75,6 +77,7 @@ def traceloop() -> Undo:
     from opentelemetry.instrumentation.openai import OpenAIInstrumentor
 
     provider, _ = _spans()
+    trace.set_tracer_provider(provider)  # so that `instrument` sees its spans, too
     both = [OpenAIInstrumentor(), AnthropicInstrumentor()]
     for one in both:
         one.instrument(tracer_provider=provider, skip_dep_check=True)

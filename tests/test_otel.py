@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 from hypothesis import given, settings
@@ -671,6 +672,44 @@ def test_posthogs_own_processor_captures_what_it_exports(
     assert [event.event for event in sink.wait_for(2)] == ["$ai_generation"] * 2
     assert exported == ["chat gpt-4o", "execute_tool weather", "invoke_agent helper"] * 2
     assert sum("remove it" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_span_that_is_never_the_current_one(
+    tracer: trace.Tracer, ours: OpenAI, sink: MemorySink
+) -> None:
+    """Traceloop's instrumentation of Anthropic begins such spans."""
+    for _ in range(2):
+        with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
+            chat = tracer.start_span("chat gpt-4o", attributes=CHAT)
+            ask(ours)
+            chat.end()
+            tracer.start_span("chat gpt-4o", attributes=CHAT)  # it never ends
+    chat = tracer.start_span("chat gpt-4o", attributes=CHAT)
+    ask(ours)
+    chat.end()
+    run = ("trace helper agent", ("generation gpt-4o",))
+    assert trees(sink.wait_for(5)) == [run, run, ("generation gpt-4o",)]
+
+
+def test_logs_are_not_calls(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink) -> None:
+    """Logfire logs a stream once it is over, with the attributes of its span."""
+    with tracer.start_as_current_span("Chat with gpt-4o", attributes=CHAT):
+        ask(ours)
+    with tracer.start_as_current_span("log", attributes={**CHAT, "logfire.span_type": "log"}):
+        pass
+    assert trees(sink.wait_for(1)) == [("generation gpt-4o",)]
+
+
+@pytest.mark.usefixtures("unset")
+def test_spans_of_an_sdk_itself(provider: ScriptedProvider, sink: MemorySink) -> None:
+    """Anthropic's newer SDKs begin one below our seam."""
+    trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    posthog_llm.instrument(sink)
+    client = anthropic.Anthropic(base_url=provider.url, api_key="k")
+    client.messages.create(model="claude-opus-4-8", max_tokens=9, messages=HI)
+    with client.messages.stream(model="claude-opus-4-8", max_tokens=9, messages=HI) as stream:
+        stream.get_final_message()
+    assert trees(sink.wait_for(2)) == [("generation claude-opus-4-8",)] * 2
 
 
 def test_a_reply_that_is_streamed(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink) -> None:

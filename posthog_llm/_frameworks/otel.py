@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,10 @@ _REPORTED_LATER = "litellm"
 _LEFT_OUT = Arguments(capture=False)
 _api: Any = None
 """`opentelemetry.trace`, once a span is open: looking it up takes as long as all else."""
+_model: ContextVar[tuple[ModelStep, Link | None] | None] = ContextVar(
+    "posthog_llm_otel_model", default=None
+)
+"""The latest span of a model call, and what was around: some never make theirs the current one."""
 steps = OpenSteps()
 """Open spans about AI, and those inside them, by their id."""
 
@@ -48,7 +53,10 @@ def innermost() -> Link | None:
     step = steps.get(span.get_span_context().span_id)
     if step is None:  # a span of a provider that is not watched, or one that has ended
         step = _parent_of(span)
-    return None if step is None else step.link
+    link = None if step is None else step.link
+    model = _model.get()
+    is_inside = model is not None and model[1] is link and model[0].is_open
+    return model[0].link if model is not None and is_inside else link
 
 
 def _parent_of(span: Any) -> AnyStep | None:
@@ -126,6 +134,7 @@ def _model_step(
         )
     step = ModelStep({}, framework, link, who)
     step.kind = "embedding" if kind == EMBEDDING else "generation"
+    _model.set((step, link))
     return step
 
 

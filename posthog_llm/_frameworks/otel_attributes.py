@@ -146,9 +146,11 @@ _FIRST_TOKEN = ("First Token Stream Event", "gen_ai.content.first_token")
 def kind_of(name: str, attributes: Attributes) -> str | None:
     """Return the type of a step, `generation` or `embedding`; `None` if it is not about AI."""
     kind = attributes.get("openinference.span.kind")
+    operation = attributes.get("gen_ai.operation.name")
+    if (kind or operation) and attributes.get("logfire.span_type") == "log":
+        return None  # of a call that is over, such as a stream
     if kind is not None:
         return _KINDS.get(kind, CHAIN)
-    operation = attributes.get("gen_ai.operation.name")
     if operation is not None:
         return _OPERATIONS.get(operation, CHAIN)
     return _NAMES.get(name.partition(" ")[0]) or _NAMES.get(name)
