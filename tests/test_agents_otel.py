@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import posthog_llm
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .trees import named, trees
+from .step_trees import named, trees
 
 for package in ("pydantic_ai", "smolagents", "openinference.instrumentation.smolagents"):
     pytest.importorskip(package, reason="the frameworks have a nox session")
