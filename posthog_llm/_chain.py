@@ -75,7 +75,7 @@ class Link:
     def is_inside(self, other: Link) -> bool:
         """Whether this is the same as `other`, or inside of it."""
         link: Link | None = self
-        while link is not None and link is not other:
+        while link is not None and link.key is not other.key:  # a generator's is made anew
             link = link.step or link.outer
         return link is not None
 

@@ -68,9 +68,23 @@ def around() -> Link:
 def _innermost(link: Link) -> Link:
     for source in step_sources:
         step = source()
-        if step is not None and step is not link and step.is_inside(link):
-            link = step
+        if step is not None:
+            link = inner_of(link, step)
     return link
+
+
+def inner_of(block: Link, step: Link) -> Link:
+    """Return the inner one of a block and a framework's step.
+
+    If neither is in the other, a trace of the application's goes first; a mere `context` applies to
+    what happens in the step.
+    """
+    if block.root is not None or block.is_inside(step):
+        return step if step is not block and step.is_inside(block) else block
+    if step.is_inside(block):
+        return step
+    given = replace(block.values, trace_id=None, parent_id=None, span_id=None)
+    return Link(object(), nested, given, step)
 
 
 def current() -> Arguments:

@@ -21,7 +21,7 @@ from ._observe import around
 from ._observe.around import Installer
 from ._observe.call_queue import call_queue
 from ._observe.client_arguments import ClientSettings
-from ._observe.registry import SDKS
+from ._observe.registry import SDKS, watched
 from ._settings import note_instrumented
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def uninstrument() -> None:
     """
     note_instrumented(None)
     with _changing:
+        watched.clear()
         _leaving.update(_undo)
         _undo.clear()  # from here on, new calls bypass our seam, in other threads, too
         around.running.then = _take_out
@@ -148,6 +149,7 @@ def _put_in(name: str, library: Framework, module: Any) -> None:
             return
         installer = Installer(steps, lambda: name not in _undo, ClientSettings, _ATTRIBUTES)
         library.install(module, installer)
+        watched.add(name)
 
 
 class _Defaults:

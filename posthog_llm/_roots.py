@@ -66,7 +66,7 @@ def forget() -> None:
     """Forget all draws, and the clients' redactors; waiting steps are lost."""
     _draws.clear()
     waiting.forget()
-    waiting.for_redactor = False
+    waiting.for_redactor = waiting.for_privacy = False
 
 
 def remembered(trace_id: str | None) -> Draw | None:
@@ -96,6 +96,10 @@ class Waiting:
     for_redactor = False
     """Whether a client of this process has a redactor: then steps wait for the first call of
     their trace even if their destination is known."""
+
+    for_privacy = False
+    """Whether a client of this process withholds content: then so do the steps of frameworks,
+    which nobody wrote, and some of which end before the client is called."""
 
     def forget(self) -> None:
         """Forget everything: after a fork, the parent captures the steps that wait in it."""
@@ -199,6 +203,8 @@ class Root:
         """Whether it is known where steps without a destination of their own go."""
         self.client: Any = None
         """Where they go; `None` means the default."""
+        self.sdk_client: Any = None
+        """The first client that was called inside: its credentials are removed from the steps."""
         self.redact: Any = None
         """The first redactor of a client that was called inside; it also applies to the steps."""
         self.ref: weakref.ref[Root] | None = None

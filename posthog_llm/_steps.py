@@ -63,6 +63,7 @@ def capture_step(step: FinishedStep) -> None:
     exchange.started_at, exchange.ended = step.started_at, step.latency
     exchange.outcome, exchange.failure = step.outcome, step.failure
     exchange.framework = step.framework
+    exchange.client = step.root.sdk_client
     exchange.content = step.content
     exchange.received = size_of((held_by(step.content.input), held_by(step.content.output)))
     exchange.reader = _record

@@ -27,7 +27,7 @@ except ImportError as error:
 from ._checks import checked
 from ._context import add_step_source
 from ._exchange import Arguments
-from ._frameworks.langchain import Runs, innermost
+from ._frameworks.langchain import Runs, by_hand, innermost
 from ._observe.call_queue import call_queue
 
 __all__ = ["CallbackHandler"]
@@ -69,4 +69,5 @@ class CallbackHandler(Runs, BaseCallbackHandler):
         call_queue.prepare()
         if client is not None:
             call_queue.attach(self._given.client)
+        by_hand.append(True)
         add_step_source(innermost)

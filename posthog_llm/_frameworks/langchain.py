@@ -14,20 +14,33 @@ from typing import Any
 from .._chain import Link
 from .._context import NOTHING, add_step_source, remove_step_source
 from .._exchange import Arguments, Outcome
-from .._faults import guarded
+from .._faults import attribute, guarded
 from .._imports import imported
 from .._narrowing import is_list, mapping
 from .._observe.around import Installer
-from .step import ModelStep, OpenSteps, PassedThrough, Step, StepStart
+from .._observe.registry import watched
+from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart
 
 FRAMEWORK = "langchain"
 _HIDDEN = "langsmith:hidden"
 """Tag of the runs that LangGraph itself does not show."""
 _INTERRUPT = "GraphBubbleUp"
 """Class of what LangGraph raises to wait for a human or to reach an outer graph: no error."""
-_ROLES = {"human": "user", "ai": "assistant", "HumanMessage": "user", "AIMessage": "assistant"}
+_ROLES = {
+    "human": "user",
+    "ai": "assistant",
+    "HumanMessageChunk": "user",
+    "AIMessageChunk": "assistant",
+    "SystemMessageChunk": "system",
+    "ToolMessageChunk": "tool",
+}
+_SDKS = {"openai": "openai", "azure": "openai", "anthropic": "anthropic"}
+"""The SDK that LangChain's model of a provider calls: if it is watched, the wire says it all."""
+_MANAGER = "langchain_core.callbacks.manager"
 steps = OpenSteps()
 """The open runs, by their id."""
+by_hand: list[bool] = []
+"""Not empty once the application has made a handler itself."""
 _model_step: ContextVar[ModelStep | None] = ContextVar("posthog_llm_langchain_model", default=None)
 
 
@@ -38,7 +51,7 @@ def innermost() -> Link | None:
         return None
     link = _configured()
     model = _model_step.get()
-    if model is not None and model.is_open and not (link and link.is_inside(model.link)):
+    if model is not None and model.is_sending and not (link and link.is_inside(model.link)):
         return model.link
     return link
 
@@ -85,17 +98,32 @@ class Runs:
         self, run: dict[str, Any], name: str, kind: str, given: Any, is_hidden: bool = False
     ) -> None:
         run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
-        if steps.get(run_id) is not None:
-            return  # another handler of ours has begun it
-        around = None if parent is None else parent.link
-        if is_hidden or (parent is None and _reports_to_posthog()):
-            steps.add(run_id, PassedThrough(around))
+        if self._joins(run_id):
             return
-        if isinstance(parent, PassedThrough) and around is None:
-            steps.add(run_id, PassedThrough(None))
+        around = None if parent is None else parent.link
+        is_left_out = isinstance(parent, PassedThrough) and around is None
+        if is_hidden or is_left_out or _reports_to_posthog():
+            self._add(run_id, parent, PassedThrough(around))
             return
         start = StepStart(name, FRAMEWORK, kind, given, session_id=_thread(run.get("metadata")))
-        steps.add(run_id, Step(start, around, NOTHING if around else self._given))
+        self._add(run_id, parent, Step(start, around, self._new_to(parent)))
+
+    def _joins(self, run_id: Any) -> bool:
+        """Whether another handler of ours has begun the run; what we were given applies as well."""
+        known = steps.get(run_id)
+        if known is not None and id(self) not in known.given_by:
+            known.give(self._given)
+            known.given_by |= {id(self)}
+        return known is not None
+
+    def _new_to(self, parent: AnyStep | None) -> Arguments:
+        """Return what we were given, unless it applies to the parent already."""
+        is_known = parent is not None and id(self) in parent.given_by
+        return NOTHING if is_known else self._given
+
+    def _add(self, run_id: Any, parent: AnyStep | None, step: AnyStep) -> None:
+        step.given_by = (frozenset() if parent is None else parent.given_by) | {id(self)}
+        steps.add(run_id, step)
 
     @guarded
     def on_chain_end(self, outputs: Any, **run: Any) -> None:
@@ -103,7 +131,7 @@ class Runs:
 
     @guarded
     def on_tool_end(self, output: Any, **run: Any) -> None:
-        _end(run, output, _tool_error(output))
+        _end(run, output, is_tool=True)
 
     @guarded
     def on_retriever_end(self, documents: Any, **run: Any) -> None:
@@ -129,24 +157,26 @@ class Runs:
 
     def _begin_model(self, run: dict[str, Any], messages: list[Any], name: str) -> None:
         run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
-        if steps.get(run_id) is not None or (parent is None and _reports_to_posthog()):
+        if self._joins(run_id) or _reports_to_posthog():
             return
         if isinstance(parent, PassedThrough) and parent.link is None:
             return
         about, asked = mapping(run.get("metadata")), mapping(run.get("invocation_params"))
+        tools = asked.get("tools")
         step = ModelStep(
             {
                 "input": messages,
                 "model": about.get("ls_model_name") or asked.get("model") or name,
                 "provider": about.get("ls_provider"),
-                "tools": asked.get("tools"),
+                "tools": tools if is_list(tools) else None,
                 "session_id": _thread(about),
             },
             FRAMEWORK,
             None if parent is None else parent.link,
-            NOTHING if parent else self._given,
+            self._new_to(parent),
         )
-        steps.add(run_id, step)
+        step.is_seen = _SDKS.get(str(about.get("ls_provider"))) in watched
+        self._add(run_id, parent, step)
         _model_step.set(step)
 
     @guarded
@@ -159,7 +189,8 @@ class Runs:
     def on_llm_end(self, response: Any, **run: Any) -> None:
         step = steps.take(run["run_id"])
         if isinstance(step, ModelStep):
-            step.end(_answer(response))
+            facts = _answer(response)
+            step.abandon() if facts is None else step.end(facts)
 
     @guarded
     def on_llm_error(self, error: BaseException, **run: Any) -> None:
@@ -168,14 +199,19 @@ class Runs:
             step.end({}, error)
 
 
-def _end(run: dict[str, Any], output: Any = None, error: BaseException | str | None = None) -> None:
+def _end(
+    run: dict[str, Any],
+    output: Any = None,
+    error: BaseException | str | None = None,
+    is_tool: bool = False,
+) -> None:
     step = steps.take(run["run_id"])
     if not isinstance(step, Step):
         return
     if any(cls.__name__ == _INTERRUPT for cls in type(error).__mro__):
         step.end(outcome=Outcome.OK)
     else:
-        step.end(output, error)
+        step.end(output, _tool_error(output) if is_tool else error)
 
 
 # -- what LangChain's objects say -----------------------------------------------------
@@ -195,8 +231,8 @@ def _thread(metadata: Any) -> str | None:
 
 def _tool_error(output: Any) -> str | None:
     """Return what a tool reports as an error, which the agent sees and goes on."""
-    is_error = getattr(output, "status", None) == "error"
-    return str(getattr(output, "content", "")) if is_error else None
+    is_error = attribute(output, "status") == "error"
+    return str(attribute(output, "content")) if is_error else None
 
 
 def _message(message: Any) -> Any:
@@ -216,21 +252,27 @@ def _message(message: Any) -> Any:
     return said
 
 
-def _answer(response: Any) -> dict[str, Any]:
-    """Return the arguments of `capture_generation` that a model's result gives."""
+def _answer(response: Any) -> dict[str, Any] | None:
+    """Return the arguments of `capture_generation` that a model's result gives.
+
+    `None`: it is from LangChain's cache, and no model ran.
+    """
     choices: Sequence[Any] = [choice for one in response.generations for choice in one]
     messages = [getattr(choice, "message", None) for choice in choices]
     first = messages[0] if messages else None
     usage = mapping(getattr(first, "usage_metadata", None))
     about = mapping(getattr(first, "response_metadata", None))
+    if "total_cost" in usage:  # LangChain's mark of a result from its cache
+        return None
     served = about.get("model_name") or about.get("model")
+    reason = about.get("finish_reason") or about.get("stop_reason")
     return {
         "output": [
             {"role": "assistant", "content": choice.text} if said is None else _message(said)
             for choice, said in zip(choices, messages, strict=True)
         ],
         **({"model": served} if isinstance(served, str) else {}),
-        "stop_reason": about.get("finish_reason") or about.get("stop_reason"),
+        "stop_reason": reason if isinstance(reason, str) else None,
         **_counts(usage),
     }
 
@@ -256,7 +298,8 @@ def _reports_to_posthog() -> bool:
     for _ in range(20):
         if frame is None:
             break
-        handlers: Any = frame.f_locals.get("handlers")
+        is_managers = frame.f_globals.get("__name__") == _MANAGER
+        handlers: Any = frame.f_locals.get("handlers") if is_managers else None
         if is_list(handlers) and any(isinstance(one, theirs) for one in handlers):
             return True
         frame = frame.f_back
@@ -275,7 +318,12 @@ def install(module: Any, installer: Installer) -> None:
     module._configure_hooks.append(hook)
     installer.on_undo(partial(_remove, module._configure_hooks, hook))
     add_step_source(innermost)
-    installer.on_undo(partial(remove_step_source, innermost))
+    installer.on_undo(_removed)
+
+
+def _removed() -> None:
+    if not by_hand:
+        remove_step_source(innermost)
 
 
 def _remove(hooks: list[Any], hook: Any) -> None:

@@ -29,7 +29,7 @@ _TYPES = {
 _MODELS = ("generation", "response")
 
 steps = OpenSteps()
-"""Open traces and spans, by their id."""
+"""Open spans by their id, and traces by their object's: two runs may name one trace."""
 
 
 @guarded
@@ -41,9 +41,12 @@ def innermost() -> Link | None:
     span = scope.Scope.get_current_span()
     step = None if span is None else steps.get(span.span_id)
     if step is None:
-        trace = scope.Scope.get_current_trace()
-        step = None if trace is None else steps.get(trace.trace_id)
+        step = _trace_step(scope.Scope.get_current_trace())
     return None if step is None else step.link
+
+
+def _trace_step(trace: Any) -> AnyStep | None:
+    return None if trace is None else steps.get(id(trace))
 
 
 # -- traces and spans -----------------------------------------------------------------
@@ -52,26 +55,32 @@ def innermost() -> Link | None:
 @guarded
 def _begin_trace(processors: Any, trace: Any) -> None:
     if _reports_to_posthog(processors):
-        steps.add(trace.trace_id, PassedThrough.captured_elsewhere())
+        steps.add(id(trace), PassedThrough.captured_elsewhere())
         return
     about = StepStart(trace.name, FRAMEWORK, session_id=_text(trace.group_id))
-    steps.add(trace.trace_id, Step(about, None))
+    steps.add(id(trace), Step(about, None))
 
 
 @guarded
 def _end_trace(processors: Any, trace: Any) -> None:
-    step = steps.take(trace.trace_id)
+    step = steps.take(id(trace))
     if isinstance(step, Step):
         step.end()
 
 
 @guarded
 def _begin_span(processors: Any, span: Any) -> None:
-    parent = steps.get(span.parent_id or span.trace_id)
+    parent = steps.get(span.parent_id) if span.parent_id else _trace_of(span)
     if parent is None:
         return  # of a trace that we do not capture
     data = span.span_data
     steps.add(span.span_id, _begun(data, parent))
+
+
+def _trace_of(span: Any) -> AnyStep | None:
+    scope: Any = imported("agents.tracing.scope")
+    trace = scope.Scope.get_current_trace()
+    return None if trace is None or trace.trace_id != span.trace_id else _trace_step(trace)
 
 
 def _begun(data: Any, parent: AnyStep) -> AnyStep:
@@ -91,7 +100,7 @@ def _end_span(processors: Any, span: Any) -> None:
     error = _error(span.error)
     if isinstance(step, ModelStep):
         answer = _answer(data)
-        trace = steps.get(span.trace_id)
+        trace = _trace_of(span)
         if isinstance(trace, Step):  # it has no input and output of its own
             trace.note_input(answer["input"])
             trace.output = answer["output"]

@@ -10,13 +10,13 @@ from time import perf_counter, time
 from typing import Any, TypeAlias
 
 from .._chain import INHERITED, Link
-from .._context import NOTHING, ambient, anew, around, merged, nested
+from .._context import NOTHING, ambient, anew, around, inner_of, merged, nested
 from .._exchange import Arguments, Failure, Outcome, outcome_of
 from .._manual import capture
 from .._observe.call_queue import call_queue
 from .._observe.event_ids import new_id
 from .._record import Kind
-from .._roots import Root
+from .._roots import Root, waiting
 from .._snapshot import snapshot
 from .._steps import FinishedStep, StepContent, capture_step
 
@@ -68,8 +68,16 @@ class Step:
         self.times: tuple[float, float] | None = None
         """When it began, in Unix time, and how long it took, if the framework says so."""
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
+        self.given_by: frozenset[int] = frozenset()
+        """Ids of the handlers whose arguments apply inside."""
         self._open = [True]
         call_queue.unended.add(self)
+
+    def give(self, given: Arguments) -> None:
+        """Add what the application gave another handler; before anything is inside."""
+        given = replace(given, trace_id=None)
+        self._given, self._own = merged(self._given, given), merged(self._own, given)
+        self.link.values = nested(self.link.values, given)
 
     @property
     def type(self) -> str | None:
@@ -93,12 +101,14 @@ class Step:
         found, failure = _ended_by(error)
         root: Any = self.link.root
         parent_id = self._outer.values.parent_id if self._kind == "span" else None
-        name, given, trace_id = self._start.name, self._given, self._own.trace_id
+        own = replace(self._own, privacy_mode=True) if waiting.for_privacy else self._own
+        given = replace(self._given, privacy_mode=True) if waiting.for_privacy else self._given
+        name, trace_id = self._start.name, self._own.trace_id
         started_at, latency = self.times or (self._started_at, perf_counter() - self._clock)
         capture_step(
             FinishedStep(
                 kind=self._kind,
-                own=_with(self._own, given, trace_id, parent_id, self.id, name),
+                own=_with(own, given, trace_id, parent_id, self.id, name),
                 around=self._outer.values,
                 root=root,
                 ambient=self._ambient,
@@ -125,7 +135,7 @@ class Step:
 def inside(parent: Link | None) -> Link:
     """Return the innermost of what the framework knows to be around, and what we know."""
     outer = around()
-    return outer if parent is None or outer.is_inside(parent) else parent
+    return outer if parent is None else inner_of(outer, parent)
 
 
 def _identity(start: StepStart, given: Arguments, outer: Link, step_id: str) -> Arguments:
@@ -187,7 +197,12 @@ class ModelStep:
         self._given = {**start, "input": snapshot(start.get("input"))}
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._first_token: float | None = None
+        self.given_by: frozenset[int] = frozenset()
         self._open = [True]
+
+    def give(self, given: Arguments) -> None:
+        """See `Step.give`."""
+        self.link.values = nested(self.link.values, replace(given, trace_id=None))
 
     @property
     def is_seen(self) -> bool:
@@ -203,6 +218,11 @@ class ModelStep:
     @property
     def is_open(self) -> bool:
         return bool(self._open)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the model has yet to answer. Later, a stream may be read anywhere, or never."""
+        return self.is_open and self._first_token is None
 
     def first_token(self) -> None:
         if self._first_token is None:
@@ -237,6 +257,10 @@ class PassedThrough:
 
     def __init__(self, link: Link | None) -> None:
         self.link = link
+        self.given_by: frozenset[int] = frozenset()
+
+    def give(self, given: Arguments) -> None:
+        pass
 
     @classmethod
     def captured_elsewhere(cls) -> PassedThrough:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .._checks import redactor
 from .._context import NOTHING, merged
 from .._exchange import Arguments
-from .._roots import note_redactor
+from .._roots import note_redactor, waiting
 from .call_arguments import NAMES, extract
 from .call_queue import call_queue
 
@@ -52,6 +52,8 @@ class ClientGiven(NamedTuple):
     def _set_settings(self, client: Any, others: dict[str, Any]) -> None:
         for name, value in {**others, **self.settings}.items():
             setattr(client, f"_{name}", value)
+        if client._posthog.privacy_mode:
+            waiting.for_privacy = True
         if self.defaults is not None and self.defaults.client is not None:
             call_queue.attach(self.defaults.client)
 

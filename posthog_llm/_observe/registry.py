@@ -6,3 +6,5 @@ from . import stainless
 from .sdk import Sdk
 
 SDKS: dict[str, Sdk] = {"openai": stainless.SDK, "anthropic": stainless.SDK}
+watched: set[str] = set()
+"""Those of which `instrument` sees every call."""

@@ -127,6 +127,7 @@ def _scope(client: Any, given: Arguments, inside: Link) -> Scope:
     default = settings().posthog_client
     scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
     if inside.root is not None:
+        inside.root.sdk_client = inside.root.sdk_client or client
         inside.root.found(first_given(named, defaults.client, default), scope.redact)
     return scope
 
