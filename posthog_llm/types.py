@@ -175,7 +175,7 @@ class GenerationArguments(StepArguments, total=False):
     cache_write_1h_tokens: int | None
     """The part of `cache_write_tokens` that is kept for an hour."""
     reasoning_tokens: int | None
-    """Output tokens that the model used for reasoning."""
+    """The part of `output_tokens` that the model used for reasoning."""
     audio_input_tokens: int | None
     """Input tokens that are audio."""
     audio_output_tokens: int | None

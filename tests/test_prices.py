@@ -67,8 +67,13 @@ def found(sink: MemorySink, **given: Any) -> list[Any]:
         ),
         (
             Price(input=2, output=8),
-            {"model": "gemini-2.5-pro", "reasoning_tokens": 10},
+            {"model": "gemini-2.5-pro", "reasoning_tokens": 10, "total_tokens": 710},
             [1200, 880],
+        ),
+        (
+            Price(input=2, output=8),
+            {"model": "gemini-2.5-pro", "reasoning_tokens": 10},
+            [1200, 800],
         ),
         (Price(input=2, output=8), {"reasoning_tokens": 10}, [1200, 800]),
         (Price(input=0), {}, [0, 0]),
@@ -174,6 +179,48 @@ def test_a_price_wins_over_what_a_gateway_reports(
     own = {"$ai_input_token_price": 1e-6, "$ai_output_token_price": 2e-6}
     drive.ask(client, posthog_properties=own)
     assert not set(COSTS[:3]) & sink.wait_for(2)[1].properties.keys()
+
+
+@pytest.mark.parametrize("reported", [{}, {"cost": 0.005125}])
+@pytest.mark.parametrize("given", ["prices", "prices of one call"])
+def test_reasoning_inside_the_output_is_charged_once(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, reported: Any, given: str
+) -> None:
+    """PostHog adds the reasoning of these models to the output, unless it gets no count of it."""
+    usage = {"prompt_tokens": 100, "completion_tokens": 500, "total_tokens": 600, **reported}
+    usage["completion_tokens_details"] = {"reasoning_tokens": 400}
+    provider.script("/chat/completions", Reply.json({**ANSWER, "usage": usage}))
+    model = "google/gemini-2.5-pro"
+    more: dict[str, Any] = {}
+    if given == "prices":
+        configure(prices={model: Price(input=1.25, output=10)})
+    else:
+        prices = {"$ai_input_token_price": 1.25e-6, "$ai_output_token_price": 10e-6}
+        more = {"posthog_properties": prices}
+    client = drive.ours(posthog_client=sink, posthog_provider_override="openrouter")
+    drive.ask(client, model=model, **more)
+    properties = sink.wait_for(1)[0].properties
+    assert properties["$ai_output_tokens"] == 500
+    assert "$ai_reasoning_tokens" not in properties
+    assert properties["posthog_llm_reasoning_tokens"] == 400
+    if given == "prices":
+        costs = [properties.get(name) for name in COSTS]
+        assert costs == pytest.approx([0.005125, 0.000125, 0.005, None])
+
+
+def test_file_searches_cost_the_same_beside_a_reported_cost(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    """The cost of a gateway includes them; a price that replaces it must, too."""
+    configure(prices={"m": Price(input=1, output=2)})
+    usage = {"input_tokens": 1000, "output_tokens": 500, "total_tokens": 1500, "cost": 9.0}
+    output = [{"type": "file_search_call", "id": "fs_1", "status": "completed"}]
+    body = {"id": "r", "object": "response", "created_at": 1, "model": "m", "status": "completed"}
+    provider.script("/responses", Reply.json({**body, "output": output, "usage": usage}))
+    client = drive.ours(posthog_client=sink)
+    drive.call(lambda: client.responses.create(model="m", input="hi"))
+    properties = sink.wait_for(1)[0].properties
+    assert [properties.get(name) for name in COSTS] == pytest.approx([0.0045, 0.001, 0.001, 0.0025])
 
 
 def test_speech_and_transcription(

@@ -95,7 +95,7 @@ def _count_tools(
     counted.file_searches = sum(i.get("type") == "file_search_call" for i in output) or None
     ran = (i.get("container_id") for i in output if i.get("type") == "code_interpreter_call")
     counted.containers = len({name for name in ran if isinstance(name, str)}) or None
-    if counted.file_searches and provider == "openai" and counted.cost_usd is None:
+    if counted.file_searches and provider == "openai":  # unused if a reported cost is
         counted.request_cost_usd = counted.file_searches * _FILE_SEARCH_USD
 
 

@@ -79,8 +79,9 @@ def normalized(usage: Usage, model: str | None, provider: str) -> Usage:
 
     `output_tokens` plus what PostHog adds to it is what was charged.
     """
-    if usage.raw is None:
-        return usage  # manual capture: the caller's counts are trusted
+    if usage.raw is None:  # manual capture: the caller's counts are trusted, reasoning included
+        is_added = usage.reasoning_tokens and adds_reasoning(model or "")
+        return _with_reasoning(usage, model or "", provider) if is_added else usage
     excluded = _are_cache_tokens_excluded(usage, provider)
     if excluded is not usage.cache_tokens_excluded:
         usage = replace(usage, cache_tokens_excluded=excluded)
@@ -154,10 +155,9 @@ def _with_reasoning(usage: Usage, model: str, provider: str) -> Usage:
         return (
             replace(usage, output_tokens=(usage.output_tokens or 0) + outside) if outside else usage
         )
-    if outside is None and provider.startswith(_GOOGLE):
+    if outside is None and usage.raw is not None and provider.startswith(_GOOGLE):
         return usage  # Google's own endpoint excludes it
-    if not outside and usage.cost_usd is not None:
-        return usage  # PostHog uses the cost as it is
+    # Even if a cost was reported: the caller's own prices may replace it.
     return replace(usage, reasoning_tokens=outside or None)
 
 
