@@ -216,6 +216,8 @@ class Exchange:
     """When each chunk arrived, by the clock of `clock`; shorter than `chunks` plus `tail`."""
     tail: Sequence[bytes] = ()
     """Last raw chunks, if the body exceeded what may be kept."""
+    last_begun: bytes = b""
+    """How the last event before `tail` begins: a single one may exceed what is kept."""
     received: int = 0
     """Bytes of the body that arrived."""
     cut: int = 0
@@ -302,6 +304,7 @@ class Exchange:
         self.request = self.body = self.form = self.content = None
         self.client = self.sent = self.url = None
         self.chunks = self.times = self.tail = self.resent = ()
+        self.last_begun = b""
 
     def _cut_stream(self) -> None:
         pieces = [*self.chunks, *self.tail]

@@ -25,6 +25,10 @@ _PART = 1 << 20
 """Bytes of a batch's results that are queued at a time."""
 _PIECE_COST = 100
 """Overhead of keeping one chunk, in bytes."""
+_BEGUN = 8 << 10
+"""Bytes kept of the beginning of an event whose middle is cut out."""
+_DATA = b"\ndata:"
+"""How the data of an event begins; it may begin with a chunk, or be split between two."""
 
 
 def wrap(response: Any, call: Call) -> None:
@@ -61,6 +65,7 @@ class _Keeper:
         call.exchange.chunks, call.exchange.times = self.chunks, self.times
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
+        self._border = b"\n"
         self._part_size = 0
         self.room = KEPT_BYTES // 2 if keep else 0
         self._keep = keep
@@ -91,6 +96,20 @@ class _Keeper:
             gone = self._tail.popleft()
             self._tail_size -= len(gone) + _PIECE_COST
             exchange.cut += len(gone)
+            if not exchange.encoding:
+                self._note_beginning(gone)
+
+    def _note_beginning(self, gone: bytes) -> None:
+        """Keep how the last event before the window begins: there are its type and its status."""
+        exchange, known = self._exchange, len(self._exchange.last_begun)
+        at = gone.rfind(_DATA)
+        border = self._border + gone[: len(_DATA)]
+        self._border = border[-len(_DATA) :] if len(gone) < len(_DATA) else gone[-len(_DATA) :]
+        if at >= 0 or _DATA in border:
+            exchange.last_begun = b"\n" + gone[max(0, at) :][:_BEGUN]
+        elif known:
+            exchange.last_begun += gone[: max(0, _BEGUN - known)]
+        exchange.cut += known - len(exchange.last_begun)
 
 
 class _Body:

@@ -22,6 +22,7 @@ from . import (
     aws_event_stream,
     charset,
     costs,
+    cut,
     intact,
     openrouter,
     sse,
@@ -252,7 +253,7 @@ def _body(endpoint: Endpoint, exchange: Exchange, kind: str, body: bytes) -> Map
     if endpoint.answers_in_text and body:
         return {"text": charset.text(kind, body).rstrip("\n")}
     found: dict[str, Any] = {}
-    _find_usage(found, exchange, body)
+    _find_usage(found, exchange, body, streamed=False)
     if model := _MODEL.search(body) if found else None:
         found["model"] = model.group(1).decode(errors="replace")
     return found
@@ -262,14 +263,14 @@ def _decoded(exchange: Exchange) -> tuple[list[bytes], Failure | None]:
     """Decode the body's content encoding, piece by piece, and return the failure, if any."""
     if exchange.body is not None:
         return [exchange.body], None
-    pieces = [*exchange.chunks, *exchange.tail]
+    pieces = [*exchange.chunks, exchange.last_begun, *exchange.tail]
     exchange.received = exchange.received or sum(map(len, pieces)) + exchange.cut
     if not exchange.encoding:
         return pieces, None
     codecs = decoders(exchange.encoding)
     decoding = Decoding(pieces, codecs)
-    plain, cut = ends_of(decoding, KEPT_BYTES)  # a few bytes may expand to a gigabyte
-    exchange.cut += cut
+    plain, lost = ends_of(decoding, KEPT_BYTES)  # a few bytes may expand to a gigabyte
+    exchange.cut += lost
     error = decoding.error
     if error is None and exchange.outcome is Outcome.OK:
         error = unfinished(codecs)
@@ -287,9 +288,14 @@ def _time_of(offset: int | None, pieces: list[bytes], times: Sequence[float]) ->
     return times[index] if index < len(times) else None
 
 
-def _find_usage(folded: dict[str, Any], exchange: Exchange, body: bytes) -> None:
-    """Find the usage near the end of a response whose middle was cut out."""
+def _find_usage(
+    folded: dict[str, Any], exchange: Exchange, body: bytes, *, streamed: bool = True
+) -> None:
+    """Find the usage of a response whose middle was cut out, and the fields beside it."""
     if not exchange.cut or folded.get("usage"):
+        return
+    folded.update(cut.fields(body, streamed=streamed))
+    if folded.get("usage"):
         return
     at = body.find(b"{", body.rfind(b'"usage"') + 1)
     with contextlib.suppress(ValueError):  # the usage was cut as well
