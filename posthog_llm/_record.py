@@ -107,6 +107,8 @@ class ResponseFacts:
     """Whether the model ran in a mode with its own prices (Anthropic's fast mode)."""
     fell_back: bool = False
     """Whether another model than the requested one responded, and is charged."""
+    fallback: str | None = None
+    """The model that responded in place of the requested one, as the request lists it."""
     inference_geo: str | None = None
     """Where the model ran, if that has its own price."""
     helpers: Sequence[Helper] = ()

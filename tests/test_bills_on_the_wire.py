@@ -80,7 +80,8 @@ def events(drive: Driver, recorded: dict[str, Any], streamed: bool) -> list[Capt
         posthog_client=sink,
         **more,
     )
-    asked = {"model": recorded["asked"]} if recorded["asked"] else {"prompt": {"id": "pmpt_1"}}
+    asked: dict[str, Any] = {"extra_body": recorded.get("request")}
+    asked |= {"model": recorded["asked"]} if recorded["asked"] else {"prompt": {"id": "pmpt_1"}}
     if streamed:
         drive.collect(lambda: ASK[recorded["endpoint"]](client, **asked, stream=True))
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from posthog_llm import context
+from posthog_llm import Price, configure, context
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import Driver
@@ -80,6 +80,27 @@ def test_what_it_charges(router: Driver, sink: MemorySink) -> None:
     assert properties["$ai_cost_passthrough"] is True
     assert properties["$ai_cache_reporting_exclusive"] is False
     assert properties["$ai_cache_read_input_tokens"] == 80
+
+
+def test_a_fallback_is_charged_at_its_own_price(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150, "cost": 0.000125}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "choices": [], "usage": usage}
+    provider.script(
+        "/chat/completions", Reply.json({**body, "model": "openai/gpt-5-mini-2025-08-07"})
+    )
+    requested, listed = "anthropic/claude-opus-4.5", "openai/gpt-5-mini"
+    configure(prices={requested: Price(input=5, output=25), listed: Price(input=0.25, output=2)})
+    try:
+        client = drive.ours(posthog_client=sink, posthog_openrouter=True)
+        drive.ask(client, model=requested, extra_body={"models": [requested, listed]})
+    finally:
+        configure(prices=None)
+    properties = sink.wait_for(1)[0].properties
+    assert properties["$ai_model"] == listed
+    assert properties["posthog_llm_requested_model"] == requested
+    assert properties["$ai_total_cost_usd"] == pytest.approx(0.000125)
 
 
 def test_streamed(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:

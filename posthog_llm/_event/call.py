@@ -95,7 +95,8 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
 def _model(record: Record, provider: str) -> str | None:
     """Return the name that PostHog prices."""
     request, response = record.request, record.response
-    requested = None if response.fell_back else record.model or request.model
+    named = record.model or response.fallback or request.model
+    requested = None if response.fell_back else named
     aliases, fast = record.aliases, response.fast
     # If the gateway reports the real name, a served name that repeats the request adds nothing.
     served = None if record.model and response.model == request.model else response.model

@@ -50,6 +50,8 @@ def _price_of(record: Record, model: str | None, prices: Mapping[str, Price]) ->
     """Return the price of the model; a batch price is listed under its own name."""
     requested, served = record.request.model, record.response.model
     names = [requested, record.model, model, served]
+    if fallback := record.response.fallback:
+        names = [fallback, record.model, model, served]
     if record.response.fell_back:
         names = [served, model]
     if record.exchange.batch is not None:

@@ -122,6 +122,7 @@ GATEWAYS = (
         "Vercel AI Gateway",
         places=(_PREFIX,),
         dialect="vercel",
+        fallbacks=(("models",), ("providerOptions", "gateway", "models")),
         cost=("choices", "message", "provider_metadata", "gateway", "cost"),
         also_cost=(
             ("provider_metadata", "gateway", "cost"),

@@ -15,7 +15,8 @@ _PRICED = {row.provider: row.priced for row in PROVIDERS if row.priced}
 _RESPELLED = {row.provider: row.respelled for row in PROVIDERS if row.respelled}
 _VERSIONED = re.compile(r"^(text-embedding-ada-002)-v\d+$")
 """Served names whose version has no separate price."""
-_PROFILE = re.compile(r"application-inference-profile|^openrouter/auto$|^auto$|^dynamic/")
+_PROFILE = re.compile(r"application-inference-profile|^(?:openrouter/|@preset/|~|dynamic/)|^auto$")
+"""Names that stand for any model: of a cloud's profiles, and of routers' routes and presets."""
 
 
 def priced_name(
@@ -46,14 +47,14 @@ def priced_name(
     if other := _RESPELLED.get(provider):
         name = re.sub(*other, name)
     if fast:
-        return f"{_undated(name).removesuffix('-fast')}-fast"
+        return f"{undated(name).removesuffix('-fast')}-fast"
     # PostHog matches by containment: a dated gpt-5 contains `gpt-5-2`, which is gpt-5.2.
-    return _undated(name) if re.search(r"(?:^|/)gpt-5(?![.\d])", name) else name
+    return undated(name) if re.search(r"(?:^|/)gpt-5(?![.\d])", name) else name
 
 
 def _is_alias(requested: str, served: str, provider: str, may_be: bool) -> bool:
     """Whether the served name is the real one; `may_be`: the requested one may be any word."""
-    if _undated(served) == _undated(requested):  # a deployment's name may have another date
+    if undated(served) == undated(requested):  # a deployment's name may have another date
         return may_be and (_APART.search(served) or _APART.search(requested)) is not None
     if may_be or _PROFILE.search(requested):
         return True
@@ -64,8 +65,9 @@ def _is_alias(requested: str, served: str, provider: str, may_be: bool) -> bool:
 
 def batch_name(name: str | None) -> str | None:
     """Return the name under which PostHog's price book lists a Claude model's batch price."""
-    return f"{_undated(name)}:batch" if name else None
+    return f"{undated(name)}:batch" if name else None
 
 
-def _undated(name: str) -> str:
+def undated(name: str) -> str:
+    """Return a model's name without its date."""
     return _DATE.sub("", name)

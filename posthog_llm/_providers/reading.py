@@ -23,6 +23,7 @@ from . import (
     charset,
     costs,
     cut,
+    fallbacks,
     intact,
     openrouter,
     sse,
@@ -60,6 +61,10 @@ def read(exchange: Exchange) -> Record:
     response, first = _read_response(endpoint, exchange, dialect) or (ResponseFacts(), None)
     if route.gateway and not override:
         provider = reported_provider(route.gateway, response.upstream, response.model) or provider
+    response.fallback = fallbacks.responded(request, response.model, dialect)
+    if response.fallback is not None:
+        route = route_behind(replace(exchange, model=response.fallback))
+        provider = override or route.provider
     costs.doubt_zero(response.usage, provider)
     if cached := costs.is_cached(exchange.headers):
         # No model ran. Some PostHog versions ignore a cost of zero and would price the tokens.

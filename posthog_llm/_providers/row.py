@@ -62,6 +62,8 @@ class Row:
     """Which model name is priced; `None`: the requested one, the served one on unknown hosts."""
     sells_claude: bool = False
     """Whether a requested Claude model is really one; elsewhere that name is an alias."""
+    fallbacks: tuple[tuple[str, ...], ...] = ()
+    """Paths in a request to lists of models that may respond in place of the requested one."""
     respelled: tuple[str, str] | None = None
     """Model names that PostHog's price book spells differently: a pattern and its replacement."""
     reports_unasked: bool = False

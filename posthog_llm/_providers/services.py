@@ -69,6 +69,9 @@ PROVIDERS = (
         reports_unasked=True,
         cost=("usage", "cost"),
         priced="requested",  # it serves slugs that have no price of their own
+        fallbacks=(("models",),),
+        # https://openrouter.ai/docs/guides/features/presets: `model@preset/slug`
+        respelled=(r"(?<=.)@preset/.*", ""),
         sells_claude=True,
     ),
     # `x_groq.usage` in the last chunk:
