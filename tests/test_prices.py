@@ -13,7 +13,7 @@ import posthog_llm
 from posthog_llm import Price, capture_generation, configure, context
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .driving import Driver
+from .driving import DRIVERS, Driver
 
 ANSWER: dict[str, Any] = {
     "id": "c",
@@ -221,6 +221,41 @@ def test_file_searches_cost_the_same_beside_a_reported_cost(
     drive.call(lambda: client.responses.create(model="m", input="hi"))
     properties = sink.wait_for(1)[0].properties
     assert [properties.get(name) for name in COSTS] == pytest.approx([0.0045, 0.001, 0.001, 0.0025])
+
+
+ADVISED = {
+    "input_tokens": 1000,
+    "output_tokens": 100,
+    "iterations": [
+        {"type": "message", "input_tokens": 1000, "output_tokens": 100},
+        {"type": "advisor_message", "model": "adviser", "input_tokens": 2000, "output_tokens": 400},
+    ],
+}
+
+
+@pytest.mark.parametrize("prices", ["none", "configured", "of the call"])
+@pytest.mark.parametrize("kind", ["Anthropic sync", "Anthropic async"])
+def test_a_helper_behind_a_gateway_is_charged_once(
+    kind: str, sink: MemorySink, provider: ScriptedProvider, prices: str
+) -> None:
+    """The cost of the gateway includes the helper; a price that replaces it does not."""
+    body = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": []}
+    reply = Reply.json({**body, "stop_reason": "end_turn", "usage": ADVISED})
+    reply.headers.update({"x-litellm-call-id": "1", "x-litellm-response-cost": "0.0245"})
+    provider.script("/messages", reply)
+    configure(prices={"adviser": Price(input=5, output=25)})
+    own: dict[str, Any] = {}
+    if prices == "configured":
+        configure(prices={"m": Price(input=3, output=15), "adviser": Price(input=5, output=25)})
+    elif prices == "of the call":
+        own = {"$ai_input_token_price": 3e-6, "$ai_output_token_price": 15e-6}
+    driver = DRIVERS[kind](provider)
+    driver.ask(driver.ours(posthog_client=sink), posthog_properties=own)
+    events = sink.wait_for(1 if prices == "none" else 2)
+    driver.close()
+    costs = [event.properties.get("$ai_total_cost_usd") for event in events]
+    charged = {"none": [0.0245], "configured": [0.0045, 0.02], "of the call": [None, 0.02]}
+    assert costs == pytest.approx(charged[prices])
 
 
 def test_speech_and_transcription(

@@ -92,6 +92,13 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
     }
 
 
+def own_cost(record: Record, provider: str) -> Cost | None:
+    """Return a call's cost at the caller's prices; `None`: the reported one applies."""
+    model = _model(record, provider)
+    counted = usage.normalized(record.response.usage, model, provider)
+    return cost_of(record, counted, model, settings().prices)
+
+
 def _model(record: Record, provider: str) -> str | None:
     """Return the name that PostHog prices."""
     request, response = record.request, record.response

@@ -9,6 +9,7 @@ from typing import Any
 
 from .._exchange import Arguments, Exchange, Outcome, Scope
 from .._record import Helper, Record, ResponseFacts, Routing
+from . import call
 
 _NAMESPACE = uuid.UUID("0b0f5a52-6a0e-5d0c-8f0a-5f5a7f3f9a11")
 _SHARED = frozenset({"$ai_trace_id", "$ai_session_id"})
@@ -18,12 +19,19 @@ _SHARED = frozenset({"$ai_trace_id", "$ai_session_id"})
 def records(record: Record, first: Mapping[str, Any]) -> Iterator[Record]:
     """Yield a record for each helper of a response; `first` has the properties of its event.
 
-    A cost reported by a gateway already includes the helpers.
+    A cost reported by a gateway already includes the helpers, unless the caller's prices replace
+    it: those are the prices of each model.
     """
-    if record.response.usage.cost_usd is not None:
+    if record.response.usage.cost_usd is not None and not _is_replaced(record, first):
         return
     for number, helper in enumerate(record.response.helpers):
         yield _record(record, helper, number, first)
+
+
+def _is_replaced(record: Record, first: Mapping[str, Any]) -> bool:
+    has_prices = all(name in first for name in call.PRICES)
+    provider = str(first.get("$ai_provider") or record.provider)
+    return has_prices or call.own_cost(record, provider) is not None
 
 
 def _record(record: Record, helper: Helper, number: int, first: Mapping[str, Any]) -> Record:
@@ -80,7 +88,7 @@ def _without_content(exchange: Exchange, identity: str, scope: Scope) -> Exchang
 
 def _scope(scope: Scope, place: Arguments) -> Scope:
     """Return the scope at its place in the trace, without the response's prices and counts."""
-    call = replace(
+    own = replace(
         _without_numbers(scope.call),
         trace_id=place.trace_id,
         parent_id=place.parent_id,
@@ -89,7 +97,7 @@ def _scope(scope: Scope, place: Arguments) -> Scope:
     )
     return replace(
         scope,
-        call=call,
+        call=own,
         context=_without_numbers(scope.context),
         client=_without_numbers(scope.client),
         ambient=replace(scope.ambient, tags=_kept(scope.ambient.tags)),
