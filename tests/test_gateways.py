@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from posthog_llm import Price, configure
 from posthog_llm import _event as event
 from posthog_llm._exchange import Exchange, Scope
 from posthog_llm._providers.gateways import GATEWAYS
@@ -93,6 +94,25 @@ def test_litellm_cost_on_the_wire(
     assert properties["$ai_total_cost_usd"] == 0.0123
     assert properties["$ai_cost_passthrough"] is True
     assert properties["$ai_model"] == "gpt-4o"
+
+
+def test_a_price_applies_to_the_name_without_the_prefix_of_a_gateway(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "choices": [], "usage": usage}
+    reply = Reply.json({**body, "model": "gpt-5-mini-2025-08-07"})
+    reply.headers["x-portkey-provider"] = "openai"
+    provider.script("/chat/completions", reply)
+    configure(prices={"gpt-5-mini": Price(input=0.25, output=2)})
+    try:
+        client = drive.ours(posthog_client=sink, default_headers={"x-portkey-api-key": "k"})
+        drive.ask(client, model="@openai-free/gpt-5-mini")
+        properties = sink.wait_for(1)[0].properties
+    finally:
+        configure(prices=None)
+    assert properties["$ai_model"] == "gpt-5-mini"
+    assert properties["$ai_total_cost_usd"] == pytest.approx(0.000125)
 
 
 def test_another_spelling_of_a_provider_is_ours(drive: Driver, sink: MemorySink) -> None:

@@ -95,9 +95,9 @@ def test_a_fallback_is_charged_at_its_own_price(
     try:
         client = drive.ours(posthog_client=sink, posthog_openrouter=True)
         drive.ask(client, model=requested, extra_body={"models": [requested, listed]})
+        properties = sink.wait_for(1)[0].properties
     finally:
         configure(prices=None)
-    properties = sink.wait_for(1)[0].properties
     assert properties["$ai_model"] == listed
     assert properties["posthog_llm_requested_model"] == requested
     assert properties["$ai_total_cost_usd"] == pytest.approx(0.000125)

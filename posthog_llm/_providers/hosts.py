@@ -121,11 +121,12 @@ def _through(row: Row, seen: Seen, host: str, path: str, unknown: str) -> Route:
     for place in row.places:
         text = texts.get(place.where)
         text = seen.header(place.where) if text is None else text
-        provider, name = _named(place, text)
+        named, name = _named(place, text)
         model = model or name
-        if provider is not None:
+        if provider is None and named is not None:
+            provider = named
             is_local = _reaches_engine(provider, place, text, host)
-            break
+    # Not only up to the first: the model's own name stands in a place of its own.
     run = _run(row, seen) or model
     found = provider or row.provider
     chosen = bool(row.configured and seen.header(row.configured))
