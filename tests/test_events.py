@@ -516,10 +516,44 @@ def test_answer_that_the_sdk_cannot_parse_keeps_its_usage(
     with pytest.raises(sdk.LengthFinishReasonError):
         drive.call(lambda: client.chat.completions.parse(**ASK, response_format=City))
     (event,) = sink.wait_for(1)
-    assert event.properties["$ai_error_type"] == "LengthFinishReasonError"
+    assert event.properties["posthog_llm_outcome"] == "ok"
     assert event.properties["$ai_stop_reason"] == "length"
     assert event.properties["$ai_output_tokens"] == 10
     assert event.properties["$ai_http_status"] == 200
+
+
+@pytest.mark.parametrize("said", [("no JSON", "stop"), ('{"name": "Lis', "length")])
+def test_an_answer_that_the_callers_schema_rejects_is_no_error(
+    drive: Driver, sink: MemorySink, provider: ScriptedProvider, said: tuple[str, str]
+) -> None:
+    """The provider answered, and charges for it: plain and streamed."""
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+
+    content, finish = said
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "finish_reason": finish}
+    body = {**base("chat.completion"), "usage": USAGE}
+    chunk = {**base("chat.completion.chunk"), "usage": USAGE}
+    provider.script(
+        "/chat/completions",
+        Reply.json({**body, "choices": [{**choice, "message": message}]}),
+        Reply.stream([{**chunk, "choices": [{**choice, "delta": message}]}]),
+    )
+    completions = drive.ours(posthog_client=sink).chat.completions
+    ask: Any = {**ASK, "response_format": City}
+    with pytest.raises(Exception):  # noqa: B017
+        drive.call(lambda: completions.parse(**ask))
+    with pytest.raises(Exception):  # noqa: B017
+        drive.inside(completions.stream(**ask), lambda stream: stream.get_final_completion())
+    plain, streamed = (event.properties for event in sink.wait_for(2))
+    for properties in (plain, streamed):
+        assert properties["posthog_llm_outcome"] == "ok"
+        assert not {"$ai_is_error", "$ai_error", "$ai_error_type"} & properties.keys()
+        assert properties["$ai_stop_reason"] == finish
+        assert properties["$ai_output_choices"] == saying(content)
 
 
 def test_error_with_status_200(drive: Driver, sink: MemorySink, provider: ScriptedProvider) -> None:

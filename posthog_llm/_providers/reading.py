@@ -135,7 +135,7 @@ def _latency(exchange: Exchange, outcome: Outcome) -> float:
 
 def _outcome(exchange: Exchange, response: ResponseFacts) -> tuple[Outcome, Failure | None]:
     """Combine how the call ended with what the response itself reports."""
-    if exchange.outcome is Outcome.ERROR:
+    if exchange.outcome is Outcome.ERROR and not _was_answered(exchange, response):
         return Outcome.ERROR, exchange.failure
     if response.failure is not None:
         return Outcome.ERROR, replace(response.failure, status=exchange.status)
@@ -145,7 +145,18 @@ def _outcome(exchange: Exchange, response: ResponseFacts) -> tuple[Outcome, Fail
         return Outcome.OK, None
     if exchange.outcome is Outcome.OK and not response.complete and not exchange.cut:
         return Outcome.ERROR, Failure("IncompleteStream", "the stream ended before the answer did")
-    return exchange.outcome, None
+    return Outcome.OK if exchange.outcome is Outcome.ERROR else exchange.outcome, None
+
+
+def _was_answered(exchange: Exchange, response: ResponseFacts) -> bool:
+    """Whether the response was whole and readable, and the SDK raised for what the model said.
+
+    It has an end or a form that the caller's own schema rejects; a stream does not show that. An
+    error of the API has a status.
+    """
+    raised = exchange.failure
+    readable = exchange.body is not None and bool(response.output) and response.failure is None
+    return readable and raised is not None and raised.status is None
 
 
 # -- the request ---------------------------------------------------------------------
