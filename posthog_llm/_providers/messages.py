@@ -29,6 +29,7 @@ _COUNTS = (
     *("input_tokens", "output_tokens"),
     *("cache_read_input_tokens", "cache_creation_input_tokens"),
 )
+_INPUT = tuple(name for name in _COUNTS if name != "output_tokens")
 _LIVES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 _STEPS = ("server_tool_use", "tool_use", "mcp_tool_use")
 
@@ -225,7 +226,8 @@ class _Folding:
         """Copy the fields that are not null; usage is cumulative, field by field."""
         for key, value in part.items() if is_dict(part) else ():
             if key == "usage" and is_dict(value):
-                held(self.body, key, dict).update({k: v for k, v in value.items() if v is not None})
+                known = held(self.body, key, dict)
+                known.update(_without_untold_input(value, known))
             elif value is not None:
                 self.body[key] = value
 
@@ -276,6 +278,18 @@ class _Folding:
             # The output count in `message_start` is not the final one.
             self.body["usage"] = {k: v for k, v in usage.items() if k != "output_tokens"}
         return Folded(joined(self.body), self.first, self.ended)
+
+
+def _without_untold_input(counted: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts of an event without an input of 0 that contradicts the known one.
+
+    Some gateways report the input only at the start: https://github.com/envoyproxy/ai-gateway,
+    #1631. Next to cached tokens, a 0 is a count.
+    """
+    found = {name: value for name, value in counted.items() if value is not None}
+    if any(found.get(name) for name in _INPUT) or not any(known.get(name) for name in _INPUT):
+        return found
+    return {name: value for name, value in found.items() if name not in _INPUT}
 
 
 # -- batches -------------------------------------------------------------------------
