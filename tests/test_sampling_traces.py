@@ -264,6 +264,7 @@ def test_feedback_after_the_block_is_kept_with_its_trace(sink: MemorySink, sessi
     found = pieces(sink)
     assert set(found.values()) == {3}
     assert within_bounds(len(found), 200, 0.5)
+    assert {event.properties["posthog_llm_sample_rate"] for event in sink.events} == {0.5}
 
 
 def test_feedback_on_a_trace_that_nobody_here_knows(sink: MemorySink) -> None:

@@ -36,11 +36,12 @@ _DETAILS = {
 def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) -> dict[str, Any]:
     """Return the event properties of a step. No costs: PostHog sums them over all events."""
     if record.kind == "feedback":
-        return {"$ai_feedback_text": cleaner.content(record.request.input)}
+        return {"$ai_feedback_text": cleaner.content(record.request.input), **_rate(record)}
     if record.kind == "metric":
         return {
             "$ai_metric_name": record.details["name"],
             "$ai_metric_value": cleaner.content(record.details["value"]),
+            **_rate(record),
         }
     details = record.details
     return {
@@ -48,10 +49,14 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         **{name: details[key] for key, name in _DETAILS.items() if key in details},
         "$ai_latency": rounded(record.latency),
         "posthog_llm_outcome": record.outcome.value,
-        "posthog_llm_sample_rate": record.exchange.sample_rate,
+        **_rate(record),
         **error(record, private, cleaner),
         **_state(record, private, cleaner),
     }
+
+
+def _rate(record: Record) -> dict[str, Any]:
+    return {"posthog_llm_sample_rate": record.exchange.sample_rate}
 
 
 def _state(record: Record, private: bool, cleaner: Cleaner) -> dict[str, Any]:
