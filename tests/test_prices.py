@@ -139,6 +139,13 @@ def test_what_was_cached_is_charged_once(
     assert properties["$ai_input_cost_usd"] == pytest.approx(dollars / 1e6)
 
 
+def test_counts_of_the_caller_are_charged(sink: MemorySink) -> None:
+    configure(prices={"m": Price(input=2, output=8)})
+    costs = found(sink, input_tokens=600, output_tokens=100, properties={"$ai_output_tokens": 200})
+    assert costs == pytest.approx([0.0028, 0.0012, 0.0016, None])
+    assert sink.events[0].properties["$ai_tokens_source"] == "passthrough"
+
+
 @pytest.mark.parametrize("given", ["by the call", "by posthog's context"])
 def test_a_cost_of_the_callers_stands_alone(drive: Driver, sink: MemorySink, given: str) -> None:
     configure(prices={"m": Price(input=1, output=1)})

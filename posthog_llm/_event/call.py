@@ -6,6 +6,7 @@ https://posthog.com/docs/ai-observability/generations
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .._exchange import Arguments, Outcome
@@ -83,13 +84,20 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         "posthog_llm_inference_geo": response.inference_geo,
         "posthog_llm_characters": billed_characters(record),
         **_counts(response.usage, counted, cleaner),
-        **_costs(response.usage, cost_of(record, counted, model, settings().prices)),
+        **_costs(response.usage, cost_of(record, _given(counted, who), model, settings().prices)),
         "posthog_llm_retry_number": record.routing.retry_number,
         "posthog_llm_fallback_number": record.routing.fallback_number,
         "posthog_llm_model_group": record.routing.model_group,
         "posthog_llm_cache_hit": record.cache_hit or None,
         "posthog_llm_saved_cost_usd": record.saved_cost_usd,
     }
+
+
+def _given(counted: Usage, who: Arguments) -> Usage:
+    """Return the counts with those of the caller's properties, which override ours."""
+    said = who.properties or {}
+    counts = {field: usage.count(said, name) for name, field in TOKENS.items() if name in said}
+    return replace(counted, **{f: found for f, found in counts.items() if found is not None})
 
 
 def own_cost(record: Record, provider: str) -> Cost | None:
