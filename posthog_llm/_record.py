@@ -82,6 +82,8 @@ class RequestFacts:
     """Length of the text for speech, in characters."""
     router_arguments: Arguments | None = None
     """User, session and trace that the request names to a router such as OpenRouter."""
+    full_name: str | None = None
+    """The model with its provider's prefix, if the caller may have written it so (LiteLLM)."""
 
 
 @dataclass(slots=True)

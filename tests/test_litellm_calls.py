@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import posthog_llm
-from posthog_llm.testing import MemorySink, ScriptedProvider
+from posthog_llm import Price
+from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 from .driving import use_callbacks
 
@@ -253,3 +254,45 @@ def test_fields_with_nulls(place: dict[str, Any], sink: MemorySink) -> None:
     assert posthog_llm.flush(5)
     found = sink.wait_for(1)[0].properties
     assert {name: found[name] for name in fields} == fields
+
+
+# -- prices ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt-5-mini", "openai/gpt-5-mini"])
+def test_a_price_is_found_under_the_name_with_its_prefix_too(
+    name: str, place: dict[str, Any], sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "y"}}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-5-mini"}
+    provider.script("/chat/completions", Reply.json({**body, "choices": [choice], "usage": usage}))
+    posthog_llm.configure(prices={name: Price(input=1, output=10)})
+    try:
+        litellm.completion(model="openai/gpt-5-mini", messages=ASK, **place)
+        (event,) = sink.wait_for(1)
+    finally:
+        posthog_llm.configure(prices=None)
+    assert event.properties["$ai_total_cost_usd"] == pytest.approx(0.006)
+
+
+def test_reasoning_of_gemini_is_charged_once(
+    place: dict[str, Any], sink: MemorySink, provider: ScriptedProvider
+) -> None:
+    """LiteLLM's count of the output includes it, and LiteLLM's cost is replaced."""
+    part = {"content": {"role": "model", "parts": [{"text": "y"}]}, "finishReason": "STOP"}
+    counts = {"promptTokenCount": 100, "candidatesTokenCount": 50, "thoughtsTokenCount": 300}
+    path = "/models/gemini-2.5-pro:generateContent"
+    answer = {"candidates": [{**part, "index": 0}], "modelVersion": "gemini-2.5-pro"}
+    provider.script(
+        path, Reply.json({**answer, "usageMetadata": {**counts, "totalTokenCount": 450}})
+    )
+    posthog_llm.configure(prices={"gemini-2.5-pro": Price(input=1, output=10)})
+    place = {**place, "api_base": provider.url}
+    try:
+        litellm.completion(model="gemini/gemini-2.5-pro", messages=ASK, **place)
+        (event,) = sink.wait_for(1)
+    finally:
+        posthog_llm.configure(prices=None)
+    assert event.properties["$ai_total_cost_usd"] == pytest.approx(0.0036)
+    assert event.properties["posthog_llm_reasoning_tokens"] == 300

@@ -96,7 +96,9 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
 def _given(counted: Usage, who: Arguments) -> Usage:
     """Return the counts with those of the caller's properties, which override ours."""
     said = who.properties or {}
-    counts = {field: usage.count(said, name) for name, field in TOKENS.items() if name in said}
+    counts: dict[str, Any] = {
+        field: usage.count(said, name) for name, field in TOKENS.items() if name in said
+    }
     return replace(counted, **{f: found for f, found in counts.items() if found is not None})
 
 

@@ -49,7 +49,7 @@ def cost_of(
 def _price_of(record: Record, model: str | None, prices: Mapping[str, Price]) -> Price | None:
     """Return the price of the model; a batch price is listed under its own name."""
     requested, served = record.request.model, record.response.model
-    names = [requested, record.model, model, served]
+    names = [requested, record.request.full_name, record.model, model, served]
     if fallback := record.response.fallback:
         names = [fallback, record.model, model, served]
     if record.response.fell_back:

@@ -27,6 +27,8 @@ class LiteLLMCall:
     """References to what LiteLLM knows about one attempt; read by the worker."""
 
     model: str | None
+    full_name: str | None
+    """The model with LiteLLM's prefix, such as `openai/gpt-5-mini`, as callers write it."""
     provider: str
     input: Any
     parameters: Mapping[str, Any]
@@ -56,6 +58,7 @@ class LiteLLMCall:
         found = metadata_of(kwargs)
         return cls(
             model=_model(kwargs),
+            full_name=_full_name(kwargs),
             provider=_provider(kwargs, params),
             input=kwargs.get("messages") if noted is None else noted,
             parameters=_parameters(kwargs),
@@ -140,6 +143,11 @@ def _model(kwargs: Mapping[str, Any]) -> str | None:
     model = kwargs.get("model")
     own = f"{kwargs.get('custom_llm_provider')}/"
     return (model.removeprefix(own) or None) if isinstance(model, str) else None
+
+
+def _full_name(kwargs: Mapping[str, Any]) -> str | None:
+    model, named = _model(kwargs), kwargs.get("custom_llm_provider")
+    return f"{named}/{model}" if model and isinstance(named, str) and named else None
 
 
 def _provider(kwargs: Mapping[str, Any], params: Mapping[str, Any]) -> str:

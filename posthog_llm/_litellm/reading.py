@@ -32,7 +32,7 @@ def record(exchange: Exchange) -> Record:
     exchange.status = _status(exchange)
     response = _read_response(exchange, call)
     request = _read_request(exchange, call)
-    request.router_arguments = call.names
+    request.router_arguments, request.full_name = call.names, call.full_name
     first = call.first_at if call.streamed else None
     is_early = exchange.outcome in _EARLY and response.output is None
     if exchange.outcome is Outcome.OK and response.failure is not None:
