@@ -63,6 +63,20 @@ def snapshot(value: Any) -> Any:
     return top[0]
 
 
+def shallow(value: Any) -> Any:
+    """Return a copy of a container and of the containers directly in it; the rest is shared.
+
+    For what a framework passes from step to step, which is often large: a conversation grows by new
+    messages, and each message stays as it is.
+    """
+    if id(_kind(value)) not in _CONTAINERS or _kind(value) is tuple:
+        return value
+    top = value.copy()
+    for key, item in _parts(top) if _kind(top) is not set else ():
+        top[key] = item if _kind(item) is tuple else item.copy()
+    return top
+
+
 def snapshot_of(given: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return a snapshot of a mapping, which is a dict however large it is."""
     pairs = dict(given)

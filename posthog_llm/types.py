@@ -76,12 +76,12 @@ class Instrumented(TypedDict, total=False):
     anthropic: bool
     """Whether to instrument Anthropic's SDK; `True` by default."""
     langchain: bool
-    """Whether to capture the steps of LangChain and LangGraph; `True` by default."""
+    """Whether to capture the steps of LangChain and LangGraph; `False` by default."""
     openai_agents: bool
-    """Whether to capture the steps of the OpenAI Agents SDK; `True` by default."""
+    """Whether to capture the steps of the OpenAI Agents SDK; `False` by default."""
     otel: bool
     """Whether to capture the spans of AI frameworks that OpenTelemetry's global provider has;
-    `True` by default."""
+    `False` by default."""
 
 
 class LoggerArguments(CallArguments, total=False):

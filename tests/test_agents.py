@@ -21,8 +21,15 @@ from .trees import trees
 pytest.importorskip("langgraph", reason="the frameworks have a nox session")
 
 from agents import Agent, OpenAIResponsesModel, Runner, function_tool, trace as agents_trace  # noqa: I001
-from agents import GuardrailFunctionOutput, InputGuardrail, gen_trace_id, set_trace_processors
+from agents import (
+    GuardrailFunctionOutput,
+    InputGuardrail,
+    RunConfig,
+    gen_trace_id,
+    set_trace_processors,
+)
 from langchain.agents import create_agent
+from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
@@ -60,7 +67,7 @@ def weather(city: str) -> str:
 @pytest.fixture(autouse=True)
 def instrumented(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    instrument(sink)
+    instrument(sink, langchain=True, openai_agents=True)
     yield
     assert not langchain_source.steps, "a run is never forgotten"
     assert not agents_source.steps
@@ -310,6 +317,148 @@ def test_a_run_that_posthogs_own_handler_captures_is_its_alone(
     assert shown(sink) == []
 
 
+def test_posthogs_own_handler_on_the_model_alone(
+    provider: ScriptedProvider, sink: MemorySink, receiver: PostHogReceiver
+) -> None:
+    client = posthog.Posthog("phc_key", host=receiver.url)
+    asked: Any = model(provider).with_config(callbacks=[PostHogHandler(client)])
+    (ChatPromptTemplate.from_messages([("user", "{x}")]) | asked).invoke({"x": "hi"})
+    client.shutdown()
+    assert Counter(event["event"] for event in receiver.events)["$ai_generation"] == 1
+    assert shown(sink) == ["trace RunnableSequence (chain)", "  span ChatPromptTemplate (chain)"]
+
+
+def test_a_stream_that_is_read_later_gives_its_identity_to_nothing_else(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    with posthog_llm.context(distinct_id="ann", session_id="s"):
+        stream = model(provider).stream("of ann")
+        next(stream)
+    model(provider).invoke("of nobody")
+    with span("mine"):
+        pass
+    list(stream)
+    assert posthog_llm.flush(10)
+    of_ann = [event for event in sink.events if event.distinct_id == "ann"]
+    assert [event.properties["$ai_input"][0]["content"] for event in of_ann] == ["of ann"]
+    assert len(sink.events) == 3
+
+
+def test_streams_with_handlers_of_two_users_are_read_in_turn(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    handlers: Any = [
+        CallbackHandler(distinct_id="ann", groups={"company": "a"}),
+        CallbackHandler(distinct_id="ben"),
+    ]
+    streams = [model(provider).stream("hi", {"callbacks": [handler]}) for handler in handlers]
+    list(zip(*streams, strict=False))
+    for stream in streams:
+        list(stream)
+    assert posthog_llm.flush(10)
+    assert {e.distinct_id: e.groups for e in sink.events} == {"ann": {"company": "a"}, "ben": {}}
+
+
+@pytest.mark.parametrize("is_in_chain", [True, False])
+def test_each_handler_applies_to_what_it_is_given(
+    provider: ScriptedProvider, sink: MemorySink, is_in_chain: bool
+) -> None:
+    handler = CallbackHandler(distinct_id="ann", privacy_mode=True)
+    asked: Any = ChatOpenAI(
+        base_url=provider.base_url,
+        api_key="k",  # type: ignore[arg-type]
+        model="gpt-4o-mini",
+        callbacks=[handler] if is_in_chain else None,
+    )
+    chain = ChatPromptTemplate.from_messages([("user", "{x}")]) | asked
+    both: Any = [CallbackHandler(properties={"a": 1}), *([] if is_in_chain else [handler])]
+    chain.invoke({"x": "hi"}, {"callbacks": both})
+    assert posthog_llm.flush(10)
+    (event,) = [e for e in sink.events if e.event == "$ai_generation"]
+    assert event.distinct_id == "ann"
+    assert event.properties["a"] == 1
+    assert "$ai_input" not in event.properties
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_graph_that_a_generator_streams(
+    provider: ScriptedProvider, sink: MemorySink, changes: bool
+) -> None:
+    """Its blocks are made anew at each resume; its consumer may enter a block in between."""
+    agent = helper(provider)
+
+    @trace("answer")
+    def answer() -> Iterator[Any]:
+        with posthog_llm.context(distinct_id="ann"):
+            yield from agent.stream(QUESTION)
+
+    stream = answer()
+    next(stream)
+    if changes:
+        with posthog_llm.context(distinct_id="ben"):
+            list(stream)
+    else:
+        list(stream)
+    inside = [f"  {line}".replace("trace helper", "span helper") for line in GRAPH]
+    assert shown(sink) == ["trace answer", *inside]
+    assert "ben" not in {event.distinct_id for event in sink.events}
+
+
+def test_a_call_that_is_left_out_is_not_captured_from_the_framework(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    uninstrument()
+    from posthog_llm.openai import OpenAI
+
+    client = OpenAI(base_url=provider.base_url, api_key="k", posthog_client=sink)
+    instrument(sink, openai=False, langchain=True)
+    asked = model(provider)
+    asked.client = client.with_options(posthog_capture=False).chat.completions
+    asked.invoke("hi")
+    assert shown(sink) == []
+
+
+def test_what_comes_from_langchains_cache_is_no_call(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    asked = model(provider)
+    asked.cache = InMemoryCache()
+    asked.invoke("hi")
+    asked.invoke("hi")
+    assert len(provider.requests) == 1
+    assert shown(sink) == ["generation gpt-4o-mini"]
+
+
+def test_a_private_client_keeps_the_steps_around_its_calls_private(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    from posthog_llm.openai import OpenAI
+
+    asked = model(provider)
+    private = OpenAI(
+        base_url=provider.base_url, api_key="k", posthog_client=sink, posthog_privacy_mode=True
+    )
+    asked.client = private.chat.completions
+    (ChatPromptTemplate.from_messages([("user", "{x}")]) | asked).invoke({"x": "of the merger"})
+    assert len(shown(sink)) == 3
+    assert "merger" not in repr([event.properties for event in sink.events])
+
+
+def test_uninstrument_leaves_handlers_of_the_application(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    from posthog_llm.openai import OpenAI
+
+    handler: Any = CallbackHandler(sink, distinct_id="ann")
+    uninstrument()
+    asked = model(provider)
+    asked.client = OpenAI(base_url=provider.base_url, api_key="k").chat.completions
+    chain = ChatPromptTemplate.from_messages([("user", "{x}")]) | asked
+    chain.invoke({"x": "hi"}, {"callbacks": [handler]})
+    assert len(shown(sink)) == 3
+    assert {event.distinct_id for event in sink.events} == {"ann"}
+
+
 def test_misuse_of_the_handler() -> None:
     with pytest.raises(TypeError, match="distinct_id"):
         CallbackHandler(distinct_id=object())  # type: ignore[arg-type]
@@ -323,7 +472,7 @@ def test_uninstrument_leaves_no_steps(provider: ScriptedProvider, sink: MemorySi
 
 def test_one_framework_may_be_left_out(provider: ScriptedProvider, sink: MemorySink) -> None:
     uninstrument()
-    instrument(sink, langchain=False)
+    instrument(sink, openai_agents=True)
     helper(provider).invoke(QUESTION)
     assert {line.split()[0] for line in shown(sink)} == {"generation"}
 
@@ -403,6 +552,24 @@ def test_agents_with_a_handoff(
     whole = only(sink, "Agent workflow")
     assert "Rain?" in repr(whole["$ai_input_state"])
     assert "No." in repr(whole["$ai_output_state"])
+
+
+def test_two_runs_may_name_one_trace(provider: ScriptedProvider, sink: MemorySink) -> None:
+    config = RunConfig(trace_id=gen_trace_id())
+    agent: Any = Agent(name="front", model=agents_model(provider))  # the model echoes
+
+    async def run(user: str) -> None:
+        with posthog_llm.context(distinct_id=user):
+            await Runner.run(agent, f"Rain for {user}?", run_config=config)
+
+    async def both() -> None:
+        await asyncio.gather(run("ann"), run("ben"))
+
+    asyncio.run(both())
+    assert shown(sink).count("trace Agent workflow") == 2
+    for event in sink.events:
+        other = {"ann": "ben", "ben": "ann"}[str(event.distinct_id)]
+        assert f"Rain for {other}?" not in repr(event.properties)
 
 
 def test_a_group_is_a_session(provider: ScriptedProvider, sink: MemorySink) -> None:

@@ -38,7 +38,7 @@ def tracers() -> Iterator[TracerProvider]:
 
 @pytest.fixture(autouse=True)
 def watched(tracers: TracerProvider, sink: MemorySink) -> Iterator[None]:
-    posthog_llm.instrument(sink)
+    posthog_llm.instrument(sink, otel=True)
     yield
     posthog_llm.uninstrument()
 

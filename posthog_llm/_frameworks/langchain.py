@@ -41,7 +41,10 @@ steps = OpenSteps()
 """The open runs, by their id."""
 by_hand: list[bool] = []
 """Not empty once the application has made a handler itself."""
-_model_step: ContextVar[ModelStep | None] = ContextVar("posthog_llm_langchain_model", default=None)
+_latest: ContextVar[Step | ModelStep | None] = ContextVar(
+    "posthog_llm_langchain_step", default=None
+)
+"""The latest run that LangChain's own variable does not name: of a model, or of a retriever."""
 
 
 @guarded
@@ -50,9 +53,9 @@ def innermost() -> Link | None:
     if not steps:
         return None
     link = _configured()
-    model = _model_step.get()
-    if model is not None and model.is_sending and not (link and link.is_inside(model.link)):
-        return model.link
+    latest = _latest.get()
+    if latest is not None and latest.is_around and not (link and link.is_inside(latest.link)):
+        return latest.link
     return link
 
 
@@ -73,6 +76,8 @@ class Runs:
 
     run_inline = True
     """In the task and the thread of the run, whose context variables we set and read."""
+    raise_error = True
+    """Not ours, which are guarded, but those of the program's own signal handlers."""
     _given: Arguments = NOTHING
 
     # -- chains, agents, tools, retrievers -------------------------------------------
@@ -93,6 +98,9 @@ class Runs:
     @guarded
     def on_retriever_start(self, serialized: Any, query: str, **run: Any) -> None:
         self._begin(run, _name(serialized, run, "retriever"), "retrieval", query)
+        step = steps.get(run["run_id"])
+        if isinstance(step, Step):
+            _latest.set(step)
 
     def _begin(
         self, run: dict[str, Any], name: str, kind: str, given: Any, is_hidden: bool = False
@@ -177,7 +185,7 @@ class Runs:
         )
         step.is_seen = _SDKS.get(str(about.get("ls_provider"))) in watched
         self._add(run_id, parent, step)
-        _model_step.set(step)
+        _latest.set(step)
 
     @guarded
     def on_llm_new_token(self, token: str, **run: Any) -> None:

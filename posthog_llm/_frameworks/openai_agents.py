@@ -109,6 +109,9 @@ def _end_span(processors: Any, span: Any) -> None:
         step.details.update(_details(data))
         step.note_input(getattr(data, "input", None) or getattr(data, "data", None))
         step.end(_output(data), error)
+        trace = None if span.parent_id else _trace_of(span)
+        if isinstance(trace, Step) and error is not None:
+            trace.error = error
 
 
 def _name(data: Any) -> str:

@@ -17,7 +17,7 @@ from .._observe.call_queue import call_queue
 from .._observe.event_ids import new_id
 from .._record import Kind
 from .._roots import Root, waiting
-from .._snapshot import snapshot
+from .._snapshot import shallow
 from .._steps import FinishedStep, StepContent, capture_step
 
 _MOST = 10_000
@@ -61,9 +61,10 @@ class Step:
         self.link.framework = start.framework
         self.link.model_step = None  # a model call inside is another than the one around
         self._start, self._given = start, given
-        self._input = snapshot(start.input)
+        self._input = shallow(start.input)
         self.output: Any = None
-        """What goes out if the framework says nothing at the end."""
+        self.error: str | None = None
+        """What goes out, and what failed, if the framework says nothing at the end."""
         self.details = dict(start.details)
         self.times: tuple[float, float] | None = None
         """When it began, in Unix time, and how long it took, if the framework says so."""
@@ -80,13 +81,18 @@ class Step:
         self.link.values = nested(self.link.values, given)
 
     @property
+    def is_around(self) -> bool:
+        """Whether what happens in its context is inside of it."""
+        return bool(self._open)
+
+    @property
     def type(self) -> str | None:
         return self._start.type
 
     def note_input(self, given: Any) -> None:
         """Note an input that the framework knows only at the end."""
         if self._input is None:
-            self._input = snapshot(given)
+            self._input = shallow(given)
 
     def end(
         self,
@@ -98,6 +104,9 @@ class Step:
         if not self._open or self._process != getpid():
             return
         self._open.clear()
+        if call_queue.is_reader():
+            return  # an application's redactor runs it: its own content would be redacted, too
+        output, error = self.output if output is None else output, error or self.error
         found, failure = _ended_by(error)
         root: Any = self.link.root
         parent_id = self._outer.values.parent_id if self._kind == "span" else None
@@ -118,7 +127,7 @@ class Step:
                 failure=failure,
                 content=StepContent(
                     self._input,
-                    snapshot(self.output if output is None else output),
+                    shallow(output),
                     {"type": self._start.type, **self.details},
                 ),
                 framework=self._start.framework,
@@ -194,7 +203,7 @@ class ModelStep:
         self._around: ModelStep | None = outer.model_step
         self._is_seen = False
         self.kind: Kind = "generation"
-        self._given = {**start, "input": snapshot(start.get("input"))}
+        self._given = {**start, "input": shallow(start.get("input"))}
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._first_token: float | None = None
         self.given_by: frozenset[int] = frozenset()
@@ -220,7 +229,7 @@ class ModelStep:
         return bool(self._open)
 
     @property
-    def is_sending(self) -> bool:
+    def is_around(self) -> bool:
         """Whether the model has yet to answer. Later, a stream may be read anywhere, or never."""
         return self.is_open and self._first_token is None
 
@@ -234,7 +243,7 @@ class ModelStep:
         """End it; `facts`: the arguments of `capture_generation` that are known only now."""
         was_open = bool(self._open)
         self._open.clear()
-        if not was_open or self.is_seen or self._process != getpid():
+        if not was_open or self.is_seen or self._process != getpid() or call_queue.is_reader():
             return
         self.is_seen = True
         given = {**self._given, **facts}
