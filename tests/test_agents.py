@@ -20,14 +20,19 @@ from .trees import trees
 
 pytest.importorskip("langgraph", reason="the frameworks have a nox session")
 
-from agents import Agent, OpenAIResponsesModel, Runner, function_tool, trace as agents_trace  # noqa: I001
 from agents import (
+    Agent,
     GuardrailFunctionOutput,
     InputGuardrail,
+    OpenAIResponsesModel,
     RunConfig,
+    Runner,
+    function_tool,
     gen_trace_id,
     set_trace_processors,
+    set_tracing_disabled,
 )
+from agents import trace as agents_trace
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -68,6 +73,7 @@ def weather(city: str) -> str:
 def instrumented(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     instrument(sink, langchain=True, openai_agents=True)
+    set_tracing_disabled(False)  # other tests disable it
     yield
     assert not langchain_source.steps, "a run is never forgotten"
     assert not agents_source.steps

@@ -410,7 +410,9 @@ def test_messages_as_bytes(sink: MemorySink, provider: ScriptedProvider, ends: s
         with contextlib.suppress(Exception):  # LiteLLM's own, where it raises one
             async for _ in stream:
                 pass
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):  # what LiteLLM has begun in this loop ends with it
+            while not posthog_llm.stats().captured:
+                await asyncio.sleep(0.02)
 
     asyncio.run(run())
     assert posthog_llm.flush(20)

@@ -588,9 +588,9 @@ def test_fifty_kills_at_random_moments_lose_nothing(children: Children, tmp_path
     # The call that was on its way when the process was killed may have been captured.
     assert len(seen.keys() - expected) <= 50
     # What PostHog had taken when its process was killed before it knew is sent once more, under
-    # the same uuid.
+    # the same uuid; more often, if the process that took over is killed as well.
     assert len({event["uuid"] for event in children.receiver.events}) == len(seen)
-    assert sum(seen.values()) - len(seen) <= 0.5 * len(seen)
+    assert sum(seen.values()) - len(seen) <= len(seen)
 
 
 @pytest.mark.parametrize("where", ["outside", "amid our own lines"])
