@@ -22,3 +22,9 @@ FRAMEWORKS = {
     "openai_agents": Framework("agents.tracing.provider", openai_agents.install, False),
     "otel": Framework("opentelemetry.sdk.trace", otel.install, False),
 }
+
+
+def forget() -> None:
+    """Forget all open steps."""
+    for source in (langchain, openai_agents, otel):
+        source.steps.forget()

@@ -306,5 +306,9 @@ class OpenSteps:
     def take(self, key: Hashable) -> AnyStep | None:
         return self._steps.pop(key, None)
 
+    def forget(self) -> None:
+        """Forget all of them, uncaptured."""
+        self._steps.clear()
+
     def __bool__(self) -> bool:
         return bool(self._steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .. import _faults as faults
 from .. import _roots as roots
 from .._delivery.worker import worker
+from .._frameworks import registry as frameworks
 from .._instrumentation import uninstrument
 from .._observe import stream_usage
 from .._settings import forget as forget_settings
@@ -20,6 +21,7 @@ def reset(timeout: float = 10.0) -> None:
     worker.reset(timeout)
     uninstrument()
     forget_settings()
+    frameworks.forget()
     roots.forget()
     stream_usage.forget()
     faults.counts.clear()
