@@ -12,6 +12,7 @@ import pytest
 
 import posthog_llm
 from posthog_llm import instrument, span, trace, uninstrument
+from posthog_llm._context import remove_step_source
 from posthog_llm._frameworks import langchain as langchain_source
 from posthog_llm._frameworks import openai_agents as agents_source
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
@@ -78,6 +79,8 @@ def instrumented(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     assert not langchain_source.steps, "a run is never forgotten"
     assert not agents_source.steps
     uninstrument()
+    langchain_source.by_hand.clear()
+    remove_step_source(langchain_source.innermost)
 
 
 def shown(sink: MemorySink) -> list[str]:
