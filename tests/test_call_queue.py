@@ -202,13 +202,13 @@ def test_who_makes_room_does_not_wait_for_it(sink: MemorySink, monkeypatch: Any)
     monkeypatch.setattr(backpressure, "_PATIENCE", 60.0)
 
     def capture_more(event: dict[str, Any]) -> dict[str, Any]:
-        if event["event"] == "$ai_generation":
+        if event["properties"].get("$ai_model") == "of this test":  # else: an earlier test's stream
             for _ in range(20):
                 posthog_llm.capture_metric("t", "m", "x" * 50_000, posthog_client=sink)
         return event
 
     posthog_llm.configure(queue_bytes=1 << 20, before_capture=capture_more)
-    capture_generation(model="m", posthog_client=sink)
+    capture_generation(model="of this test", posthog_client=sink)
     assert lasted(lambda: posthog_llm.flush(30)) < 20
     assert len(sink.events) == 21
 
