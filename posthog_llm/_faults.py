@@ -50,6 +50,12 @@ def warn(message: str, *args: object) -> None:
     _log(logging.WARNING, message, *args)
 
 
+@functools.lru_cache(maxsize=64)
+def warn_once(text: str) -> None:
+    """Log a warning, once for each text."""
+    warn("%s", text)
+
+
 def _log(level: int, message: str, *args: object, **more: Any) -> None:
     try:
         log.log(level, f"posthog_llm: {message}", *args, **more)

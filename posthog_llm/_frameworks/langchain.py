@@ -109,8 +109,7 @@ class Runs:
         if self._joins(run_id):
             return
         around = None if parent is None else parent.link
-        is_left_out = isinstance(parent, PassedThrough) and around is None
-        if is_hidden or is_left_out or _reports_to_posthog():
+        if is_hidden or _is_left_out(parent) or _reports_to_posthog():
             self._add(run_id, parent, PassedThrough(around))
             return
         start = StepStart(name, FRAMEWORK, kind, given, session_id=_thread(run.get("metadata")))
@@ -165,9 +164,7 @@ class Runs:
 
     def _begin_model(self, run: dict[str, Any], messages: list[Any], name: str) -> None:
         run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
-        if self._joins(run_id) or _reports_to_posthog():
-            return
-        if isinstance(parent, PassedThrough) and parent.link is None:
+        if self._joins(run_id) or _is_left_out(parent) or _reports_to_posthog():
             return
         about, asked = mapping(run.get("metadata")), mapping(run.get("invocation_params"))
         tools = asked.get("tools")
@@ -205,6 +202,11 @@ class Runs:
         step = steps.take(run["run_id"])
         if isinstance(step, ModelStep):
             step.end({}, error)
+
+
+def _is_left_out(parent: AnyStep | None) -> bool:
+    """Whether the run around is captured by another library, and is in none of ours."""
+    return parent is not None and parent.link is None
 
 
 def _end(

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._chain import Link
 from .._context import add_step_source, remove_step_source
-from .._faults import guarded, warn
+from .._faults import guarded, warn_once
 from .._imports import imported
 from .._narrowing import is_mapping, mapping
 from .._observe.around import Installer
@@ -170,17 +170,13 @@ def _answer(data: Any) -> dict[str, Any]:
 # -- installation -----------------------------------------------------------------------
 
 
-_warned: list[bool] = []
-
-
 def _reports_to_posthog(processors: Any) -> bool:
     """Whether PostHog's own processor is there, too; then it captures the spans."""
     theirs = imported("posthog.ai.openai_agents.processor")
     cls = getattr(theirs, "PostHogTracingProcessor", None)
     found = cls is not None and any(isinstance(one, cls) for one in processors._processors)
-    if found and not _warned:
-        _warned.append(True)
-        warn("%s", "PostHogTracingProcessor captures the runs of OpenAI Agents; remove it")
+    if found:
+        warn_once("PostHogTracingProcessor captures the runs of OpenAI Agents; remove it")
     return found
 
 

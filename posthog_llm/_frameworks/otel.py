@@ -18,7 +18,7 @@ from typing import Any
 from .._chain import Link
 from .._context import NOTHING, add_step_source, is_step_source, merged, remove_step_source
 from .._exchange import Arguments, Failure
-from .._faults import guarded, warn
+from .._faults import guarded, warn_once
 from .._imports import imported
 from .._narrowing import is_dict, mapping
 from .._observe.around import Installer
@@ -184,9 +184,6 @@ def _error_of(span: Any) -> Failure | BaseException | None:
 # -- PostHog's own processor --------------------------------------------------------------
 
 
-_warned: list[bool] = []
-
-
 def _reports_to_posthog(span: Any) -> bool:
     """Whether PostHog's own processor, or exporter, gets the span; then theirs captures it."""
     processor = _class("posthog.ai.otel.processor", "PostHogSpanProcessor")
@@ -196,9 +193,7 @@ def _reports_to_posthog(span: Any) -> bool:
     found = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
     if not any(isinstance(one, processor) or isinstance(_exporter(one), exporter) for one in found):
         return False
-    if not _warned:
-        _warned.append(True)
-        warn("%s", "PostHog's OpenTelemetry processor or exporter captures the spans; remove it")
+    warn_once("PostHog's OpenTelemetry processor or exporter captures the spans; remove it")
     return True
 
 

@@ -60,7 +60,7 @@ class Step:
         """What applies inside the step."""
         self.link.framework = start.framework
         self.link.model_step = None  # a model call inside is another than the one around
-        self._start, self._given = start, given
+        self._start = start
         self._input = shallow(start.input)
         self.output: Any = None
         self.error: str | None = None
@@ -77,7 +77,7 @@ class Step:
     def give(self, given: Arguments) -> None:
         """Add what the application gave another handler; before anything is inside."""
         given = replace(given, trace_id=None)
-        self._given, self._own = merged(self._given, given), merged(self._own, given)
+        self._own = merged(self._own, given)
         self.link.values = nested(self.link.values, given)
 
     @property
@@ -110,14 +110,12 @@ class Step:
         found, failure = _ended_by(error)
         root: Any = self.link.root
         parent_id = self._outer.values.parent_id if self._kind == "span" else None
-        own = replace(self._own, privacy_mode=True) if waiting.for_privacy else self._own
-        given = replace(self._given, privacy_mode=True) if waiting.for_privacy else self._given
-        name, trace_id = self._start.name, self._own.trace_id
+        own = replace(self._own, parent_id=parent_id, span_id=self.id, span_name=self._start.name)
         started_at, latency = self.times or (self._started_at, perf_counter() - self._clock)
         capture_step(
             FinishedStep(
                 kind=self._kind,
-                own=_with(own, given, trace_id, parent_id, self.id, name),
+                own=replace(own, privacy_mode=True) if waiting.for_privacy else own,
                 around=self._outer.values,
                 root=root,
                 ambient=self._ambient,
@@ -158,21 +156,6 @@ def _identity(start: StepStart, given: Arguments, outer: Link, step_id: str) -> 
         parent_id=step_id,
     )
     return own if given is NOTHING else merged(own, replace(given, trace_id=None))
-
-
-def _with(
-    own: Arguments,
-    given: Arguments,
-    trace_id: str | None,
-    parent_id: str | None,
-    span_id: str | None = None,
-    span_name: str | None = None,
-) -> Arguments:
-    """Return a step's own values with these ids; `given`: what else is in them."""
-    if given is NOTHING:  # `replace` takes several times as long
-        return Arguments(own.distinct_id, trace_id, own.session_id, span_id, parent_id, span_name)
-    own = replace(own, trace_id=trace_id, parent_id=parent_id)
-    return replace(own, span_id=span_id, span_name=span_name)
 
 
 def _ended_by(error: BaseException | Failure | str | None) -> tuple[Outcome, Failure | None]:

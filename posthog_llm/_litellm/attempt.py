@@ -7,7 +7,6 @@ capture what was noted inline.
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 import traceback
@@ -21,7 +20,7 @@ from .._chain import Link
 from .._context import NOTHING, ambient, around, merged
 from .._delivery.worker import worker
 from .._exchange import Ambient, Arguments, Exchange, Failure, Outcome, Scope, describe, ended_by
-from .._faults import guarded, warn
+from .._faults import guarded, warn_once
 from .._narrowing import first_given, mapping
 from .._observe.call import wants_media
 from .._observe.call_queue import call_queue, counted
@@ -180,7 +179,7 @@ class Attempt:
             # This wins over the gateway client's values, which could name another team.
             given = merged(given, self.of_keys.read(kwargs))
         except ValueError as refusal:
-            _warn(str(refusal))
+            warn_once(f"{refusal}. Events for it are not sent")
             call_queue.lose(new_id(), "refused_url")
             return None
         gathered = LiteLLMCall.of(kwargs, self.input, answer)
@@ -205,12 +204,6 @@ class Attempt:
         exchange.attempts = 1
         sample.note(exchange)
         return exchange
-
-
-@functools.lru_cache(maxsize=64)
-def _warn(refusal: str) -> None:
-    """Warn once why a request's events are not sent."""
-    warn("%s. Events for it are not sent", refusal)
 
 
 def is_refused(kwargs: Mapping[str, Any]) -> bool:
