@@ -17,7 +17,7 @@ from posthog_llm._frameworks import langchain as langchain_source
 from posthog_llm._frameworks import openai_agents as agents_source
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
-from .trees import trees
+from .trees import named, trees
 
 pytest.importorskip("langgraph", reason="the frameworks have a nox session")
 
@@ -88,12 +88,6 @@ def shown(sink: MemorySink) -> list[str]:
     return trees(sink.events)
 
 
-def only(sink: MemorySink, title: str) -> Any:
-    """Return the properties of the one event with this name."""
-    (found,) = [e.properties for e in sink.events if e.properties.get("$ai_span_name") == title]
-    return found
-
-
 # -- LangChain and LangGraph --------------------------------------------------------------
 
 
@@ -137,8 +131,8 @@ def test_an_agent_is_a_trace(
     (root,) = [e.properties for e in sink.events if e.event == "$ai_trace"]
     assert root["$ai_input_state"]["messages"][0]["content"] == "Is it raining in Rome?"
     assert root["$ai_output_state"]["messages"][-1]["content"] == "No."
-    assert only(sink, "weather")["$ai_input_state"] == {"city": "Rome"}
-    assert only(sink, "weather")["$ai_output_state"]["content"] == "sunny"
+    assert named(sink.events, "weather")["$ai_input_state"] == {"city": "Rome"}
+    assert named(sink.events, "weather")["$ai_output_state"]["content"] == "sunny"
 
 
 def test_private_runs_have_no_content(provider: ScriptedProvider, sink: MemorySink) -> None:
@@ -226,7 +220,7 @@ def test_a_failing_tool(provider: ScriptedProvider, sink: MemorySink) -> None:
         "  span tools (chain) !",
         "    span broken (tool) !",
     ]
-    assert "no such city" in only(sink, "broken")["$ai_error"]
+    assert "no such city" in named(sink.events, "broken")["$ai_error"]
 
 
 def test_a_failing_model(provider: ScriptedProvider, sink: MemorySink) -> None:
@@ -553,12 +547,12 @@ def test_agents_with_a_handoff(
     run(front(provider))
     assert shown(sink) == HANDOFF
     assert {event.properties["$ai_framework"] for event in sink.events} == {"openai-agents"}
-    handoff = only(sink, "handoff")
+    handoff = named(sink.events, "handoff")
     assert handoff["$ai_handoff_from_agent"] == "front"
     assert handoff["$ai_handoff_to_agent"] == "meteorologist"
-    assert only(sink, "meteorologist")["$ai_agent_tools"] == ["forecast"]
-    assert only(sink, "forecast")["$ai_output_state"] == "sunny"
-    whole = only(sink, "Agent workflow")
+    assert named(sink.events, "meteorologist")["$ai_agent_tools"] == ["forecast"]
+    assert named(sink.events, "forecast")["$ai_output_state"] == "sunny"
+    whole = named(sink.events, "Agent workflow")
     assert "Rain?" in repr(whole["$ai_input_state"])
     assert "No." in repr(whole["$ai_output_state"])
 
@@ -616,7 +610,7 @@ def test_a_guardrail(provider: ScriptedProvider, sink: MemorySink) -> None:
     agent: Any = Agent(name="front", model=agents_model(provider), input_guardrails=[guard])
     Runner.run_sync(agent, "Rain?")
     assert "    span harmless (guardrail)" in shown(sink)
-    assert only(sink, "harmless")["$ai_guardrail_triggered"] is False
+    assert named(sink.events, "harmless")["$ai_guardrail_triggered"] is False
 
 
 def test_runs_that_posthogs_own_processor_captures_are_its_alone(

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import posthog_llm
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .step_trees import named, trees
+from .trees import named, nested_trees
 
 for package in ("pydantic_ai", "smolagents", "openinference.instrumentation.smolagents"):
     pytest.importorskip(package, reason="the frameworks have a nox session")
@@ -79,7 +79,7 @@ RUN = (
 
 def check_pydantic(sink: MemorySink) -> None:
     events = sink.wait_for(4)
-    assert trees(events) == [RUN]
+    assert nested_trees(events) == [RUN]
     agent, tool = named(events, "helper"), named(events, "weather")
     assert agent["$ai_input_state"] == [
         {"role": "user", "content": [{"type": "text", "text": "weather?"}]}
@@ -124,7 +124,7 @@ def test_pydantic_ai_inside_our_trace(pydantic_agent: Any, sink: MemorySink) -> 
     with posthog_llm.trace("request", distinct_id="user-7", session_id="mine"):
         pydantic_agent.run_sync("weather?")
     events = sink.wait_for(5)
-    assert trees(events) == [("trace request", ("span helper agent", *RUN[1:]))]
+    assert nested_trees(events) == [("trace request", ("span helper agent", *RUN[1:]))]
     assert {event.distinct_id for event in events} == {"user-7"}
     assert {event.properties["$ai_session_id"] for event in events} == {"mine"}
 
@@ -137,7 +137,7 @@ def test_pydantic_ai_whose_tool_fails(
     with pytest.raises(ValueError, match="no such city"):
         pydantic_agent.run_sync("weather?")
     events = sink.wait_for(3)
-    assert trees(events) == [RUN[:3]]
+    assert nested_trees(events) == [RUN[:3]]
     for name in ("helper", "weather"):
         assert named(events, name)["$ai_error"] == "no such city"
 
@@ -146,7 +146,7 @@ def test_pydantic_ai_with_private_content(pydantic_agent: Any, sink: MemorySink)
     with posthog_llm.context(privacy_mode=True):
         pydantic_agent.run_sync("weather?")
     events = sink.wait_for(4)
-    assert trees(events) == [RUN]
+    assert nested_trees(events) == [RUN]
     assert not any(text in str(events) for text in ("weather?", "Rome", "Sunny", "sunny"))
 
 
@@ -160,7 +160,7 @@ def test_two_runs_of_pydantic_ai_at_the_same_time(
 
     asyncio.run(main())
     events = sink.wait_for(8)  # without a script, the model calls its tool, and then answers
-    assert trees(events) == [RUN, RUN]
+    assert nested_trees(events) == [RUN, RUN]
     assert len({event.properties["$ai_session_id"] for event in events}) == 2
 
 
@@ -179,7 +179,7 @@ def test_pydantic_ai_with_a_model_that_uses_no_sdk(pydantic_agent: Any, sink: Me
     pydantic_agent.run_sync("weather?", model=TestModel())
     events = sink.wait_for(4)
     label = ("generation test",)
-    assert trees(events) == [(RUN[0], label, RUN[2], label)]
+    assert nested_trees(events) == [(RUN[0], label, RUN[2], label)]
     generations = [e.properties for e in events if e.event == "$ai_generation"]
     for told in generations:
         assert told["$ai_input_tokens"] > 0
@@ -234,7 +234,7 @@ def test_smolagents(smolagent: Any, sink: MemorySink, how: str) -> None:
         else:
             assert smolagent.run("weather?") == "Sunny."
     events = sink.wait_for(7)
-    assert trees(events) == [STEPS]
+    assert nested_trees(events) == [STEPS]
     assert {event.distinct_id for event in events} == {"user-7"}
     assert {event.properties["$ai_framework"] for event in events} == {"smolagents"}
     tool = named(events, "weather")
@@ -253,4 +253,4 @@ def test_smolagents_in_a_thread_of_a_loop(smolagent: Any, sink: MemorySink) -> N
 
     asyncio.run(main())
     inside = ("span ToolCallingAgent.run agent", *STEPS[1:])
-    assert trees(sink.wait_for(8)) == [("trace request", inside)]
+    assert nested_trees(sink.wait_for(8)) == [("trace request", inside)]

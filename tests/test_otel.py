@@ -26,7 +26,7 @@ from posthog_llm.openai import AsyncOpenAI, OpenAI
 from posthog_llm.otel import SpanProcessor
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .step_trees import named, trees
+from .trees import named, nested_trees
 
 AGENT = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "helper"}
 TOOL = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "weather"}
@@ -85,7 +85,7 @@ def test_an_agent_with_a_tool_in_the_genai_convention(
         said = [{"role": "assistant", "parts": [call, answer, {"type": "x"}]}]
         agent.set_attribute("gen_ai.output.messages", json.dumps(said))
     events = sink.wait_for(4)
-    assert trees(events) == [
+    assert nested_trees(events) == [
         (
             "trace helper agent",
             ("generation gpt-4o",),
@@ -126,7 +126,7 @@ def test_openinference(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink) -> 
             tool.set_attributes({"output.value": "[1]", "output.mime_type": "text/plain"})
         agent.set_attribute("output.value", '["done"]')
     events = sink.wait_for(7)
-    assert trees(events) == [
+    assert nested_trees(events) == [
         (
             "trace Helper.run agent",
             (
@@ -162,7 +162,7 @@ def test_names_that_say_what_a_span_is(
             with tracer.start_as_current_span("running tool", attributes=TOOL):
                 pass
     events = sink.wait_for(4)
-    assert trees(events) == [
+    assert nested_trees(events) == [
         (
             "trace agent run agent",
             ("generation gpt-4o",),
@@ -319,7 +319,7 @@ def test_frameworks_that_are_watched_without_opentelemetry(
             pass  # LiteLLM has a callback of ours
     finally:
         remove_step_source(langchain.innermost)
-    assert trees(sink.events) == ([] if is_watched else [("trace run agent",)])
+    assert nested_trees(sink.events) == ([] if is_watched else [("trace run agent",)])
 
 
 # -- what is around and inside -----------------------------------------------------------
@@ -339,7 +339,7 @@ def test_spans_that_are_not_about_ai_are_passed_through(
             with elsewhere.start_as_current_span("POST"):
                 ask(ours)
     assert not otel.steps
-    assert trees(sink.wait_for(4)) == [
+    assert nested_trees(sink.wait_for(4)) == [
         (
             "trace helper agent",
             ("generation gpt-4o",),
@@ -358,7 +358,7 @@ def test_our_blocks_around_and_inside(tracer: trace.Tracer, ours: OpenAI, sink: 
                 with tracer.start_as_current_span("execute_tool weather", attributes=TOOL):
                     ask(ours)
     events = sink.wait_for(6)
-    assert trees(events) == [
+    assert nested_trees(events) == [
         (
             "trace request",
             (
@@ -382,7 +382,7 @@ def test_another_services_trace(tracer: trace.Tracer, ours: OpenAI, sink: Memory
         with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
             ask(ours)
     events = sink.wait_for(3)
-    assert trees(events) == [
+    assert nested_trees(events) == [
         ("trace request", ("span helper agent", ("generation gpt-4o",))),
     ]
     assert {event.properties["$ai_trace_id"] for event in events} == {outer.trace_id}
@@ -401,7 +401,7 @@ def test_threads(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink) -> None:
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-    assert trees(sink.wait_for(3)) == [
+    assert nested_trees(sink.wait_for(3)) == [
         ("trace helper agent", ("span weather tool", ("generation gpt-4o",)))
     ]
 
@@ -431,7 +431,7 @@ def test_runs_at_the_same_time_in_one_loop(
     asyncio.run(main())
     inside = (("generation gpt-4o",), ("span weather tool",)) * 2
     events = sink.wait_for(10)
-    assert sorted(trees(events)) == [("trace a agent", *inside), ("trace b agent", *inside)]
+    assert sorted(nested_trees(events)) == [("trace a agent", *inside), ("trace b agent", *inside)]
     for name in "ab":
         assert sum(event.properties["$ai_session_id"] == name for event in events) == 5
 
@@ -587,7 +587,7 @@ def test_capture_false_and_sampling(tracer: trace.Tracer, ours: OpenAI, sink: Me
             ask(ours)
     events = sink.events
     assert 0 < len(events) < 80
-    assert all(len(tree) == 2 for tree in trees(events))
+    assert all(len(tree) == 2 for tree in nested_trees(events))
 
 
 # -- the global provider ----------------------------------------------------------------------
@@ -611,7 +611,7 @@ def test_instrument_adds_a_processor_once(
         with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
             ask(client)
     tree = ("trace helper agent", ("generation gpt-4o",))
-    assert trees(sink.wait_for(4)) == [tree, tree]
+    assert nested_trees(sink.wait_for(4)) == [tree, tree]
 
     with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
         posthog_llm.uninstrument()
@@ -688,7 +688,7 @@ def test_a_span_that_is_never_the_current_one(
     ask(ours)
     chat.end()
     run = ("trace helper agent", ("generation gpt-4o",))
-    assert trees(sink.wait_for(5)) == [run, run, ("generation gpt-4o",)]
+    assert nested_trees(sink.wait_for(5)) == [run, run, ("generation gpt-4o",)]
 
 
 def test_logs_are_not_calls(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink) -> None:
@@ -697,7 +697,7 @@ def test_logs_are_not_calls(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink
         ask(ours)
     with tracer.start_as_current_span("log", attributes={**CHAT, "logfire.span_type": "log"}):
         pass
-    assert trees(sink.wait_for(1)) == [("generation gpt-4o",)]
+    assert nested_trees(sink.wait_for(1)) == [("generation gpt-4o",)]
 
 
 @pytest.mark.usefixtures("unset")
@@ -709,7 +709,7 @@ def test_spans_of_an_sdk_itself(provider: ScriptedProvider, sink: MemorySink) ->
     client.messages.create(model="claude-opus-4-8", max_tokens=9, messages=HI)
     with client.messages.stream(model="claude-opus-4-8", max_tokens=9, messages=HI) as stream:
         stream.get_final_message()
-    assert trees(sink.wait_for(2)) == [("generation claude-opus-4-8",)] * 2
+    assert nested_trees(sink.wait_for(2)) == [("generation claude-opus-4-8",)] * 2
 
 
 def test_a_reply_that_is_streamed(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink) -> None:
@@ -720,7 +720,7 @@ def test_a_reply_that_is_streamed(tracer: trace.Tracer, ours: OpenAI, sink: Memo
             stream = ours.chat.completions.create(model="gpt-4o", messages=HI, stream=True)
         assert list(stream)
         chat.end()
-    assert trees(sink.wait_for(2)) == [("trace helper agent", ("generation gpt-4o",))]
+    assert nested_trees(sink.wait_for(2)) == [("trace helper agent", ("generation gpt-4o",))]
 
 
 def test_a_failed_call_is_one_event(

@@ -8,6 +8,8 @@ from typing import Any
 
 from posthog_llm.testing import CapturedEvent
 
+Tree = tuple[Any, ...]
+
 
 def title(event: CapturedEvent) -> str:
     """Return what an event is, in a line: `span weather (tool)`, `generation gpt-5`."""
@@ -23,13 +25,8 @@ def title(event: CapturedEvent) -> str:
 
 def trees(events: Iterable[CapturedEvent]) -> list[str]:
     """Return the lines of all traces, indented by depth, in the order in which they began."""
-    ordered = sorted(events, key=lambda event: event.timestamp or 0)
-    ids = {event.properties["$ai_span_id"] for event in ordered}
-    assert len(ids) == len(ordered), "two events are one node"
-    below: dict[Any, list[CapturedEvent]] = defaultdict(list)
-    for event in ordered:
-        parent = event.properties.get("$ai_parent_id")
-        below[parent if parent in ids else None].append(event)
+    below, ordered = _by_parent(events)
+    assert len({event.properties["$ai_span_id"] for event in ordered}) == len(ordered)
 
     def lines(parent: Any, depth: int) -> list[str]:
         found = []
@@ -41,3 +38,39 @@ def trees(events: Iterable[CapturedEvent]) -> list[str]:
     shown = lines(None, 0)
     assert len(shown) == len(ordered), "a circle"
     return shown
+
+
+def nested_trees(events: Iterable[CapturedEvent]) -> list[Tree]:
+    """Return (label, child, ...) for each event that has no parent here, oldest first.
+
+    A label has the event, its name or model, and its type: `span weather tool`.
+    """
+    below, ordered = _by_parent(events)
+    assert len({event.properties["$ai_trace_id"] for event in ordered}) == len(below[None])
+
+    def tree(event: CapturedEvent) -> Tree:
+        own, said = event.properties.get("$ai_span_id"), event.properties
+        name = said.get("$ai_span_name") or said.get("$ai_model")
+        words = (event.event.removeprefix("$ai_"), name, said.get("$ai_span_type"))
+        return (" ".join(str(word) for word in words if word), *map(tree, below[own or ""]))
+
+    return [tree(event) for event in below[None]]
+
+
+def named(events: Iterable[CapturedEvent], name: str) -> dict[str, Any]:
+    """Return the properties of the only event of a name."""
+    (found,) = [e.properties for e in events if e.properties.get("$ai_span_name") == name]
+    return dict(found)
+
+
+def _by_parent(
+    events: Iterable[CapturedEvent],
+) -> tuple[dict[Any, list[CapturedEvent]], list[CapturedEvent]]:
+    """Return the events by their parent's id (`None`: not here), and all, oldest first."""
+    ordered = sorted(events, key=lambda event: (event.timestamp, event.event == "$ai_generation"))
+    ids = {event.properties.get("$ai_span_id") for event in ordered}
+    below: dict[Any, list[CapturedEvent]] = defaultdict(list)
+    for event in ordered:
+        parent = event.properties.get("$ai_parent_id")
+        below[parent if parent in ids else None].append(event)
+    return below, ordered
