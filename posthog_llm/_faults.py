@@ -56,6 +56,12 @@ def warn_once(text: str) -> None:
     warn("%s", text)
 
 
+def forget() -> None:
+    """Forget what was counted, and which warnings were logged."""
+    counts.clear()
+    warn_once.cache_clear()
+
+
 def _log(level: int, message: str, *args: object, **more: Any) -> None:
     try:
         log.log(level, f"posthog_llm: {message}", *args, **more)

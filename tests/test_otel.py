@@ -651,7 +651,6 @@ def test_posthogs_own_processor_captures_what_it_exports(
     theirs = pytest.importorskip("posthog.ai.otel", reason="needs OpenTelemetry's HTTP exporter")
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-    otel._warned.clear()
     exporter = theirs.PostHogTraceExporter("phc_x", "http://127.0.0.1:9")
     made = SimpleSpanProcessor(exporter)
     if not has_exporter:

@@ -12,7 +12,7 @@ from typing import Any
 
 import wrapt
 
-from .._faults import guarded, warn
+from .._faults import guarded, warn_once
 from .._imports import imported
 from .destinations import package
 
@@ -45,8 +45,6 @@ class DeliveryResult:
 Listener = Callable[[dict[str, DeliveryResult]], None]
 _listener: list[Listener] = []
 _here = threading.local()
-_warned: set[str] = set()
-"""Hosts already warned about, because something other than PostHog responds there."""
 
 
 @guarded
@@ -110,15 +108,11 @@ def _foreign_answer(answer: Any, args: Any, kwargs: Any) -> ConnectionError | No
     if answer.request.method == "POST" and not _is_page(answer.headers.get("content-type")):
         return None
     host = str(args[1] if len(args) > 1 else kwargs.get("host"))
-    if host not in _warned:
-        _warned.add(host)
-        what = "a web page" if answer.request.method == "POST" else "a redirect"
-        warn(
-            "%s answers with %s, not as a PostHog; events wait. Is the host right? "
-            "Run `posthog-llm check`",
-            host,
-            what,
-        )
+    what = "a web page" if answer.request.method == "POST" else "a redirect"
+    warn_once(
+        f"{host} answers with {what}, not as a PostHog; events wait. Is the host right? "
+        "Run `posthog-llm check`"
+    )
     return _not_posthogs()
 
 

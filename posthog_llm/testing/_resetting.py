@@ -24,4 +24,4 @@ def reset(timeout: float = 10.0) -> None:
     frameworks.forget()
     roots.forget()
     stream_usage.forget()
-    faults.counts.clear()
+    faults.forget()
