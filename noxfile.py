@@ -27,6 +27,8 @@ FRAMEWORKS = [
     "opentelemetry-exporter-otlp-proto-http",  # for PostHog's own span processor
     *("celery==5.7.0", "ray==2.60.0", "distributed==2026.8.0"),
 ]
+# Agent frameworks with an environment of their own, by the name of their tests in tests/agents.
+AGENTS: dict[str, list[str]] = {}
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
 OTHERS = [
     *("openai==3.54.0", "anthropic==2.12.0", "logfire==4.41.0", "langfuse==4.15.6"),
@@ -110,9 +112,17 @@ def gateway(session: nox.Session, litellm: str) -> None:
 def frameworks(session: nox.Session) -> None:
     """Test frameworks that are given our clients, are watched by `instrument`, or spread calls."""
     session.install("-e", ".", *FRAMEWORKS, *_groups("test"))
-    files = ("frameworks.py", "agents.py", "agents_otel.py", "otel.py", "fleets.py")
-    files = (*files, "children.py::test_celerys_children")
-    session.run("pytest", *(f"tests/test_{name}" for name in files), *session.posargs)
+    files = ("frameworks.py", "otel.py", "fleets.py", "children.py::test_celerys_children")
+    paths = (f"tests/test_{name}" for name in files)
+    session.run("pytest", "tests/agents", *paths, *session.posargs)
+
+
+@nox.session(python="3.12")
+@nox.parametrize("framework", list(AGENTS))
+def agents(session: nox.Session, framework: str) -> None:
+    """Test the traces of a framework that `frameworks` does not have, such as `agents(crewai)`."""
+    session.install("-e", ".", *AGENTS[framework], *_groups("test"))
+    session.run("pytest", f"tests/agents/test_{framework}.py", *session.posargs)
 
 
 @nox.session(python="3.12")

@@ -26,7 +26,7 @@ from posthog_llm.openai import AsyncOpenAI, OpenAI
 from posthog_llm.otel import SpanProcessor
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .trees import named, nested_trees
+from .agents.trees import named, nested_trees
 
 AGENT = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "helper"}
 TOOL = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "weather"}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from posthog_llm.testing import CapturedEvent
+import posthog_llm
+from posthog_llm.testing import CapturedEvent, MemorySink
 
+PAGE = Path(__file__).parents[2] / "docs" / "frameworks.md"
 Tree = tuple[Any, ...]
 
 
@@ -38,6 +41,18 @@ def trees(events: Iterable[CapturedEvent]) -> list[str]:
     shown = lines(None, 0)
     assert len(shown) == len(ordered), "a circle"
     return shown
+
+
+def shown(sink: MemorySink) -> list[str]:
+    """Return the lines of all traces that were captured, once all are."""
+    assert posthog_llm.flush(10)
+    return trees(sink.events)
+
+
+def picture(framework: str) -> list[str]:
+    """Return the lines of the tree in docs/frameworks.md, in the section of a framework."""
+    _, _, section = PAGE.read_text().partition(f"\n### {framework}\n")
+    return section.partition("```text\n")[2].partition("\n```")[0].splitlines()
 
 
 def nested_trees(events: Iterable[CapturedEvent]) -> list[Tree]:

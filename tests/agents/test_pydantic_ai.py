@@ -1,7 +1,4 @@
-"""Agent frameworks that trace with OpenTelemetry: a run with a tool is one tree, whoever ran it.
-
-The rows of docs/frameworks.md, with the real packages.
-"""
+"""Runs of pydantic-ai: each is one trace, with its steps."""
 
 from __future__ import annotations
 
@@ -10,40 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
 
 import posthog_llm
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .trees import named, nested_trees
+from .trees import named, nested_trees, picture, shown
 
-for package in ("pydantic_ai", "smolagents", "openinference.instrumentation.smolagents"):
-    pytest.importorskip(package, reason="the frameworks have a nox session")
+pytest.importorskip("pydantic_ai", reason="the frameworks have a nox session")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def tracers() -> Iterator[TracerProvider]:
-    """The process's provider, for the tests of this module."""
-    before = trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE
-    trace._TRACER_PROVIDER_SET_ONCE = type(before[1])()
-    trace._TRACER_PROVIDER = None
-    made = TracerProvider(shutdown_on_exit=False)
-    trace.set_tracer_provider(made)
-    yield made
-    trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = before
-
-
-@pytest.fixture(autouse=True)
-def watched(tracers: TracerProvider, sink: MemorySink) -> Iterator[None]:
-    posthog_llm.instrument(sink, otel=True)
-    yield
-    posthog_llm.uninstrument()
-
-
-# -- pydantic-ai -------------------------------------------------------------------------
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("spans_watched")]
 
 
 @pytest.fixture
@@ -101,6 +73,7 @@ def check_pydantic(sink: MemorySink) -> None:
 def test_pydantic_ai(pydantic_agent: Any, sink: MemorySink) -> None:
     pydantic_agent.run_sync("weather?")
     check_pydantic(sink)
+    assert shown(sink) == picture("pydantic-ai")
 
 
 def test_pydantic_ai_async_with_a_conversation(pydantic_agent: Any, sink: MemorySink) -> None:
@@ -187,70 +160,3 @@ def test_pydantic_ai_with_a_model_that_uses_no_sdk(pydantic_agent: Any, sink: Me
     assert generations[0]["$ai_input"] == [
         {"role": "user", "content": [{"type": "text", "text": "weather?"}]}
     ]
-
-
-# -- smolagents ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def smolagent(tracers: TracerProvider, provider: ScriptedProvider) -> Iterator[Any]:
-    from openinference.instrumentation.smolagents import SmolagentsInstrumentor
-    from smolagents import OpenAIServerModel, ToolCallingAgent, tool
-
-    SmolagentsInstrumentor().instrument()
-
-    @tool
-    def weather(city: str) -> str:
-        """Tell the weather.
-
-        Args:
-            city: a city
-        """
-        return f"sunny in {city}"
-
-    provider.script(
-        "/chat/completions",
-        Reply.tool_call("weather", {"city": "Rome"}),
-        Reply.tool_call("final_answer", {"answer": "Sunny."}),
-    )
-    model = OpenAIServerModel("gpt-4o", api_base=provider.base_url, api_key="k")
-    yield ToolCallingAgent(tools=[weather], model=model, verbosity_level=0)
-    SmolagentsInstrumentor().uninstrument()
-
-
-STEPS = (
-    "trace ToolCallingAgent.run agent",
-    ("span Step 1 chain", ("generation gpt-4o",), ("span weather tool",)),
-    ("span Step 2 chain", ("generation gpt-4o",), ("span final_answer tool",)),
-)
-
-
-@pytest.mark.parametrize("how", ["plain", "streamed", "private"])
-def test_smolagents(smolagent: Any, sink: MemorySink, how: str) -> None:
-    with posthog_llm.context(distinct_id="user-7", privacy_mode=how == "private" or None):
-        if how == "streamed":
-            smolagent.stream_outputs = True
-            assert list(smolagent.run("weather?", stream=True))
-        else:
-            assert smolagent.run("weather?") == "Sunny."
-    events = sink.wait_for(7)
-    assert nested_trees(events) == [STEPS]
-    assert {event.distinct_id for event in events} == {"user-7"}
-    assert {event.properties["$ai_framework"] for event in events} == {"smolagents"}
-    tool = named(events, "weather")
-    if how == "private":
-        assert not any(text in str(events) for text in ("weather?", "Rome", "unny"))
-        return
-    assert tool["$ai_input_state"]["kwargs"] == {"city": "Rome"}
-    assert tool["$ai_output_state"] == "sunny in Rome"
-    assert named(events, "ToolCallingAgent.run")["$ai_input_state"]["task"] == "weather?"
-
-
-def test_smolagents_in_a_thread_of_a_loop(smolagent: Any, sink: MemorySink) -> None:
-    async def main() -> None:
-        with posthog_llm.trace("request"):
-            await asyncio.to_thread(smolagent.run, "weather?")
-
-    asyncio.run(main())
-    inside = ("span ToolCallingAgent.run agent", *STEPS[1:])
-    assert nested_trees(sink.wait_for(8)) == [("trace request", inside)]

@@ -1,0 +1,191 @@
+"""Runs of the OpenAI Agents SDK: each is one trace, with its steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import posthog
+import pytest
+
+import posthog_llm
+from posthog_llm import instrument, trace, uninstrument
+from posthog_llm._frameworks import openai_agents
+from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
+
+from .trees import named, picture, shown
+
+pytest.importorskip("agents", reason="the frameworks have a nox session")
+
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    InputGuardrail,
+    OpenAIResponsesModel,
+    RunConfig,
+    Runner,
+    function_tool,
+    gen_trace_id,
+    set_trace_processors,
+    set_tracing_disabled,
+)
+from agents import trace as agents_trace
+from openai import AsyncOpenAI
+from posthog.ai.openai_agents import PostHogTracingProcessor
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TEXT = Reply.text("No.")
+
+
+@pytest.fixture(autouse=True)
+def instrumented(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    instrument(sink, openai_agents=True)
+    set_tracing_disabled(False)  # other tests disable it
+    yield
+    assert not openai_agents.steps, "a run is never forgotten"
+    uninstrument()
+
+
+@function_tool
+def forecast(city: str) -> str:
+    """Tell the weather."""
+    return "sunny"
+
+
+@function_tool(failure_error_function=None)
+def failing(city: str) -> str:
+    """Fail."""
+    raise ValueError("no such city")
+
+
+def agents_model(provider: ScriptedProvider) -> Any:
+    client = AsyncOpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+    return OpenAIResponsesModel("gpt-5", client)
+
+
+def front(provider: ScriptedProvider) -> Any:
+    """Return an agent that hands over to another one, which calls a tool."""
+    provider.script(
+        "/responses",
+        Reply.tool_call("transfer_to_meteorologist", {}),
+        Reply.tool_call("forecast", {"city": "Rome"}),
+        TEXT,
+    )
+    expert: Any = Agent(name="meteorologist", model=agents_model(provider), tools=[forecast])
+    return Agent(name="front", model=agents_model(provider), handoffs=[expert])
+
+
+HANDOFF = picture("OpenAI Agents SDK")
+
+
+def run_streamed(agent: Any) -> None:
+    async def read() -> None:
+        async for _ in Runner.run_streamed(agent, "Rain?").stream_events():
+            pass
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda agent: Runner.run_sync(agent, "Rain?"),
+        lambda agent: asyncio.run(Runner.run(agent, "Rain?")),
+        run_streamed,
+    ],
+    ids=["run_sync", "run", "run_streamed"],
+)
+def test_agents_with_a_handoff(
+    provider: ScriptedProvider, sink: MemorySink, run: Callable[[Any], Any]
+) -> None:
+    run(front(provider))
+    assert shown(sink) == HANDOFF
+    assert {event.properties["$ai_framework"] for event in sink.events} == {"openai-agents"}
+    handoff = named(sink.events, "handoff")
+    assert handoff["$ai_handoff_from_agent"] == "front"
+    assert handoff["$ai_handoff_to_agent"] == "meteorologist"
+    assert named(sink.events, "meteorologist")["$ai_agent_tools"] == ["forecast"]
+    assert named(sink.events, "forecast")["$ai_output_state"] == "sunny"
+    whole = named(sink.events, "Agent workflow")
+    assert "Rain?" in repr(whole["$ai_input_state"])
+    assert "No." in repr(whole["$ai_output_state"])
+
+
+def test_two_runs_may_name_one_trace(provider: ScriptedProvider, sink: MemorySink) -> None:
+    config = RunConfig(trace_id=gen_trace_id())
+    agent: Any = Agent(name="front", model=agents_model(provider))  # the model echoes
+
+    async def run(user: str) -> None:
+        with posthog_llm.context(distinct_id=user):
+            await Runner.run(agent, f"Rain for {user}?", run_config=config)
+
+    async def both() -> None:
+        await asyncio.gather(run("ann"), run("ben"))
+
+    asyncio.run(both())
+    assert shown(sink).count("trace Agent workflow") == 2
+    for event in sink.events:
+        other = {"ann": "ben", "ben": "ann"}[str(event.distinct_id)]
+        assert f"Rain for {other}?" not in repr(event.properties)
+
+
+def test_a_group_is_a_session(provider: ScriptedProvider, sink: MemorySink) -> None:
+    with agents_trace("chat", group_id="chat-1", trace_id=gen_trace_id()):
+        Runner.run_sync(front(provider), "Rain?")
+    assert shown(sink)[0] == "trace chat"
+    assert {event.properties["$ai_session_id"] for event in sink.events} == {"chat-1"}
+
+
+def test_agents_inside_our_trace(provider: ScriptedProvider, sink: MemorySink) -> None:
+    with trace("request", distinct_id="ann"):
+        Runner.run_sync(front(provider), "Rain?")
+    assert shown(sink)[:3] == [
+        "trace request",
+        "  span Agent workflow",
+        "    span front (agent)",
+    ]
+    assert {event.distinct_id for event in sink.events} == {"ann"}
+
+
+def test_a_tool_that_fails(provider: ScriptedProvider, sink: MemorySink) -> None:
+    provider.script("/responses", Reply.tool_call("failing", {"city": "Rome"}))
+    agent: Any = Agent(name="front", model=agents_model(provider), tools=[failing])
+    with pytest.raises(Exception, match="no such city"):
+        Runner.run_sync(agent, "Rain?")
+    assert "    span failing (tool) !" in shown(sink)
+
+
+def test_a_guardrail(provider: ScriptedProvider, sink: MemorySink) -> None:
+    async def harmless(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+    provider.script("/responses", TEXT)
+    guard: Any = InputGuardrail(guardrail_function=harmless, name="harmless")
+    agent: Any = Agent(name="front", model=agents_model(provider), input_guardrails=[guard])
+    Runner.run_sync(agent, "Rain?")
+    assert "    span harmless (guardrail)" in shown(sink)
+    assert named(sink.events, "harmless")["$ai_guardrail_triggered"] is False
+
+
+def test_runs_that_posthogs_own_processor_captures_are_its_alone(
+    provider: ScriptedProvider,
+    sink: MemorySink,
+    receiver: PostHogReceiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = posthog.Posthog("phc_key", host=receiver.url)
+    theirs = PostHogTracingProcessor(client)
+    set_trace_processors([theirs])
+    try:
+        Runner.run_sync(front(provider), "Rain?")
+        provider.script("/responses", TEXT)
+        Runner.run_sync(Agent(name="front", model=agents_model(provider)), "Rain?")
+    finally:
+        set_trace_processors([])
+    client.shutdown()
+    assert Counter(event["event"] for event in receiver.events)["$ai_generation"] == 4
+    assert shown(sink) == []
+    assert caplog.text.count("PostHogTracingProcessor") == 1
