@@ -59,15 +59,18 @@ def remove_step_source(source: StepSource) -> None:
     step_sources = tuple(one for one in step_sources if one is not source)
 
 
-def around() -> Link:
-    """Return what is innermost around the caller: a block, or a framework's step."""
+def around(known: StepSource | None = None) -> Link:
+    """Return what is innermost around the caller: a block, or a framework's step.
+
+    `known`: a source that is not asked, because its step is known already.
+    """
     link = here(chain)
-    return _innermost(link) if step_sources else link
+    return _innermost(link, known) if step_sources else link
 
 
-def _innermost(link: Link) -> Link:
+def _innermost(link: Link, known: StepSource | None) -> Link:
     for source in step_sources:
-        step = source()
+        step = None if source is known else source()
         if step is not None:
             link = inner_of(link, step)
     return link
@@ -250,10 +253,10 @@ def ambient() -> Ambient:
     return Ambient(distinct_id, session_id, snapshot_of(tags), private, otel)
 
 
-def _otel() -> tuple[str, str] | None:
+def _otel() -> tuple[int, int] | None:
     """Read the ids of the active OpenTelemetry span, without importing that package."""
     trace = imported("opentelemetry.trace")
     if trace is None:
         return None
     found = trace.get_current_span().get_span_context()
-    return (f"{found.trace_id:032x}", f"{found.span_id:016x}") if found.is_valid else None
+    return (found.trace_id, found.span_id) if found.is_valid else None

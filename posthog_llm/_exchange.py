@@ -109,9 +109,13 @@ def _code_in(body: Any) -> str | None:
     return code if isinstance(code, str) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Arguments:
-    """The `posthog_*` arguments of a call, a client or a context. `None` means not given."""
+    """The `posthog_*` arguments of a call, a client or a context. `None` means not given.
+
+    Nobody changes one: many share it. It is not frozen, because several are created on the caller's
+    thread at each call and step, and a frozen one takes ten times as long.
+    """
 
     distinct_id: str | None = None
     trace_id: str | None = None
@@ -128,33 +132,34 @@ class Arguments:
     capture: bool | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
-        return self  # frozen, and attached to request options, which some clients deep-copy
+        return self  # shared, and attached to request options, which some clients deep-copy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Ambient:
-    """The `posthog` package's own context when the call started."""
+    """The `posthog` package's own context when the call started. Nobody changes it."""
 
     distinct_id: str | None = None
     session_id: str | None = None
     """Session replay id (`$session_id`), not the id of an AI session."""
     tags: Mapping[str, Any] = field(default_factory=dict[str, Any])
     privacy_mode: bool = False
-    otel: tuple[str, str] | None = None
-    """Trace id and span id of the active OpenTelemetry span, in hexadecimal."""
+    otel: tuple[int, int] | None = None
+    """Trace id and span id of the active OpenTelemetry span."""
+
+
+_NOT_GIVEN = Arguments()
+_NO_AMBIENT = Ambient()
 
 
 @dataclass(slots=True)
 class Scope:
-    """Identity and destination, in order of precedence; resolved by the worker.
+    """Identity and destination, in order of precedence; resolved by the worker."""
 
-    Not frozen like the others: it is created on the caller's thread, in a fifth of the time.
-    """
-
-    call: Arguments = Arguments()
-    context: Arguments = Arguments()
-    ambient: Ambient = Ambient()
-    client: Arguments = Arguments()
+    call: Arguments = _NOT_GIVEN
+    context: Arguments = _NOT_GIVEN
+    ambient: Ambient = _NO_AMBIENT
+    client: Arguments = _NOT_GIVEN
     redact: Any = None
     """The client's `posthog_redact` callable, or `None`."""
     default: Any = None

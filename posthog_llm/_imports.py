@@ -9,10 +9,15 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+_whole: dict[str, ModuleType] = {}
+"""Modules found before: one that is fully initialized stays so."""
+
 
 def imported(name: str) -> ModuleType | None:
     """Return a module by its full name, once it and its parent packages are fully initialized."""
     module = sys.modules.get(name)
+    if module is _whole.get(name):  # most often: `None`, or known
+        return module
     if module is None or _is_half_made(module):
         return None
     package = name.rpartition(".")[0]
@@ -20,6 +25,7 @@ def imported(name: str) -> ModuleType | None:
         if (around := sys.modules.get(package)) is not None and _is_half_made(around):
             return None
         package = package.rpartition(".")[0]
+    _whole[name] = module
     return module
 
 

@@ -85,7 +85,7 @@ def trace_headers() -> dict[str, str]:
     if link.root is not None:
         sent[_SAMPLING] = f"{link.root.draw.number:.9f}"
     if theirs.otel:
-        sent[_W3C] = "00-{}-{}-01".format(*theirs.otel)
+        sent[_W3C] = "00-{:032x}-{:016x}-01".format(*theirs.otel)
     elif values.trace_id:
         sent[_W3C] = (
             f"00-{_hex(values.trace_id, 32)}-{_hex(values.parent_id or values.trace_id, 16)}-01"

@@ -14,8 +14,7 @@ from ._observe.event_ids import new_id
 from ._record import Kind, Record, RequestFacts, ResponseFacts
 from ._roots import Root
 from ._settings import default_for_steps
-from ._snapshot import content_of, held_by
-from ._weighing import size_of
+from ._snapshot import content_of
 
 
 @dataclass(slots=True)
@@ -26,6 +25,10 @@ class StepContent:
     output: Any = None
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """See `Record.details`."""
+    size: int = 0
+    """Approximate bytes of input and output."""
+    cut: int = 0
+    """Bytes of the input that are missing, because too much was held before the step ended."""
 
     def drop_content(self) -> None:
         self.input = self.output = None
@@ -65,7 +68,7 @@ def capture_step(step: FinishedStep) -> None:
     exchange.framework = step.framework
     exchange.client = step.root.sdk_client
     exchange.content = step.content
-    exchange.received = size_of((held_by(step.content.input), held_by(step.content.output)))
+    exchange.received, exchange.cut = step.content.size + step.content.cut, step.content.cut
     exchange.reader = _record
     sample.note(exchange)
     call_queue.start()

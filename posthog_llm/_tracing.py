@@ -20,6 +20,7 @@ from ._record import Kind
 from ._roots import Root
 from ._snapshot import snapshot, snapshot_of
 from ._steps import FinishedStep, StepContent, capture_step
+from ._weighing import size_of
 from .types import TraceArguments
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class _Step:
         )
         given, begun = self._begun_with
         begun = begun if self.input is given else snapshot(self.input)
+        output = snapshot(self.output)
+        details, size = {"type": self._options.type}, size_of((begun, output))
         outcome, failure = outcome_of(error)
         capture_step(
             FinishedStep(
@@ -157,7 +160,7 @@ class _Step:
                 latency=perf_counter() - self._clock,
                 outcome=outcome,
                 failure=failure,
-                content=StepContent(begun, snapshot(self.output), {"type": self._options.type}),
+                content=StepContent(begun, output, details, size),
             )
         )
 

@@ -30,6 +30,7 @@ _ITEMS: dict[Any, Callable[[Any], Iterable[Any]]] = {
     **{kind: attrgetter("__iter__")(kind) for kind in (list, tuple, set, frozenset, deque)},
 }
 """Containers, and how to iterate over them without a subclass's code."""
+_EXACT = {id(kind): items for kind, items in _ITEMS.items()}
 _LONG = 2048
 """Characters from which counting what JSON escapes is faster than escaping it."""
 _STEP = 64 << 10
@@ -42,13 +43,15 @@ _SHARED: Any = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 """Referenced by an object, but shared with all others."""
 
 
-def size_of(value: Any) -> int:
-    """Return about how many bytes a value holds, extrapolated from its first nodes.
+def size_of(value: Any, most: int = _MOST_NODES) -> int:
+    """Return about how many bytes a value holds, extrapolated from its first `most` nodes.
 
     A shared part counts once, however many paths lead to it. Methods that the caller's class
     overrides may raise, block or never end, so none is called.
     """
-    return _estimate(value, _MOST_NODES, _DEEPEST, set())[0]
+    if id(type(value)) in _FLAT:
+        return _leaf(value)
+    return _estimate(value, most, _DEEPEST, set())[0]
 
 
 def size_of_plain(value: Any) -> int:
@@ -159,6 +162,8 @@ def _opened(value: Any, kind: Any) -> tuple[int, int, Iterable[Any]]:
     """Return a value's own bytes, the number of its parts, and an iterable of them."""
     if id(kind) in _FLAT:
         return _leaf(value), 0, ()
+    if (exact := _EXACT.get(id(kind))) is not None:
+        return _own(value, kind), len(value), exact(value)
     for base in (str, bytes, bytearray):
         if issubclass(kind, base):
             return int(base.__sizeof__(value)), 0, ()

@@ -487,6 +487,26 @@ def test_spans_that_never_end_are_bounded(tracer: trace.Tracer, sink: MemorySink
     sink.wait_for(10_010)
 
 
+def test_the_content_of_spans_that_never_end_is_bounded(
+    tracer: trace.Tracer, sink: MemorySink
+) -> None:
+    """The oldest lose their input, say so, and are captured like the others when they end."""
+    question = "x" * 400_000
+    asked = {**TOOL, "input.value": question}
+    spans = [tracer.start_span("execute_tool x", attributes=asked) for _ in range(100)]
+    spans[0].end()  # the oldest
+    spans[-1].end()
+    oldest, newest = (event.properties for event in sink.wait_for(2))
+    assert "$ai_input_state" not in oldest
+    assert oldest["posthog_llm_content_cut_bytes"] >= 400_000
+    assert newest["$ai_input_state"] == question
+    assert "posthog_llm_content_cut_bytes" not in newest
+    for span in spans[1:-1]:
+        span.end()
+    kept = [e for e in sink.wait_for(100) if "$ai_input_state" in e.properties]
+    assert 50 <= len(kept) <= 80
+
+
 @settings(max_examples=40, deadline=None)
 @given(order=st.lists(st.integers(0, 7), max_size=24))
 def test_ends_in_any_order(order: list[int]) -> None:

@@ -168,8 +168,8 @@ def _identity(who: Arguments, trace_id: str, exchange: Exchange) -> dict[str, An
         "$ai_trace_name": who.trace_name,
         "$ai_framework": exchange.framework,
         "$session_id": ambient.session_id,
-        "$trace_id": ambient.otel[0] if ambient.otel else None,
-        "$span_id": ambient.otel[1] if ambient.otel else None,
+        "$trace_id": f"{ambient.otel[0]:032x}" if ambient.otel else None,
+        "$span_id": f"{ambient.otel[1]:016x}" if ambient.otel else None,
     }
 
 

@@ -118,7 +118,7 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
     about.session_id = attributes_of.session_id(given)
     if kind == "agent" and (name := attributes_of.agent_name(given)):
         about.details = {"agent_name": name}
-    return Step(about, link)
+    return Step(about, link, source=innermost)
 
 
 def _model_step(
@@ -164,7 +164,8 @@ def _end_model(step: ModelStep, span: Any) -> None:
 def _end_step(step: Step, span: Any) -> None:
     given = _held(span)
     asked, said = attributes_of.said_in(span.events) if span.events else (None, None)
-    step.note_input(attributes_of.step_input(given) or asked)
+    if not step.has_input:
+        step.note_input(attributes_of.step_input(given) or asked)
     step.output = attributes_of.step_output(given) or said
     if step.type == "agent" and (name := attributes_of.agent_name(given)):
         step.details["agent_name"] = name

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import getpid
 from time import perf_counter, time
 from typing import Any, TypeAlias
 
 from .._chain import INHERITED, Link
-from .._context import NOTHING, ambient, anew, around, inner_of, merged, nested
+from .._context import NOTHING, StepSource, ambient, anew, around, inner_of, merged, nested
 from .._exchange import Arguments, Failure, Outcome, outcome_of
 from .._manual import capture
 from .._observe.call_queue import call_queue
 from .._observe.event_ids import new_id
 from .._record import Kind
 from .._roots import Root, waiting
-from .._snapshot import shallow
+from .._snapshot import held_by, shallow
 from .._steps import FinishedStep, StepContent, capture_step
+from .._weighing import size_of
 
 _MOST = 10_000
 """Most open steps of a framework; beyond that, the oldest are captured as they are."""
+_MOST_BYTES = 32 << 20
+"""Most bytes of their content; beyond that, the oldest lose it."""
+_ROOM = 0.7
+"""Share of these that is left."""
+_MOST_NODES = 200
+"""Values of a step's content that are examined for its size: steps are many."""
 
 
 @dataclass(slots=True)
@@ -43,25 +51,35 @@ class StepStart:
 class Step:
     """One step, from its beginning to its only end. Without any trace around it, it begins one."""
 
-    def __init__(self, start: StepStart, parent: Link | None, given: Arguments = NOTHING) -> None:
+    def __init__(
+        self,
+        start: StepStart,
+        parent: Link | None,
+        given: Arguments = NOTHING,
+        source: StepSource | None = None,
+    ) -> None:
         """`parent`: what the framework knows to be around the step; `None` if it knows nothing.
 
-        `given`: what the application gave the framework for us.
+        `given`: what the application gave the framework for us. `source`: see `inside`.
         """
-        outer = inside(parent)
-        self._outer, self._ambient = outer, ambient()
-        self._kind: Kind = "trace" if outer.root is None else "span"
+        outer = inside(parent, source)
+        self._ambient = ambient()
         self.id = new_id()
-        self._own = _identity(start, given, outer, self.id)
-        trace_id = str(self._own.trace_id)
-        session_id = self._own.session_id or outer.values.session_id
-        begun = Root(trace_id, session_id) if outer.root is None else INHERITED
-        self.link = Link(self, nested if outer.root else anew, self._own, outer, begun)
+        is_nested = outer.root is not None
+        self._kind: Kind = "span" if is_nested else "trace"
+        self._around = outer.values if is_nested else anew(outer.values, NOTHING)
+        own, within = _identities(start, given, outer, self.id)
+        self._own = own
+        begun: Any = INHERITED
+        if not is_nested:
+            begun = Root(str(own.trace_id), own.session_id or self._around.session_id)
+        self.link = Link(own, nested if is_nested else anew, within, outer, begun)
         """What applies inside the step."""
         self.link.framework = start.framework
         self.link.model_step = None  # a model call inside is another than the one around
         self._start = start
         self._input = shallow(start.input)
+        self._size, self._cut = size_of(held_by(self._input), _MOST_NODES), 0
         self.output: Any = None
         self.error: str | None = None
         """What goes out, and what failed, if the framework says nothing at the end."""
@@ -89,10 +107,25 @@ class Step:
     def type(self) -> str | None:
         return self._start.type
 
+    @property
+    def has_input(self) -> bool:
+        return self._input is not None
+
     def note_input(self, given: Any) -> None:
         """Note an input that the framework knows only at the end."""
-        if self._input is None:
+        if self._input is None and not self._cut:
             self._input = shallow(given)
+            self._size = size_of(held_by(self._input), _MOST_NODES)
+
+    @property
+    def size(self) -> int:
+        """Approximate bytes of the content that is held."""
+        return self._size
+
+    def drop_content(self) -> None:
+        """Drop the input, because too much is held; the event says how many bytes are missing."""
+        self._input = None
+        self._size, self._cut = 0, self._cut + self._size
 
     def end(
         self,
@@ -109,14 +142,15 @@ class Step:
         output, error = self.output if output is None else output, error or self.error
         found, failure = _ended_by(error)
         root: Any = self.link.root
-        parent_id = self._outer.values.parent_id if self._kind == "span" else None
-        own = replace(self._own, parent_id=parent_id, span_id=self.id, span_name=self._start.name)
+        own = replace(self._own, privacy_mode=True) if waiting.for_privacy else self._own
         started_at, latency = self.times or (self._started_at, perf_counter() - self._clock)
+        said = shallow(output)
+        size = self._size + size_of(held_by(said), _MOST_NODES)
         capture_step(
             FinishedStep(
                 kind=self._kind,
-                own=replace(own, privacy_mode=True) if waiting.for_privacy else own,
-                around=self._outer.values,
+                own=own,
+                around=self._around,
                 root=root,
                 ambient=self._ambient,
                 started_at=started_at,
@@ -124,9 +158,7 @@ class Step:
                 outcome=outcome or found,
                 failure=failure,
                 content=StepContent(
-                    self._input,
-                    shallow(output),
-                    {"type": self._start.type, **self.details},
+                    self._input, said, {"type": self._start.type, **self.details}, size, self._cut
                 ),
                 framework=self._start.framework,
             )
@@ -139,23 +171,30 @@ class Step:
         self.end(outcome=Outcome.DROPPED)
 
 
-def inside(parent: Link | None) -> Link:
-    """Return the innermost of what the framework knows to be around, and what we know."""
-    outer = around()
-    return outer if parent is None else inner_of(outer, parent)
+def inside(parent: Link | None, source: StepSource | None = None) -> Link:
+    """Return the innermost of what the framework knows to be around, and what we know.
+
+    `source`: the framework's own; it has nothing to add to a known parent.
+    """
+    return around() if parent is None else inner_of(around(source), parent)
 
 
-def _identity(start: StepStart, given: Arguments, outer: Link, step_id: str) -> Arguments:
-    """Return what applies inside a step: the application's own identity goes first."""
+def _identities(
+    start: StepStart, given: Arguments, outer: Link, step_id: str
+) -> tuple[Arguments, Arguments]:
+    """Return a step's own identity, and what applies inside: the application's own goes first."""
     known = outer.values
+    user = None if known.distinct_id else start.distinct_id
+    session = None if known.session_id else start.session_id
     trace_id = known.trace_id if outer.root else given.trace_id or known.trace_id
-    own = Arguments(
-        distinct_id=None if known.distinct_id else start.distinct_id,
-        session_id=None if known.session_id else start.session_id,
-        trace_id=trace_id or step_id,
-        parent_id=step_id,
-    )
-    return own if given is NOTHING else merged(own, replace(given, trace_id=None))
+    trace_id = trace_id or step_id
+    parent_id = known.parent_id if outer.root else None
+    own = Arguments(user, trace_id, session, step_id, parent_id, start.name)
+    within = Arguments(user, trace_id, session, parent_id=step_id)
+    if given is NOTHING:
+        return own, within
+    given = replace(given, trace_id=None)
+    return merged(own, given), merged(within, given)
 
 
 def _ended_by(error: BaseException | Failure | str | None) -> tuple[Outcome, Failure | None]:
@@ -187,6 +226,8 @@ class ModelStep:
         self._is_seen = False
         self.kind: Kind = "generation"
         self._given = {**start, "input": shallow(start.get("input"))}
+        self.size = size_of(held_by(self._given["input"]), _MOST_NODES)
+        """Approximate bytes of the content that is held."""
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._first_token: float | None = None
         self.given_by: frozenset[int] = frozenset()
@@ -206,6 +247,10 @@ class ModelStep:
         step: ModelStep | None = self
         while step is not None:  # frameworks wrap a step of a model in another
             step._is_seen, step = value, step._around
+
+    def drop_content(self) -> None:
+        """Drop the messages, because too much is held."""
+        self.size, self._given["input"] = 0, None
 
     @property
     def is_open(self) -> bool:
@@ -272,26 +317,48 @@ AnyStep: TypeAlias = Step | ModelStep | PassedThrough
 
 
 class OpenSteps:
-    """The open steps of one framework by its own ids; a bounded number of them."""
+    """The open steps of one framework by its own ids: a bounded number, with bounded content."""
 
     def __init__(self) -> None:
         self._steps: OrderedDict[Hashable, AnyStep] = OrderedDict()
+        self._holding: OrderedDict[Hashable, Step | ModelStep] = OrderedDict()
+        """Those that hold content."""
+        self._bytes = 0
+        """Their size. Threads change it without a lock, so it is counted again at the limit."""
 
     def add(self, key: Hashable, step: AnyStep) -> None:
         self._steps[key] = step
+        if not isinstance(step, PassedThrough) and step.size:
+            self._holding[key] = step
+            self._bytes += step.size
+            if self._bytes > _MOST_BYTES:
+                self._enforce_limit()
         while len(self._steps) > _MOST:
             _, oldest = self._steps.popitem(last=False)
             oldest.abandon()
+
+    def _enforce_limit(self) -> None:
+        self._bytes = sum(step.size for step in list(self._holding.values()))
+        with suppress(KeyError):  # another thread took the last one
+            while self._bytes > _MOST_BYTES * _ROOM:
+                _, oldest = self._holding.popitem(last=False)
+                self._bytes -= oldest.size
+                oldest.drop_content()
 
     def get(self, key: Hashable) -> AnyStep | None:
         return self._steps.get(key)
 
     def take(self, key: Hashable) -> AnyStep | None:
+        holding = self._holding.pop(key, None)
+        if holding is not None:
+            self._bytes = self._bytes - holding.size if self._holding else 0
         return self._steps.pop(key, None)
 
     def forget(self) -> None:
         """Forget all of them, uncaptured."""
         self._steps.clear()
+        self._holding.clear()
+        self._bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._steps)
