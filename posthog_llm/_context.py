@@ -234,12 +234,13 @@ def continued(values: ContextArguments, number: float | None) -> context:
     return made
 
 
-def ambient() -> Ambient:
+def ambient(otel: tuple[int, int] | None = None) -> Ambient:
     """Read the `posthog` package's own context, and OpenTelemetry's, importing neither.
 
     The privacy mode that is configured now applies to the call, whatever is configured later.
+    `otel`: the ids of the span, if they are known; `None`: those of the active one.
     """
-    otel, private = _otel(), settings().privacy_mode
+    otel, private = otel or _otel(), settings().privacy_mode
     posthog = imported("posthog")
     contexts = imported("posthog.contexts")
     if posthog is None or contexts is None:

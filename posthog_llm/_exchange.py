@@ -270,15 +270,12 @@ class Exchange:
         """Return the approximate bytes of memory that this call holds."""
         if self.own is None:  # once: the caller may keep changing the properties
             self.own = self.scope.weight()
-        pieces = _PIECE * (len(self.chunks) + len(self.tail))
-        return _WEIGHT + self.own + pieces + len(self.request or b"") + self._held()
-
-    def _held(self) -> int:
-        """Return how many bytes of the response are held."""
         if self.content is not None:
-            return self.received - self.cut
+            return _WEIGHT + self.own + self.received - self.cut
+        pieces = _PIECE * (len(self.chunks) + len(self.tail))
         held = 0 if self.body is None else len(self.body)
-        return held + sum(map(len, self.chunks)) + sum(map(len, self.tail))
+        held += sum(map(len, self.chunks)) + sum(map(len, self.tail))
+        return _WEIGHT + self.own + pieces + len(self.request or b"") + held
 
     def drop_content(self) -> int:
         """Drop the content, but keep the ends of the response, which contain its numbers.

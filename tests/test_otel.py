@@ -126,6 +126,10 @@ def test_openinference(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink) -> 
             tool.set_attributes({"output.value": "[1]", "output.mime_type": "text/plain"})
         agent.set_attribute("output.value", '["done"]')
     events = sink.wait_for(7)
+    own = agent.get_span_context()
+    about = named(events, "Helper.run")
+    assert about["$trace_id"] == f"{own.trace_id:032x}"
+    assert about["$span_id"] == f"{own.span_id:016x}"
     assert nested_trees(events) == [
         (
             "trace Helper.run agent",

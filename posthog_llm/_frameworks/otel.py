@@ -116,6 +116,7 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
     about = StepStart(attributes_of.name_of(kind, span.name, given), framework, kind, asked)
     about.distinct_id = attributes_of.user_id(given)
     about.session_id = attributes_of.session_id(given)
+    about.otel = span.context.trace_id, span.context.span_id
     if kind == "agent" and (name := attributes_of.agent_name(given)):
         about.details = {"agent_name": name}
     return Step(about, link, source=innermost)

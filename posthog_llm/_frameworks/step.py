@@ -46,6 +46,8 @@ class StepStart:
     """A user, and a conversation, that the framework knows; the application's own go first."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """See `Record.details`."""
+    otel: tuple[int, int] | None = None
+    """Trace id and span id of the OpenTelemetry span that the step is; `None`: it is none."""
 
 
 class Step:
@@ -63,7 +65,7 @@ class Step:
         `given`: what the application gave the framework for us. `source`: see `inside`.
         """
         outer = inside(parent, source)
-        self._ambient = ambient()
+        self._ambient = ambient(start.otel)
         self.id = new_id()
         is_nested = outer.root is not None
         self._kind: Kind = "span" if is_nested else "trace"
