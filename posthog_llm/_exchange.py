@@ -169,7 +169,7 @@ class Scope:
     def weight(self) -> int:
         """Return the approximate bytes of the caller's properties, without the client's."""
         given = (self.call.properties, self.context.properties, self.ambient.tags)
-        return sum(size_of(properties) for properties in given if properties is not None)
+        return sum(size_of(properties) for properties in given if properties)
 
 
 @dataclass(slots=True)

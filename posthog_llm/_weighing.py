@@ -30,6 +30,12 @@ _ITEMS: dict[Any, Callable[[Any], Iterable[Any]]] = {
     **{kind: attrgetter("__iter__")(kind) for kind in (list, tuple, set, frozenset, deque)},
 }
 """Containers, and how to iterate over them without a subclass's code."""
+_TEXTS = frozenset(map(id, (str, bytes, bytearray)))
+_CONTAINERS = tuple(_ITEMS)
+_GLANCE, _DEEPEST_GLANCE, _DEEPEST_OBJECT, _WIDE = 16, 10, 4, 4096
+"""For `rough_size_of`: parts at each end of a level; levels; levels in which objects are opened
+that are no containers, as one may refer to half of the program; and the size of a container that
+is only looked into."""
 _EXACT = {id(kind): items for kind, items in _ITEMS.items()}
 _LONG = 2048
 """Characters from which counting what JSON escapes is faster than escaping it."""
@@ -43,15 +49,44 @@ _SHARED: Any = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 """Referenced by an object, but shared with all others."""
 
 
-def size_of(value: Any, most: int = _MOST_NODES) -> int:
-    """Return about how many bytes a value holds, extrapolated from its first `most` nodes.
+def size_of(value: Any) -> int:
+    """Return about how many bytes a value holds, extrapolated from its first nodes.
 
     A shared part counts once, however many paths lead to it. Methods that the caller's class
     overrides may raise, block or never end, so none is called.
     """
     if id(type(value)) in _FLAT:
         return _leaf(value)
-    return _estimate(value, most, _DEEPEST, set())[0]
+    return _estimate(value, _MOST_NODES, _DEEPEST, set())[0]
+
+
+def rough_size_of(value: Any) -> int:
+    """Return about how many bytes a value holds, by the first and the last parts of each level.
+
+    In a tenth of the time of `size_of`, for the content of steps: each of a run holds the whole
+    conversation, whose newest message is the last. Runs none of the caller's code either.
+    """
+    if id(type(value)) in _FLAT:
+        return _leaf(value)
+    total, scale, level = 0, 1.0, [value]
+    for depth in range(_DEEPEST_GLANCE):
+        held, inner = _NODE * len(level), []
+        for item in level:
+            kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
+            if id(kind) in _TEXTS:
+                held += len(item)
+            elif id(kind) in _FLAT:
+                continue
+            elif issubclass(kind, _CONTAINERS) and (id(kind) not in _EXACT or len(item) > _WIDE):
+                held += _estimate(item, _GLANCE, _DEEPEST_OBJECT, set())[0]
+            elif id(kind) in _EXACT or (depth < _DEEPEST_OBJECT and not issubclass(kind, _SHARED)):
+                inner.append(item)
+        total += int(scale * held)
+        level = gc.get_referents(*inner) if inner else []
+        if len(level) > 2 * _GLANCE:
+            scale *= len(level) / (2 * _GLANCE)
+            level = level[:_GLANCE] + level[-_GLANCE:]
+    return total
 
 
 def size_of_plain(value: Any) -> int:

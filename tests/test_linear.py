@@ -11,7 +11,7 @@ import pytest
 from posthog_llm._media import without_blobs
 from posthog_llm._providers import chat, messages, others, responses, sse
 from posthog_llm._providers.sse import Folded
-from posthog_llm._weighing import size_of, size_of_plain
+from posthog_llm._weighing import rough_size_of, size_of, size_of_plain
 
 from .growth import cpu_of, is_below
 
@@ -159,6 +159,21 @@ def test_size_is_captured_after_a_look_at_the_beginning() -> None:
     assert 0.7 < size_of(wide) / size_of_plain(wide) < 1.4
 
 
+def test_the_content_of_steps_is_weighed_by_its_ends() -> None:
+    """Each step of a run holds the whole conversation: what is weighed does not grow with it."""
+
+    def state(count: int) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": "hello " * 20} for _ in range(count)]}
+
+    for count in (1, 20, 1000, 100_000):
+        assert 0.6 < rough_size_of(state(count)) / size_of_plain(state(count)) < 1.7
+    few, many = state(100), state(100_000)
+    assert cpu_of(lambda: rough_size_of(many)) < 5 * cpu_of(lambda: rough_size_of(few))
+    few["messages"][-1]["content"] = [{"type": "text", "text": "x" * 1_000_000}]
+    assert rough_size_of(few) > 1_000_000
+    assert rough_size_of({"state": few, "module": json}) < 20_000_000
+
+
 class Counted(list[Any]):
     """What no look of ours may run."""
 
@@ -171,3 +186,4 @@ class Counted(list[Any]):
 def test_size_is_captured_without_the_callers_code() -> None:
     held = Counted(["x" * 10_000])
     assert 10_000 < size_of({"a": held}) < 11_000
+    assert 10_000 < rough_size_of({"a": held}) < 11_000

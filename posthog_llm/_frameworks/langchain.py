@@ -310,8 +310,8 @@ def _reports_to_posthog() -> bool:
             break
         is_managers = frame.f_globals.get("__name__") == _MANAGER
         handlers: Any = frame.f_locals.get("handlers") if is_managers else None
-        if is_list(handlers) and any(isinstance(one, theirs) for one in handlers):
-            return True
+        if is_list(handlers):  # those of this run
+            return any(isinstance(one, theirs) for one in handlers)
         frame = frame.f_back
     return False
 

@@ -20,7 +20,7 @@ from .._record import Kind
 from .._roots import Root, waiting
 from .._snapshot import held_by, shallow
 from .._steps import FinishedStep, StepContent, capture_step
-from .._weighing import size_of
+from .._weighing import rough_size_of
 
 _MOST = 10_000
 """Most open steps of a framework; beyond that, the oldest are captured as they are."""
@@ -28,8 +28,6 @@ _MOST_BYTES = 32 << 20
 """Most bytes of their content; beyond that, the oldest lose it."""
 _ROOM = 0.7
 """Share of these that is left."""
-_MOST_NODES = 200
-"""Values of a step's content that are examined for its size: steps are many."""
 
 
 @dataclass(slots=True)
@@ -81,7 +79,7 @@ class Step:
         self.link.model_step = None  # a model call inside is another than the one around
         self._start = start
         self._input = shallow(start.input)
-        self._size, self._cut = size_of(held_by(self._input), _MOST_NODES), 0
+        self._size, self._cut = rough_size_of(held_by(self._input)), 0
         self.output: Any = None
         self.error: str | None = None
         """What goes out, and what failed, if the framework says nothing at the end."""
@@ -117,7 +115,7 @@ class Step:
         """Note an input that the framework knows only at the end."""
         if self._input is None and not self._cut:
             self._input = shallow(given)
-            self._size = size_of(held_by(self._input), _MOST_NODES)
+            self._size = rough_size_of(held_by(self._input))
 
     @property
     def size(self) -> int:
@@ -147,7 +145,7 @@ class Step:
         own = replace(self._own, privacy_mode=True) if waiting.for_privacy else self._own
         started_at, latency = self.times or (self._started_at, perf_counter() - self._clock)
         said = shallow(output)
-        size = self._size + size_of(held_by(said), _MOST_NODES)
+        size = self._size + rough_size_of(held_by(said))
         capture_step(
             FinishedStep(
                 kind=self._kind,
@@ -228,7 +226,7 @@ class ModelStep:
         self._is_seen = False
         self.kind: Kind = "generation"
         self._given = {**start, "input": shallow(start.get("input"))}
-        self.size = size_of(held_by(self._given["input"]), _MOST_NODES)
+        self.size = rough_size_of(held_by(self._given["input"]))
         """Approximate bytes of the content that is held."""
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._first_token: float | None = None
