@@ -19,7 +19,8 @@ from .._imports import imported
 from .._narrowing import is_list, mapping
 from .._observe.around import Installer
 from .._observe.registry import watched
-from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart
+from .langchain_runs import OpenRuns, handlers
+from .step import AnyStep, ModelStep, PassedThrough, Step, StepStart
 
 FRAMEWORK = "langchain"
 _HIDDEN = "langsmith:hidden"
@@ -36,9 +37,7 @@ _ROLES = {
 }
 _SDKS = {"openai": "openai", "azure": "openai", "anthropic": "anthropic"}
 """The SDK that LangChain's model of a provider calls: if it is watched, the wire says it all."""
-_MANAGER = "langchain_core.callbacks.manager"
-steps = OpenSteps()
-"""The open runs, by their id."""
+steps = OpenRuns()
 by_hand: list[bool] = []
 """Not empty once the application has made a handler itself."""
 _latest: ContextVar[Step | ModelStep | None] = ContextVar(
@@ -64,7 +63,7 @@ def _configured() -> Link | None:
     module = imported("langchain_core.runnables.config")
     config = mapping(None if module is None else module.var_child_runnable_config.get())
     run_id = getattr(config.get("callbacks"), "parent_run_id", None)
-    step = None if run_id is None else steps.get(run_id)
+    step = None if run_id is None else steps.around(run_id)
     return None if step is None else step.link
 
 
@@ -97,40 +96,40 @@ class Runs:
 
     @guarded
     def on_retriever_start(self, serialized: Any, query: str, **run: Any) -> None:
-        self._begin(run, _name(serialized, run, "retriever"), "retrieval", query)
-        step = steps.get(run["run_id"])
+        step = self._begin(run, _name(serialized, run, "retriever"), "retrieval", query)
         if isinstance(step, Step):
             _latest.set(step)
 
     def _begin(
         self, run: dict[str, Any], name: str, kind: str, given: Any, is_hidden: bool = False
-    ) -> None:
-        run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
-        if self._joins(run_id):
-            return
+    ) -> AnyStep:
+        """Return the step of a run that begins."""
+        known, parent = self._joined(run), steps.around(run.get("parent_run_id"))
+        if known is not None:
+            return known
         around = None if parent is None else parent.link
         if is_hidden or _is_left_out(parent) or _reports_to_posthog():
-            self._add(run_id, parent, PassedThrough(around))
-            return
+            return self._add(run, parent, PassedThrough(around))
         start = StepStart(name, FRAMEWORK, kind, given, session_id=_thread(run.get("metadata")))
-        self._add(run_id, parent, Step(start, around, self._new_to(parent)))
+        return self._add(run, parent, Step(start, around, self._new_to(parent)))
 
-    def _joins(self, run_id: Any) -> bool:
-        """Whether another handler of ours has begun the run; what we were given applies as well."""
-        known = steps.get(run_id)
+    def _joined(self, run: dict[str, Any]) -> AnyStep | None:
+        """Return the run if another handler of ours began it; what we were given applies, too."""
+        known = steps.begun(run)
         if known is not None and id(self) not in known.given_by:
             known.give(self._given)
             known.given_by |= {id(self)}
-        return known is not None
+        return known
 
     def _new_to(self, parent: AnyStep | None) -> Arguments:
         """Return what we were given, unless it applies to the parent already."""
         is_known = parent is not None and id(self) in parent.given_by
         return NOTHING if is_known else self._given
 
-    def _add(self, run_id: Any, parent: AnyStep | None, step: AnyStep) -> None:
+    def _add(self, run: dict[str, Any], parent: AnyStep | None, step: AnyStep) -> AnyStep:
         step.given_by = (frozenset() if parent is None else parent.given_by) | {id(self)}
-        steps.add(run_id, step)
+        steps.begin(run, step)
+        return step
 
     @guarded
     def on_chain_end(self, outputs: Any, **run: Any) -> None:
@@ -163,8 +162,8 @@ class Runs:
         self._begin_model(run, said, _name(serialized, run, "unknown"))
 
     def _begin_model(self, run: dict[str, Any], messages: list[Any], name: str) -> None:
-        run_id, parent = run["run_id"], steps.get(run.get("parent_run_id"))
-        if self._joins(run_id) or _is_left_out(parent) or _reports_to_posthog():
+        parent = steps.around(run.get("parent_run_id"))
+        if self._joined(run) is not None or _is_left_out(parent) or _reports_to_posthog():
             return
         about, asked = mapping(run.get("metadata")), mapping(run.get("invocation_params"))
         tools = asked.get("tools")
@@ -181,25 +180,25 @@ class Runs:
             self._new_to(parent),
         )
         step.is_seen = _SDKS.get(str(about.get("ls_provider"))) in watched
-        self._add(run_id, parent, step)
+        self._add(run, parent, step)
         _latest.set(step)
 
     @guarded
     def on_llm_new_token(self, token: str, **run: Any) -> None:
-        step = steps.get(run["run_id"])
+        step = steps.called_back(run["run_id"])
         if isinstance(step, ModelStep):
             step.first_token()
 
     @guarded
     def on_llm_end(self, response: Any, **run: Any) -> None:
-        step = steps.take(run["run_id"])
+        step = steps.take_called_back(run["run_id"])
         if isinstance(step, ModelStep):
             facts = _answer(response)
             step.abandon() if facts is None else step.end(facts)
 
     @guarded
     def on_llm_error(self, error: BaseException, **run: Any) -> None:
-        step = steps.take(run["run_id"])
+        step = steps.take_called_back(run["run_id"])
         if isinstance(step, ModelStep):
             step.end({}, error)
 
@@ -215,7 +214,7 @@ def _end(
     error: BaseException | str | None = None,
     is_tool: bool = False,
 ) -> None:
-    step = steps.take(run["run_id"])
+    step = steps.take_called_back(run["run_id"])
     if not isinstance(step, Step):
         return
     if any(cls.__name__ == _INTERRUPT for cls in type(error).__mro__):
@@ -304,16 +303,7 @@ def _reports_to_posthog() -> bool:
     theirs = getattr(imported("posthog.ai.langchain.callbacks"), "CallbackHandler", None)
     if theirs is None:
         return False
-    frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - as in the standard library
-    for _ in range(20):
-        if frame is None:
-            break
-        is_managers = frame.f_globals.get("__name__") == _MANAGER
-        handlers: Any = frame.f_locals.get("handlers") if is_managers else None
-        if is_list(handlers):  # those of this run
-            return any(isinstance(one, theirs) for one in handlers)
-        frame = frame.f_back
-    return False
+    return any(isinstance(one, theirs) for one in handlers() or ())
 
 
 # -- installation ---------------------------------------------------------------------

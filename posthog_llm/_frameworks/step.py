@@ -89,6 +89,8 @@ class Step:
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self.given_by: frozenset[int] = frozenset()
         """Ids of the handlers whose arguments apply inside."""
+        self.caller: tuple[Any, Any] = None, None
+        """What distinguishes its callbacks from those of another step with its id."""
         self._open = [True]
         call_queue.unended.add(self)
 
@@ -231,6 +233,7 @@ class ModelStep:
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._first_token: float | None = None
         self.given_by: frozenset[int] = frozenset()
+        self.caller: tuple[Any, Any] = None, None
         self._open = [True]
 
     def give(self, given: Arguments) -> None:
@@ -295,6 +298,7 @@ class PassedThrough:
     def __init__(self, link: Link | None) -> None:
         self.link = link
         self.given_by: frozenset[int] = frozenset()
+        self.caller: tuple[Any, Any] = None, None
 
     def give(self, given: Arguments) -> None:
         pass

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import posthog
@@ -26,6 +29,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
@@ -462,6 +466,103 @@ def test_a_process_that_imports_in_threads_forks_in_a_run_and_ends_in_another(
     outcomes = {said["$ai_span_name"]: said["posthog_llm_outcome"] for said in found}
     assert outcomes == {"forks": "ok", "stays": "dropped"}
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("is_instrumented", [True, False])
+def test_runs_of_one_id_in_two_threads_are_two(
+    provider: ScriptedProvider, sink: MemorySink, is_instrumented: bool
+) -> None:
+    if not is_instrumented:
+        uninstrument()
+    both, run_id = threading.Barrier(2), uuid.uuid4()
+
+    def work(user: str) -> str:
+        both.wait()
+        said = RunnableLambda(lambda given: f"of {given}", name="inner").invoke(user)
+        both.wait()
+        return said
+
+    chain = RunnableLambda(work, name="outer")
+    handlers = {user: CallbackHandler(sink, distinct_id=user) for user in ("ann", "ben")}
+
+    def run(user: str) -> None:
+        chain.invoke(user, {"run_id": run_id, "callbacks": [handlers[user]]})
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(run, handlers))
+    assert shown(sink) == ["trace outer (chain)", "  span inner (chain)"] * 2
+    for event in sink.events:
+        said = event.properties
+        user = event.distinct_id
+        assert (said["$ai_input_state"], said["$ai_output_state"]) == (user, f"of {user}")
+
+
+def test_a_run_inside_one_of_the_same_id(provider: ScriptedProvider, sink: MemorySink) -> None:
+    config: Any = {"run_id": uuid.uuid4()}
+    step = RunnableLambda(lambda given: given, name="step")
+
+    def work(given: str) -> str:
+        inner.invoke("in", config)
+        return step.invoke(given)
+
+    inner: Any = RunnableLambda(lambda given: step.invoke(given), name="inner")
+    RunnableLambda(work, name="outer").invoke("out", config)
+    assert shown(sink) == [
+        "trace outer (chain)",
+        "  span inner (chain)",
+        "    span step (chain)",
+        "  span step (chain)",
+    ]
+    assert named(sink.events, "inner")["$ai_output_state"] == "in"
+    assert named(sink.events, "outer")["$ai_output_state"] == "out"
+
+
+@pytest.mark.parametrize("ends_first", [0, 1])
+def test_streams_of_one_run_id_that_are_read_in_turn(
+    provider: ScriptedProvider, sink: MemorySink, ends_first: int
+) -> None:
+    def pieces(given: Iterator[str]) -> Iterator[str]:
+        for user in given:
+            yield RunnableLambda(lambda user: f"of {user}", name="inner").invoke(user)
+            yield "."
+
+    chain, config = RunnableGenerator(pieces, name="outer"), {"run_id": uuid.uuid4()}
+    streams = []
+    for user in ("ann", "ben"):
+        with posthog_llm.context(distinct_id=user):
+            streams.append(chain.stream(user, config))  # type: ignore[arg-type]
+            next(streams[-1])
+    list(streams[ends_first])
+    list(streams[1 - ends_first])
+    assert shown(sink) == ["trace outer (chain)", "  span inner (chain)"] * 2
+    for event in sink.events:
+        assert event.properties["$ai_output_state"].startswith(f"of {event.distinct_id}")
+
+
+def test_models_of_one_run_id_at_once(sink: MemorySink) -> None:
+    both, config = threading.Barrier(2), {"run_id": uuid.uuid4()}
+
+    class Local(GenericFakeChatModel):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            both.wait()
+            try:
+                return super()._generate(*args, **kwargs)
+            finally:
+                both.wait()
+
+    def run(user: str) -> None:
+        usage: Any = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+        messages = iter([AIMessage(f"of {user}", usage_metadata=usage)])
+        with posthog_llm.context(distinct_id=user):
+            Local(messages=messages).invoke(user, config)  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(run, ("ann", "ben")))
+    assert shown(sink) == ["generation Local"] * 2
+    for event in sink.events:
+        said = event.properties
+        assert said["$ai_input"][0]["content"] == event.distinct_id
+        assert f"of {event.distinct_id}" in repr(said["$ai_output_choices"])
 
 
 def test_misuse_of_the_handler() -> None:
