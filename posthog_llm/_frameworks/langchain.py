@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from .._chain import Link
+from .._checks import text
 from .._context import NOTHING, add_step_source, remove_step_source
 from .._exchange import Arguments, Outcome
 from .._faults import attribute, guarded
@@ -166,12 +168,12 @@ class Runs:
         if self._joined(run) is not None or _is_left_out(parent) or _reports_to_posthog():
             return
         about, asked = mapping(run.get("metadata")), mapping(run.get("invocation_params"))
-        tools = asked.get("tools")
+        tools, provider = asked.get("tools"), _word(about.get("ls_provider"))
         step = ModelStep(
             {
                 "input": messages,
-                "model": about.get("ls_model_name") or asked.get("model") or name,
-                "provider": about.get("ls_provider"),
+                "model": _word(about.get("ls_model_name"), asked.get("model"), name),
+                "provider": provider,
                 "tools": tools if is_list(tools) else None,
                 "session_id": _thread(about),
             },
@@ -179,7 +181,7 @@ class Runs:
             None if parent is None else parent.link,
             self._new_to(parent),
         )
-        step.is_seen = _SDKS.get(str(about.get("ls_provider"))) in watched
+        step.is_seen = _SDKS.get(provider or "") in watched
         self._add(run, parent, step)
         _latest.set(step)
 
@@ -226,16 +228,23 @@ def _end(
 # -- what LangChain's objects say -----------------------------------------------------
 
 
+def _word(*values: Any) -> str | None:
+    """Return the first value that is a text. No code runs of values of other types."""
+    return next((one for one in values if issubclass(type(one), str) and one), None)
+
+
 def _name(serialized: Any, run: Mapping[str, Any], default: str) -> str:
     about = mapping(serialized)
-    path = about.get("id") or ()
-    return str(run.get("name") or about.get("name") or (path and path[-1]) or default)
+    path = about.get("id")
+    last = path[-1] if is_list(path) and path else None
+    return _word(run.get("name"), about.get("name"), last) or default
 
 
 def _thread(metadata: Any) -> str | None:
     """Return the conversation that LangGraph's checkpoints belong to."""
     found = mapping(metadata).get("thread_id")
-    return None if found is None else str(found)
+    is_id = issubclass(type(found), (str, int, UUID)) and type(found) is not bool
+    return text("thread_id", found) if is_id else None
 
 
 def _tool_error(output: Any) -> str | None:

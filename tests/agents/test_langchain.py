@@ -565,6 +565,40 @@ def test_models_of_one_run_id_at_once(sink: MemorySink) -> None:
         assert f"of {event.distinct_id}" in repr(said["$ai_output_choices"])
 
 
+class Strange:
+    """Whatever is asked of it fails."""
+
+    def _fail(self, *args: object) -> Any:
+        raise RuntimeError("strange")
+
+    __bool__ = __len__ = __iter__ = __str__ = __repr__ = __eq__ = __getitem__ = _fail
+    model_dump = _fail
+    __hash__ = None  # type: ignore[assignment]
+
+
+TOOLS: dict[str, Any] = {
+    "a text": "weather",
+    "a mapping": {"type": "function"},
+    "an object": Strange(),
+    "objects": [Strange(), {"type": Strange(), "function": Strange()}, {Strange: 1}],
+    "other values": [None, 1, [[]], weather, {"function": {"name": 1, "parameters": "x"}}],
+}
+
+
+@pytest.mark.parametrize("tools", TOOLS.values(), ids=TOOLS)
+def test_parameters_of_any_type(sink: MemorySink, tools: Any) -> None:
+    class Local(GenericFakeChatModel):
+        def _get_invocation_params(self, *args: Any, **kwargs: Any) -> Any:
+            return {"model": Strange(), "tools": tools}
+
+    usage: Any = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    config: Any = {"metadata": {"ls_model_name": Strange(), "thread_id": Strange()}}
+    config["metadata"]["ls_provider"] = Strange()
+    config["run_name"] = "local"
+    Local(messages=iter([AIMessage("hi", usage_metadata=usage)])).invoke("x", config)
+    assert shown(sink) == ["generation local"]
+
+
 def test_misuse_of_the_handler() -> None:
     with pytest.raises(TypeError, match="distinct_id"):
         CallbackHandler(distinct_id=object())  # type: ignore[arg-type]
