@@ -16,7 +16,7 @@ from .._chain import Link
 from .._checks import text
 from .._context import NOTHING, add_step_source, remove_step_source
 from .._exchange import Arguments, Outcome
-from .._faults import attribute, guarded
+from .._faults import guarded
 from .._imports import imported
 from .._narrowing import is_list, mapping
 from .._observe.around import Installer
@@ -249,8 +249,10 @@ def _thread(metadata: Any) -> str | None:
 
 def _tool_error(output: Any) -> str | None:
     """Return what a tool reports as an error, which the agent sees and goes on."""
-    is_error = attribute(output, "status") == "error"
-    return str(attribute(output, "content")) if is_error else None
+    message = getattr(imported("langchain_core.messages.tool"), "ToolMessage", None)
+    if message is None or not issubclass(type(output), message) or output.status != "error":
+        return None
+    return str(output.content)
 
 
 def _message(message: Any) -> Any:

@@ -32,6 +32,8 @@ _WRITTEN_OUT = ("model_dump", "__dataclass_fields__", "__attrs_attrs__")
 """Attributes of classes whose objects are dumped with everything in them."""
 _LOOK_EVERY = 64
 """Items taken between two checks of the clock."""
+_MOCKS, _MOCK = ("unittest.mock", "mock.mock"), "NonCallableMock"
+"""Modules of the base class of all mocks, and its name."""
 TOO_MUCH = "[too much to show]"
 
 
@@ -42,6 +44,8 @@ def opened(value: Any, most: int, until: float) -> Any:
     `until`. If the object's own code fails, its type represents it.
     """
     try:
+        if _is_mock(value):
+            return f"[{_name(value)}]"
         if is_mapping(value):
             return dict(_taken(value.items(), most, until))
         if is_collection(value):
@@ -53,8 +57,20 @@ def opened(value: Any, most: int, until: float) -> Any:
         return f"[{_name(value)}]"
 
 
+def _is_mock(value: Any) -> bool:
+    """Whether a value records what is read of it, as those of `unittest.mock` and `mock` do.
+
+    Not `isinstance`: it asks the object, which claims to be of the class of its `spec`.
+    """
+    classes: Any = type.__getattribute__(type(value), "__mro__")
+    return any(cls.__module__ in _MOCKS and _named(cls) == _MOCK for cls in classes)
+
+
 def _name(value: Any) -> str:
-    cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    return _named(type(value))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _named(cls: Any) -> str:
     return str(type.__getattribute__(cls, "__name__"))
 
 

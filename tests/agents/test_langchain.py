@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock, Mock, NonCallableMagicMock
 
 import posthog
 import pytest
@@ -597,6 +598,35 @@ def test_parameters_of_any_type(sink: MemorySink, tools: Any) -> None:
     config["run_name"] = "local"
     Local(messages=iter([AIMessage("hi", usage_metadata=usage)])).invoke("x", config)
     assert shown(sink) == ["generation local"]
+
+
+def seen_by(mocks: list[Any]) -> list[Any]:
+    """Return what was done to mocks: calls, and attributes that were read."""
+    return [(one.mock_calls, sorted(vars(one)["_mock_children"])) for one in mocks]
+
+
+def test_mocks_in_steps_see_nothing_of_us(sink: MemorySink) -> None:
+    def mocks() -> list[Any]:
+        kinds = (MagicMock, Mock, AsyncMock, NonCallableMagicMock)
+        return [*(kind() for kind in kinds), MagicMock(spec=AIMessage), MagicMock(spec=dict)]
+
+    def run(made: list[Any]) -> None:
+        given = {"plain": made[:4], "type": made[0], "role": made[1], "content": made[4:]}
+        for one in (given, *made):
+            RunnableLambda(lambda _, one=one: one).invoke(one)
+        with span("mine", input=made[0]) as mine:
+            mine.output = made
+
+    bare, watched = mocks(), mocks()
+    uninstrument()
+    run(bare)
+    posthog_llm.flush(10)
+    sink.events.clear()
+    instrument(sink, langchain=True)
+    run(watched)
+    assert len(shown(sink)) == 8
+    assert "[MagicMock]" in repr([event.properties for event in sink.events])
+    assert seen_by(watched) == seen_by(bare)
 
 
 def test_misuse_of_the_handler() -> None:
