@@ -54,6 +54,8 @@ class FinishedStep:
     failure: Failure | None
     content: StepContent
     framework: str | None = None
+    default: Any = None
+    """Where it goes if no block names a destination; `None`: as set when it ends."""
 
 
 @counted
@@ -72,7 +74,7 @@ def capture_step(step: FinishedStep) -> None:
     exchange.reader = _record
     sample.note(exchange)
     call_queue.start()
-    _put(exchange, step.root, first_given(step.own.client, step.around.client))
+    _put(exchange, step.root, first_given(step.own.client, step.around.client, step.default))
 
 
 def _put(exchange: Exchange, root: Root, named: Any) -> None:

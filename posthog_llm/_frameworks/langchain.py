@@ -80,6 +80,8 @@ class Runs:
     raise_error = True
     """Not ours, which are guarded, but those of the program's own signal handlers."""
     _given: Arguments = NOTHING
+    _is_process_wide = False
+    """Whether `instrument` has installed it; then it begins nothing after `uninstrument`."""
 
     # -- chains, agents, tools, retrievers -------------------------------------------
 
@@ -104,8 +106,10 @@ class Runs:
 
     def _begin(
         self, run: dict[str, Any], name: str, kind: str, given: Any, is_hidden: bool = False
-    ) -> AnyStep:
-        """Return the step of a run that begins."""
+    ) -> AnyStep | None:
+        """Return the step of a run that begins; `None` if it is not watched."""
+        if self._is_off():
+            return None
         known, parent = self._joined(run), steps.around(run.get("parent_run_id"))
         if known is not None:
             return known
@@ -114,6 +118,9 @@ class Runs:
             return self._add(run, parent, PassedThrough(around))
         start = StepStart(name, FRAMEWORK, kind, given, session_id=_thread(run.get("metadata")))
         return self._add(run, parent, Step(start, around, self._new_to(parent)))
+
+    def _is_off(self) -> bool:
+        return self._is_process_wide and FRAMEWORK not in watched
 
     def _joined(self, run: dict[str, Any]) -> AnyStep | None:
         """Return the run if another handler of ours began it; what we were given applies, too."""
@@ -165,7 +172,9 @@ class Runs:
 
     def _begin_model(self, run: dict[str, Any], messages: list[Any], name: str) -> None:
         parent = steps.around(run.get("parent_run_id"))
-        if self._joined(run) is not None or _is_left_out(parent) or _reports_to_posthog():
+        if self._is_off() or self._joined(run) is not None:
+            return
+        if _is_left_out(parent) or _reports_to_posthog():
             return
         about, asked = mapping(run.get("metadata")), mapping(run.get("invocation_params"))
         tools, provider = asked.get("tools"), _word(about.get("ls_provider"))
@@ -323,7 +332,7 @@ def _reports_to_posthog() -> bool:
 def install(module: Any, installer: Installer) -> None:
     """Have LangChain add our handler to each run; `module` is `langchain_core.tracers.context`."""
     base = sys.modules["langchain_core.callbacks.base"].BaseCallbackHandler
-    handler = type("ProcessWideHandler", (Runs, base), {})()
+    handler = type("ProcessWideHandler", (Runs, base), {"_is_process_wide": True})()
     variable: ContextVar[Any] = ContextVar("posthog_llm_langchain_handler", default=handler)
     hook = (variable, True, None, None)
     module._configure_hooks.append(hook)

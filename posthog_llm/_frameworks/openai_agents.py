@@ -5,6 +5,7 @@ https://openai.github.io/openai-agents-python/tracing/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -66,6 +67,7 @@ def _end_trace(processors: Any, trace: Any) -> None:
     step = steps.take(id(trace))
     if isinstance(step, Step):
         step.end()
+    _stop_watching()
 
 
 @guarded
@@ -170,6 +172,12 @@ def _answer(data: Any) -> dict[str, Any]:
 # -- installation -----------------------------------------------------------------------
 
 
+_ends: list[Callable[[], object]] = []
+"""Steps that remove the wrappers of the functions that end traces and spans."""
+_leaving: list[bool] = []
+"""Not empty after `uninstrument`."""
+
+
 def _reports_to_posthog(processors: Any) -> bool:
     """Whether PostHog's own processor is there, too; then it captures the spans."""
     theirs = imported("posthog.ai.openai_agents.processor")
@@ -183,15 +191,28 @@ def _reports_to_posthog(processors: Any) -> bool:
 def install(module: Any, installer: Installer) -> None:
     """Watch the processors; `module` is `agents.tracing.provider`."""
     cls = module.SynchronousMultiTracingProcessor
-    for name, noted in (
-        ("on_trace_start", _begin_trace),
-        ("on_trace_end", _end_trace),
-        ("on_span_start", _begin_span),
-        ("on_span_end", _end_span),
-    ):
-        installer.wrap(cls, name, partial(_noting, noted))
+    _leaving.clear()
+    ends = installer.with_undo(_ends)
+    installer.wrap(cls, "on_trace_start", partial(_noting, _begin_trace))
+    installer.wrap(cls, "on_span_start", partial(_noting, _begin_span))
+    ends.wrap(cls, "on_span_end", partial(_noting, _end_span), is_below=True)
+    ends.wrap(cls, "on_trace_end", partial(_noting, _end_trace), is_below=True)
     add_step_source(innermost)
     installer.on_undo(partial(remove_step_source, innermost))
+    installer.on_undo(_leave)
+
+
+def _leave() -> None:
+    _leaving.append(True)
+    _stop_watching()
+
+
+def _stop_watching() -> None:
+    """Remove what watches the ends, once `uninstrument` was called and the last run is over."""
+    if _leaving and not steps:
+        _leaving.clear()
+        while _ends:
+            _ends.pop()()
 
 
 def _noting(noted: Any, send: Any, processors: Any, args: Any, kwargs: Any) -> Any:

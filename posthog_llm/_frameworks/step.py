@@ -18,6 +18,7 @@ from .._observe.call_queue import call_queue
 from .._observe.event_ids import new_id
 from .._record import Kind
 from .._roots import Root, waiting
+from .._settings import default_for_steps
 from .._snapshot import held_by, shallow
 from .._steps import FinishedStep, StepContent, capture_step
 from .._weighing import rough_size_of
@@ -91,6 +92,7 @@ class Step:
         """Ids of the handlers whose arguments apply inside."""
         self.caller: tuple[Any, Any] = None, None
         """What distinguishes its callbacks from those of another step with its id."""
+        self._default = default_for_steps()
         self._open = [True]
         call_queue.unended.add(self)
 
@@ -163,6 +165,7 @@ class Step:
                     self._input, said, {"type": self._start.type, **self.details}, size, self._cut
                 ),
                 framework=self._start.framework,
+                default=self._default,
             )
         )
         if self._kind == "trace":
@@ -234,6 +237,7 @@ class ModelStep:
         self._first_token: float | None = None
         self.given_by: frozenset[int] = frozenset()
         self.caller: tuple[Any, Any] = None, None
+        self._default = default_for_steps()
         self._open = [True]
 
     def give(self, given: Arguments) -> None:
@@ -284,6 +288,8 @@ class ModelStep:
             given.setdefault("time_to_first_token", self._first_token)
         if error is not None:
             given["error"] = error
+        if self.link.values.client is None:
+            given["client"] = self._default
         known = {name: value for name, value in given.items() if value is not None}
         capture(self.kind, known, new_id(), self.link)
 

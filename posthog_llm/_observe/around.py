@@ -65,6 +65,10 @@ class Installer:
         """What our own clients inherit from: they need no wrapper."""
         self._defaults = defaults
 
+    def with_undo(self, undo: list[Callable[[], object]]) -> Installer:
+        """Return an installer whose steps that remove its wrappers are in another list."""
+        return Installer(undo, self._is_off, self.ours, self._defaults)
+
     def wrap(
         self, cls: Any, name: str, observe: Any, waits: bool = False, *, is_below: bool = False
     ) -> None:

@@ -640,6 +640,33 @@ def test_uninstrument_leaves_no_steps(provider: ScriptedProvider, sink: MemorySi
     assert shown(sink) == []
 
 
+@pytest.mark.parametrize("is_local", [False, True], ids=["on the wire", "in the process"])
+def test_a_run_in_which_uninstrument_is_called_is_captured_where_it_began(
+    provider: ScriptedProvider, sink: MemorySink, is_local: bool
+) -> None:
+    usage: Any = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+
+    class Local(GenericFakeChatModel):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            uninstrument()
+            return super()._generate(*args, **kwargs)
+
+    local = Local(messages=iter([AIMessage("hi", usage_metadata=usage)]))
+
+    def work(given: str) -> Any:
+        if is_local:
+            return local.invoke(given)
+        said = model(provider).invoke(given)
+        uninstrument()
+        RunnableLambda(lambda given: given, name="begins later").invoke("x")
+        return said
+
+    RunnableLambda(work, name="outer").invoke("x")
+    name = "Local" if is_local else "gpt-4o-mini"
+    assert shown(sink) == ["trace outer (chain)", f"  generation {name}"]
+    assert not posthog_llm.stats().dropped
+
+
 def test_one_framework_may_be_left_out(provider: ScriptedProvider, sink: MemorySink) -> None:
     uninstrument()
     instrument(sink, openai_agents=True)

@@ -170,6 +170,31 @@ def test_a_guardrail(provider: ScriptedProvider, sink: MemorySink) -> None:
     assert named(sink.events, "harmless")["$ai_guardrail_triggered"] is False
 
 
+def test_a_run_in_which_uninstrument_is_called_is_captured_where_it_began(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    @function_tool
+    def leave(city: str) -> str:
+        """Stop watching."""
+        uninstrument()
+        return "sunny"
+
+    provider.script("/responses", Reply.tool_call("leave", {"city": "Rome"}), TEXT)
+    agent: Any = Agent(name="front", model=agents_model(provider), tools=[leave])
+    Runner.run_sync(agent, "Rain?")
+    assert shown(sink) == [
+        "trace Agent workflow",
+        "  span front (agent)",
+        "    generation gpt-5",
+        "    span leave (tool)",
+    ]
+    assert named(sink.events, "leave")["$ai_output_state"] == "sunny"
+    assert not posthog_llm.stats().dropped
+    provider.script("/responses", TEXT)
+    Runner.run_sync(Agent(name="front", model=agents_model(provider)), "Rain?")
+    assert len(shown(sink)) == 4
+
+
 def test_runs_that_posthogs_own_processor_captures_are_its_alone(
     provider: ScriptedProvider,
     sink: MemorySink,
