@@ -28,7 +28,9 @@ FRAMEWORKS = [
     *("celery==5.7.0", "ray==2.60.0", "distributed==2026.8.0"),
 ]
 # Agent frameworks with an environment of their own, by the name of their tests in tests/agents.
-AGENTS: dict[str, list[str]] = {}
+AGENTS: dict[str, list[str]] = {
+    "strands": ["strands-agents[openai]==1.62.0"],
+}
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
 OTHERS = [
     *("openai==3.54.0", "anthropic==2.12.0", "logfire==4.41.0", "langfuse==4.15.6"),

@@ -211,6 +211,11 @@ class Root:
         self.draw = Draw(session_id or trace_id, number)
         self._outer = None if outer is None or outer.has_ended else outer
 
+    def join(self, session_id: str) -> None:
+        """Note a session that is known late; it decides unless something inside was drawn for."""
+        if self.draw.rate is None:
+            self.draw = Draw(session_id, None)
+
     def found(self, client: Any, redact: Any = None) -> None:
         """Note the destination and redactor of an observed call inside; the first one decides."""
         is_known = self.is_known and (redact is None or self.redact is not None)

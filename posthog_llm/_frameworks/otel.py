@@ -26,6 +26,7 @@ from .._observe.passing import is_underway
 from . import langchain, openai_agents
 from . import otel_attributes as attributes_of
 from .otel_attributes import CHAIN, EMBEDDING, GENERATION
+from .otel_events import details_in, said_in
 from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart, inside
 
 _MODELS = (GENERATION, EMBEDDING)
@@ -51,6 +52,7 @@ def innermost() -> Link | None:
         return None
     span = _api.get_current_span()
     step = steps.get(span.get_span_context().span_id)
+    _identify(step, span)
     if step is None:  # a span of a provider that is not watched, or one that has ended
         step = _parent_of(span)
     link = None if step is None else step.link
@@ -64,13 +66,23 @@ def _parent_of(span: Any) -> AnyStep | None:
     return None if parent is None else steps.get(parent.span_id)
 
 
+def _identify(step: AnyStep | None, span: Any) -> None:
+    """Note the user and the session of an open span: some frameworks set them after its start."""
+    if isinstance(step, Step):
+        given = _held(span)
+        step.identify(attributes_of.user_id(given), attributes_of.session_id(given))
+
+
 # -- spans ------------------------------------------------------------------------------
 
 
 @guarded
-def begin(span: Any) -> None:
-    """Begin the step of a span that starts."""
+def begin(span: Any, context: Any = None) -> None:
+    """Begin the step of a span that starts; in `context`, or the current one."""
     parent = _parent_of(span) if steps else None
+    if parent is not None and _api is not None:
+        outer = _api.get_current_span(context)
+        _identify(steps.get(outer.get_span_context().span_id), outer)
     given = _held(span)
     kind = attributes_of.kind_of(span.name, given)
     if kind is None and parent is None:
@@ -164,7 +176,9 @@ def _end_model(step: ModelStep, span: Any) -> None:
 
 def _end_step(step: Step, span: Any) -> None:
     given = _held(span)
-    asked, said = attributes_of.said_in(span.events) if span.events else (None, None)
+    _identify(step, span)
+    asked, said = said_in(span.events, step.type) if span.events else (None, None)
+    given = {**given, **details} if (details := details_in(span.events)) else given
     if not step.has_input:
         step.note_input(attributes_of.step_input(given) or asked)
     step.output = attributes_of.step_output(given) or said
@@ -215,7 +229,7 @@ class Spans:
     """What a processor of ours does; mixed into OpenTelemetry's own base class."""
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
-        begin(span)
+        begin(span, parent_context)
 
     def on_end(self, span: Any) -> None:
         end(span)
@@ -226,7 +240,7 @@ class _GlobalSpans(Spans):
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         if _watching:
-            begin(span)
+            begin(span, parent_context)
 
 
 _watching: list[bool] = []

@@ -8,7 +8,6 @@ Content is read by the worker, see `Unread`: no text is parsed on the caller's t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -16,6 +15,9 @@ from typing import Any
 from .._exchange import Failure
 from .._narrowing import is_dict, is_mapping, is_sequence, mapping
 from .._snapshot import Unread
+from .otel_events import details_in, said_in
+from .otel_events import function_call as _call
+from .otel_events import parsed as _parsed
 
 Attributes = Mapping[str, Any]
 GENERATION, EMBEDDING, CHAIN = "generation", "embedding", "chain"
@@ -25,7 +27,7 @@ _OPERATIONS = {
     "generate_content": GENERATION,
     "embeddings": EMBEDDING,
     "invoke_agent": "agent",
-    "create_agent": "agent",
+    "invoke_workflow": CHAIN,
     "execute_tool": "tool",
     "retrieval": "retrieval",
     "rerank": "rerank",
@@ -42,13 +44,15 @@ _KINDS = {
 }
 _NAMES = {
     **{name: _OPERATIONS[name] for name in ("chat", "text_completion", "generate_content")},
-    **{name: _OPERATIONS[name] for name in ("invoke_agent", "create_agent", "execute_tool")},
+    **{name: _OPERATIONS[name] for name in ("invoke_agent", "invoke_workflow", "execute_tool")},
     "embeddings": EMBEDDING,
     "call_llm": GENERATION,  # google-adk
     "agent run": "agent",  # pydantic-ai's instrumentation in version 2 and before
     "running tool": "tool",
     "running output function": "tool",
     "running tools": CHAIN,
+    "invoke_graph": CHAIN,  # Strands
+    "invoke_swarm": CHAIN,
 }
 """First words of a span whose attributes are set later, or the whole name."""
 _FRAMEWORKS = {
@@ -98,6 +102,7 @@ _OUTPUTS = (
     *("gen_ai.retrieval.documents", "final_result", "gcp.vertex.agent.tool_response"),
     *("gcp.vertex.agent.llm_response", "tool_response"),
 )
+_MESSAGES = ("gen_ai.input.messages", "gen_ai.output.messages")
 _TEXTS = {
     "model": (
         *("gen_ai.response.model", "gen_ai.request.model", "llm.response.model_name"),
@@ -151,6 +156,8 @@ def kind_of(name: str, attributes: Attributes) -> str | None:
         return None  # of a call that is over, such as a stream
     if kind is not None:
         return _KINDS.get(kind, CHAIN)
+    if operation == "create_agent":
+        return None  # no run
     if operation is not None:
         return _OPERATIONS.get(operation, CHAIN)
     return _NAMES.get(name.partition(" ")[0]) or _NAMES.get(name)
@@ -195,28 +202,19 @@ def user_id(attributes: Attributes) -> str | None:
 
 def step_input(attributes: Attributes) -> Any:
     """Return what goes into a step, for the worker to read; `None` if it is not known."""
-    found = _first(attributes, _INPUTS)
-    if found is not None:
-        return _unread(found, attributes.get("input.mime_type"))
+    if (found := _found(attributes, _INPUTS, "input.mime_type")) is not None:
+        return found
     messages = attributes.get("pydantic_ai.all_messages")
     start = attributes.get("pydantic_ai.new_message_index")
     return None if messages is None else Unread(_request_of, (messages, start))
 
 
 def step_output(attributes: Attributes) -> Any:
-    found = _first(attributes, _OUTPUTS)
-    if found is not None:
-        return _unread(found, attributes.get("output.mime_type"))
+    if (found := _found(attributes, _OUTPUTS, "output.mime_type")) is not None:
+        return found
     documents = _below("retrieval.documents.", attributes)
     documents = documents or _below("reranker.output_documents.", attributes)
     return Unread(_documents, documents) if documents else None
-
-
-def said_in(events: Iterable[Any]) -> tuple[Any, Any]:
-    """Return the input and the output that a span's events hold, as Strands writes them."""
-    asked = [(e.name, e.attributes) for e in events if _is_message(e.name)]
-    said = [(e.name, e.attributes) for e in events if e.name == "gen_ai.choice"]
-    return (Unread(_events, asked) if asked else None), (Unread(_events, said) if said else None)
 
 
 def failure_of(span: Any) -> Failure | None:
@@ -232,16 +230,17 @@ def failure_of(span: Any) -> Failure | None:
 
 def model_facts(kind: str, span: Any) -> dict[str, Any]:
     """Return the arguments of `capture_generation` that a finished span gives."""
-    attributes, events = dict(span.attributes or {}), span.events
+    events = span.events
+    attributes = {**(span.attributes or {}), **details_in(events)}
     facts: dict[str, Any] = {name: _words(_first(attributes, n)) for name, n in _TEXTS.items()}
     facts.update({name: _count(_first(attributes, names)) for name, names in _COUNTS.items()})
-    facts["provider"] = _PROVIDERS.get(facts["provider"], facts["provider"])
+    facts["provider"] = _provider(facts["provider"])
     facts["model"] = facts["model"] or "unknown"
     cached = (facts["cache_read_tokens"] or 0) + (facts["cache_write_tokens"] or 0)
     if cached and facts["input_tokens"] is not None:
         # Both conventions count them as input, unlike some instrumentations.
         facts["cache_tokens_excluded"] = cached > facts["input_tokens"]
-    asked, said = said_in(events)
+    asked, said = said_in(events, kind)
     facts["input"] = _asked(kind, attributes) or asked
     facts["output"] = (_said(attributes) or said) if kind == GENERATION else None
     facts["tools"] = _tools(attributes)
@@ -249,6 +248,12 @@ def model_facts(kind: str, span: Any) -> dict[str, Any]:
     facts["parameters"] = {name: value for name, value in given.items() if value is not None}
     facts.update(_times(span, events))
     return facts
+
+
+def _provider(name: str | None) -> str | None:
+    """Return our name of a provider; some frameworks give their own name instead of one."""
+    known = _PROVIDERS.get(name or "", name)
+    return None if known is not None and framework(known) != "opentelemetry" else known
 
 
 def _times(span: Any, events: Iterable[Any]) -> dict[str, Any]:
@@ -294,17 +299,21 @@ def _first(attributes: Attributes, names: Iterable[str]) -> Any:
     return None
 
 
+def _found(attributes: Attributes, names: Iterable[str], mime_type: str) -> Any:
+    """Return the first content of several names, for the worker to read."""
+    for name in names:
+        value = attributes.get(name)
+        if value is None or (name in _MESSAGES and value == "[]"):
+            continue
+        if name in _MESSAGES:
+            return Unread(_messages, (None, value))
+        return value if attributes.get(mime_type) == "text/plain" else Unread(_parsed, value)
+    return None
+
+
 def _below(prefix: str, attributes: Attributes) -> dict[str, Any]:
     size = len(prefix)
     return {key[size:]: value for key, value in attributes.items() if key.startswith(prefix)}
-
-
-def _unread(value: Any, mime_type: Any) -> Any:
-    return value if mime_type == "text/plain" else Unread(_parsed, value)
-
-
-def _is_message(name: str) -> bool:
-    return name.startswith("gen_ai.") and name.endswith(".message")
 
 
 def _text(value: Any) -> str | None:
@@ -324,16 +333,6 @@ def _count(value: Any) -> int | None:
 
 
 # -- in the worker ------------------------------------------------------------------------
-
-
-def _parsed(value: Any) -> Any:
-    """Return what a text of JSON holds; any other value as it is."""
-    if not isinstance(value, str) or value[:1] not in ("{", "[", '"'):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):  # cut by the SDK's limit, or not JSON at all
-        return value
 
 
 def _request_of(raw: tuple[Any, Any]) -> Any:
@@ -374,10 +373,6 @@ def _part(part: Any) -> Any:
     if kind == "reasoning":
         return {"type": "thinking", "thinking": about.get("content")}
     return part
-
-
-def _call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
-    return {"type": "function", "id": call_id, "function": {"name": name, "arguments": arguments}}
 
 
 def _nested(flat: Mapping[str, Any]) -> Any:
@@ -449,17 +444,6 @@ def _documents(flat: Mapping[str, Any]) -> Any:
 def _schemas(flat: Mapping[str, Any]) -> Any:
     tools = [mapping(mapping(one).get("tool", one)) for one in _sequence(_nested(flat))]
     return [_parsed(tool.get("json_schema", tool)) for tool in tools]
-
-
-def _events(raw: Iterable[tuple[str, Any]]) -> Any:
-    return [_event(name, mapping(attributes)) for name, attributes in raw]
-
-
-def _event(name: str, attributes: Attributes) -> Any:
-    is_choice = name == "gen_ai.choice"
-    role = "assistant" if is_choice else name.removeprefix("gen_ai.").removesuffix(".message")
-    content = attributes.get("message" if is_choice else "content")
-    return {"role": attributes.get("role", role), "content": _parsed(content)}
 
 
 def _sequence(value: Any) -> Iterable[Any]:

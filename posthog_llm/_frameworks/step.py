@@ -102,6 +102,16 @@ class Step:
         self._own = merged(self._own, given)
         self.link.values = nested(self.link.values, given)
 
+    def identify(self, distinct_id: str | None, session_id: str | None) -> None:
+        """Note a user and a session that the framework tells late; known ones go first."""
+        known = self.link.values
+        distinct_id = None if known.distinct_id else distinct_id
+        session_id = None if known.session_id else session_id
+        if distinct_id or session_id:
+            self.give(Arguments(distinct_id=distinct_id, session_id=session_id))
+        if session_id and self._kind == "trace" and self.link.root is not None:
+            self.link.root.join(session_id)
+
     @property
     def is_around(self) -> bool:
         """Whether what happens in its context is inside of it."""
