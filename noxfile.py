@@ -29,6 +29,7 @@ FRAMEWORKS = [
 ]
 # Agent frameworks with an environment of their own, by the name of their tests in tests/agents.
 AGENTS: dict[str, list[str]] = {
+    "agent_framework": ["agent-framework-core==1.23.0", "agent-framework-openai==1.17.0"],
     "google_adk": ["google-adk==2.13.0", "litellm==1.110.2"],
     "strands": ["strands-agents[openai]==1.62.0"],
 }

@@ -160,6 +160,8 @@ def kind_of(name: str, attributes: Attributes) -> str | None:
         return None  # no run
     if operation is not None:
         return _OPERATIONS.get(operation, CHAIN)
+    if name == "workflow.run" and "workflow.id" in attributes:
+        return CHAIN  # agent-framework
     return _NAMES.get(name.partition(" ")[0]) or _NAMES.get(name)
 
 
