@@ -124,7 +124,7 @@ def frameworks(session: nox.Session) -> None:
 
 
 @nox.session(python="3.12")
-@nox.parametrize("framework", list(AGENTS))
+@nox.parametrize("framework", list(AGENTS), ids=list(AGENTS))
 def agents(session: nox.Session, framework: str) -> None:
     """Test the traces of a framework that `frameworks` does not have, such as `agents(crewai)`."""
     session.install("-e", ".", *AGENTS[framework], *_groups("test"))
