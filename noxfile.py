@@ -34,6 +34,10 @@ AGENTS: dict[str, list[str]] = {
     "google_adk": ["google-adk==2.13.0", "litellm==1.110.2"],
     "semantic_kernel": ["semantic-kernel==1.45.0", "openai==3.57.0"],
     "strands": ["strands-agents[openai]==1.62.0"],
+    "llama_index": [
+        *("llama-index-core==0.14.25", "llama-index-llms-openai==0.8.3"),
+        "openinference-instrumentation-llama-index==4.6.1",
+    ],
 }
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
 OTHERS = [

@@ -25,6 +25,7 @@ from .._observe.around import Installer
 from .._observe.passing import is_underway
 from . import langchain, openai_agents
 from . import otel_attributes as attributes_of
+from . import otel_names as names
 from .otel_attributes import CHAIN, EMBEDDING, GENERATION
 from .otel_events import details_in, said_in
 from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart, inside
@@ -84,7 +85,8 @@ def begin(span: Any, context: Any = None) -> None:
         outer = _api.get_current_span(context)
         _identify(steps.get(outer.get_span_context().span_id), outer)
     given = _held(span)
-    kind = attributes_of.kind_of(span.name, given)
+    scope = getattr(span.instrumentation_scope, "name", "")
+    kind = attributes_of.kind_of(span.name, given) or names.kind_of_call(scope, span.name)
     if kind is None and parent is None:
         return
     span_id = span.context.span_id
@@ -123,8 +125,11 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
             return PassedThrough(link)
         return _model_step(kind, given, framework, link)
     asked = attributes_of.step_input(given)
-    if kind == CHAIN and asked is None and inside(link).root is not None:
-        return PassedThrough(link)
+    around = inside(link)
+    if kind == CHAIN and around.root is not None:
+        outer = around.key.span_name if isinstance(around.key, Arguments) else None
+        if names.is_detail(span.name, outer, asked is not None):
+            return PassedThrough(link)
     about = StepStart(attributes_of.name_of(kind, span.name, given), framework, kind, asked)
     about.distinct_id = attributes_of.user_id(given)
     about.session_id = attributes_of.session_id(given)
@@ -168,7 +173,8 @@ def end(span: Any) -> None:
 
 def _end_model(step: ModelStep, span: Any) -> None:
     given = _held(span)
-    if step.is_seen or not attributes_of.is_about_ai(given):
+    known = attributes_of.kind_of(span.name, given) in (*_MODELS, None)  # not just by its name
+    if step.is_seen or not known or not attributes_of.is_about_ai(given):
         step.abandon()
         return
     step.end(attributes_of.model_facts(step.kind, span), _error_of(span))
@@ -179,6 +185,7 @@ def _end_step(step: Step, span: Any) -> None:
     _identify(step, span)
     asked, said = said_in(span.events, step.type) if span.events else (None, None)
     given = {**given, **details} if (details := details_in(span.events)) else given
+    _note_late(step, span, given)
     if not step.has_input:
         step.note_input(attributes_of.step_input(given) or asked)
     step.output = attributes_of.step_output(given) or said
@@ -187,6 +194,16 @@ def _end_step(step: Step, span: Any) -> None:
     if span.start_time is not None and span.end_time is not None:
         step.times = span.start_time / 1e9, max(0.0, (span.end_time - span.start_time) / 1e9)
     step.end(error=_error_of(span))
+
+
+def _note_late(step: Step, span: Any, given: Mapping[str, Any]) -> None:
+    """Note what some instrumentations say only at the end: a kind, the name of a tool."""
+    kind = step.type or CHAIN
+    if kind == CHAIN:
+        known = attributes_of.kind_of(span.name, given)
+        kind = CHAIN if known is None or known in _MODELS else known
+    if kind != step.type or kind == "tool":
+        step.rename(attributes_of.name_of(kind, span.name, given), kind)
 
 
 def _error_of(span: Any) -> Failure | BaseException | None:

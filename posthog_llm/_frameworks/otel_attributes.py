@@ -8,7 +8,7 @@ Content is read by the worker, see `Unread`: no text is parsed on the caller's t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from .._snapshot import Unread
 from .otel_events import details_in, said_in
 from .otel_events import function_call as _call
 from .otel_events import parsed as _parsed
+from .otel_names import readable
 
 Attributes = Mapping[str, Any]
 GENERATION, EMBEDDING, CHAIN = "generation", "embedding", "chain"
@@ -191,7 +192,7 @@ def name_of(kind: str, name: str, attributes: Attributes) -> str:
     if known:
         return known
     operation, _, rest = name.partition(" ")
-    return rest if rest and operation in _OPERATIONS else name
+    return readable(rest if rest and operation in _OPERATIONS else name)
 
 
 def session_id(attributes: Attributes) -> str | None:
@@ -204,7 +205,7 @@ def user_id(attributes: Attributes) -> str | None:
 
 def step_input(attributes: Attributes) -> Any:
     """Return what goes into a step, for the worker to read; `None` if it is not known."""
-    if (found := _found(attributes, _INPUTS, "input.mime_type")) is not None:
+    if (found := _found(attributes, _INPUTS, "input.mime_type", _began)) is not None:
         return found
     messages = attributes.get("pydantic_ai.all_messages")
     start = attributes.get("pydantic_ai.new_message_index")
@@ -212,11 +213,11 @@ def step_input(attributes: Attributes) -> Any:
 
 
 def step_output(attributes: Attributes) -> Any:
-    if (found := _found(attributes, _OUTPUTS, "output.mime_type")) is not None:
-        return found
-    documents = _below("retrieval.documents.", attributes)
-    documents = documents or _below("reranker.output_documents.", attributes)
-    return Unread(_documents, documents) if documents else None
+    """Return what comes out of a step: documents rather than a text of them."""
+    for prefix in ("retrieval.documents.", "reranker.output_documents."):
+        if f"{prefix}0.document.content" in attributes:
+            return Unread(_documents, _below(prefix, attributes))
+    return _found(attributes, _OUTPUTS, "output.mime_type")
 
 
 def failure_of(span: Any) -> Failure | None:
@@ -301,7 +302,12 @@ def _first(attributes: Attributes, names: Iterable[str]) -> Any:
     return None
 
 
-def _found(attributes: Attributes, names: Iterable[str], mime_type: str) -> Any:
+def _found(
+    attributes: Attributes,
+    names: Iterable[str],
+    mime_type: str,
+    read: Callable[[Any], Any] = _parsed,
+) -> Any:
     """Return the first content of several names, for the worker to read."""
     for name in names:
         value = attributes.get(name)
@@ -309,7 +315,7 @@ def _found(attributes: Attributes, names: Iterable[str], mime_type: str) -> Any:
             continue
         if name in _MESSAGES:
             return Unread(_messages, (None, value))
-        return value if attributes.get(mime_type) == "text/plain" else Unread(_parsed, value)
+        return value if attributes.get(mime_type) == "text/plain" else Unread(read, value)
     return None
 
 
@@ -335,6 +341,13 @@ def _count(value: Any) -> int | None:
 
 
 # -- in the worker ------------------------------------------------------------------------
+
+
+def _began(value: Any) -> Any:
+    """Return the input of a step: of a workflow of LlamaIndex, without its engine's state."""
+    found = _parsed(value)
+    about = mapping(found)
+    return about["start_event"] if "start_event" in about and "init_state" in about else found
 
 
 def _request_of(raw: tuple[Any, Any]) -> Any:

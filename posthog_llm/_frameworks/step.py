@@ -121,6 +121,12 @@ class Step:
     def type(self) -> str | None:
         return self._start.type
 
+    def rename(self, name: str, type: str | None) -> None:
+        """Note a name and a type that the framework knows only at the end."""
+        self._start.type = type
+        if name != self._own.span_name:
+            self._own = replace(self._own, span_name=name)
+
     @property
     def has_input(self) -> bool:
         return self._input is not None
