@@ -38,6 +38,7 @@ AGENTS: dict[str, list[str]] = {
         *("llama-index-core==0.14.25", "llama-index-llms-openai==0.8.3"),
         "openinference-instrumentation-llama-index==4.6.1",
     ],
+    "claude_agents": ["claude-agent-sdk==0.2.189", "openai"],
 }
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
 OTHERS = [

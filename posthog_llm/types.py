@@ -68,6 +68,33 @@ class ClientArguments(CallArguments, total=False):
     """Whether the client talks to OpenRouter through a proxy of yours; `False` by default."""
 
 
+class TurnArguments(TypedDict, total=False):
+    """What the functions of `posthog_llm.claude_agents` accept, in addition to the SDK's own."""
+
+    posthog_distinct_id: str | int | UUID | None
+    """The user's distinct id in PostHog. Without it the events are anonymous."""
+    posthog_trace_id: str | int | UUID | None
+    """The id of the trace; generated for each turn by default."""
+    posthog_session_id: str | int | UUID | None
+    """The session that the trace belongs to; the conversation's own id by default."""
+    posthog_span_name: str | None
+    """The name of the turn; `Claude agent` by default."""
+    posthog_trace_name: str | None
+    """The name of the whole trace in the trace view."""
+    posthog_properties: Mapping[str, Any] | None
+    """Custom properties of the events."""
+    posthog_groups: Mapping[str, Any] | None
+    """Groups of the events, type to key, such as `{"company": "acme"}`."""
+    posthog_privacy_mode: bool | None
+    """Whether content is withheld."""
+    posthog_provider_override: str | None
+    """The provider that PostHog uses to look up the price; `anthropic` by default."""
+    posthog_client: Destination | None
+    """Where the events go; by default, as set in the environment."""
+    posthog_capture: bool | None
+    """Whether the turn becomes events; `False` skips it."""
+
+
 class Instrumented(TypedDict, total=False):
     """The SDKs and the frameworks that `instrument` knows."""
 
@@ -79,6 +106,8 @@ class Instrumented(TypedDict, total=False):
     """Whether to capture the steps of LangChain and LangGraph; `False` by default."""
     openai_agents: bool
     """Whether to capture the steps of the OpenAI Agents SDK; `False` by default."""
+    claude_agents: bool
+    """Whether to capture the turns of the Claude Agent SDK; `False` by default."""
     otel: bool
     """Whether to capture the spans of AI frameworks that OpenTelemetry's global provider has;
     `False` by default."""

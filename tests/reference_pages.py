@@ -18,9 +18,9 @@ REFERENCE = ROOT / "docs" / "reference"
 _WIDEST = 88
 """Characters of a signature that stands on one line."""
 _CLIENTS = """\
-The clients themselves are in `posthog_llm.openai` and `posthog_llm.anthropic`: each is the SDK's
-class with the [arguments](types.md) of ours. `posthog_llm.__version__` is the installed
-version.
+The clients themselves are in `posthog_llm.openai`, `posthog_llm.anthropic` and
+`posthog_llm.claude_agents`: each is the SDK's class with the [arguments](types.md) of ours.
+`posthog_llm.__version__` is the installed version.
 """
 _PLAIN = ("object", "Protocol", "TypedDict", "Spans", "_SpanProcessor")
 _INTERNAL = ("note_result", "stopping")

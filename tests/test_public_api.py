@@ -56,7 +56,8 @@ def _types() -> Iterator[str]:
 
 def _statements() -> Iterator[str]:
     """Return the classes that stand in modules which need an SDK."""
-    for module in ("anthropic/__init__", "langchain", "litellm", "openai/__init__", "otel"):
+    modules = ("langchain", "litellm", "openai/__init__", "otel")
+    for module in ("anthropic/__init__", "claude_agents", *modules):
         tree = ast.parse((ROOT / "posthog_llm" / f"{module}.py").read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and node.name[0] != "_":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .._observe.around import Installer
-from . import langchain, openai_agents, otel
+from . import claude_agents, langchain, openai_agents, otel
 
 
 class Framework(NamedTuple):
@@ -20,11 +20,12 @@ class Framework(NamedTuple):
 FRAMEWORKS = {
     "langchain": Framework("langchain_core.tracers.context", langchain.install, False),
     "openai_agents": Framework("agents.tracing.provider", openai_agents.install, False),
+    "claude_agents": Framework("claude_agent_sdk", claude_agents.install, False),
     "otel": Framework("opentelemetry.sdk.trace", otel.install, False),
 }
 
 
 def forget() -> None:
     """Forget all open steps."""
-    for source in (langchain, openai_agents, otel):
+    for source in (claude_agents, langchain, openai_agents, otel):
         source.steps.forget()
