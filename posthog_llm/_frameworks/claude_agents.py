@@ -60,11 +60,8 @@ def _where() -> Chain:
 
 
 def _of(transport: Any) -> Conversation | None:
-    given = _given()
-    if given is None:
-        return None
-    found = _conversations.get(transport)
-    if found is None:
+    found, given = _conversations.get(transport), _given()
+    if found is None and given is not None:
         found = _conversations[transport] = Conversation(given)
     return found
 

@@ -13,15 +13,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+HEARD = Path(__file__).with_name("heard.jsonl")
+"""What the CLI was started with, and what it was told."""
+
 
 def said(**message: Any) -> None:
     print(json.dumps({"session_id": "s-1", "uuid": "u", **message}), flush=True)
 
 
 def heard() -> dict[str, Any]:
-    """Return the next message of the SDK's; `initialize` is answered at once."""
+    """Return the next message of the SDK's; its control requests are answered at once."""
     for line in sys.stdin:
         message: dict[str, Any] = json.loads(line)
+        with HEARD.open("a") as log:
+            log.write(line)
         if message["type"] != "control_request":
             return message
         answer = {"subtype": "success", "request_id": message["request_id"], "response": {}}
@@ -48,9 +53,10 @@ def play(turn: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    if "-v" in sys.argv or "--version" in sys.argv:
+    if "-v" in sys.argv:  # older versions of the SDK ask for it
         print("2.9.9 (Claude Code)")
         raise SystemExit
+    HEARD.write_text(json.dumps(sys.argv[1:]) + "\n")
     turns = json.loads(Path(__file__).with_name("turns.json").read_text())
     while heard():
         if turns:
