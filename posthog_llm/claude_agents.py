@@ -11,7 +11,8 @@ process; together, each turn is captured once.
 """
 
 # pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUntypedBaseClass=false
-# It is not there where the package is checked.
+# pyright: reportUnknownMemberType=false
+# It is not there where the package is checked; its types are those of the stub.
 
 from __future__ import annotations
 
@@ -31,11 +32,6 @@ from ._observe.drop_in import drop_in_for as _drop_in_for
 
 
 class ClaudeSDKClient(_ObservedClient, _sdk.ClaudeSDKClient):
-    """The SDK's client, with defaults for its turns: see `types.TurnArguments`.
-
-    `query` takes them, too, for one turn. Raises `TypeError` for one of the wrong type.
-    """
-
     connect = _watched_method(_sdk.ClaudeSDKClient.connect)
     query = _watched_method(_sdk.ClaudeSDKClient.query)
 

@@ -123,22 +123,21 @@ class Watched(_Proxy):
         return self is other or bool(self.__wrapped__ == other)
 
 
-@guarded
-def _watch(kwargs: dict[str, Any]) -> None:
-    """Replace a transport in keyword arguments, unless its class is watched."""
-    transport, module = kwargs.get("transport"), imported(_TRANSPORT)
+def _watched(transport: Any) -> Any:
+    """Return what to use for a transport: a proxy, unless its class is watched."""
+    module = imported(_TRANSPORT)
     if transport is None or module is None or type(transport) is Watched:
-        return
-    if not isinstance(transport, module.SubprocessCLITransport):
-        kwargs["transport"] = Watched(transport)
+        return transport
+    is_known = isinstance(transport, module.SubprocessCLITransport)
+    return transport if is_known else Watched(transport)
 
 
 def _with_transport(position: int, send: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     if _given() is not None:
-        kwargs = dict(kwargs)
         if len(args) > position:
-            kwargs["transport"], args = args[position], args[:position]
-        _watch(kwargs)
+            args = (*args[:position], _watched(args[position]), *args[position + 1 :])
+        elif "transport" in kwargs:
+            kwargs = {**kwargs, "transport": _watched(kwargs["transport"])}
     return send(*args, **kwargs)
 
 
@@ -167,9 +166,7 @@ def _asking(given: Arguments) -> Held:
 
 
 def _ask(args: Any, kwargs: dict[str, Any]) -> Held:
-    given = taken(kwargs)
-    _watch(kwargs)
-    return _asking(given)
+    return _asking(taken(kwargs))
 
 
 def _ask_client(args: Any, kwargs: dict[str, Any]) -> Held:
@@ -191,12 +188,10 @@ class ObservedClient:
 
     _posthog: Arguments = NOTHING
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        given = taken(kwargs)
-        if len(args) > 1:
-            kwargs["transport"], args = args[1], args[:1]
-        _watch(kwargs)
-        super().__init__(*args, **kwargs)
+    def __init__(self, options: Any = None, transport: Any = None, **posthog: Any) -> None:
+        given = taken(posthog)
+        sdk: Any = super()
+        sdk.__init__(options, _watched(transport), **posthog)
         self._posthog = given
 
 

@@ -6,7 +6,7 @@ https://code.claude.com/docs/en/agent-sdk/python
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import replace
@@ -332,7 +332,7 @@ class Conversation:
 
 
 @contextmanager
-def _within(link: Link) -> Iterator[None]:
+def _within(link: Link) -> Generator[None]:
     """Make a step inside of another one, whatever the reader of the CLI was started in."""
     outer = chain.get()
     chain.set(link)

@@ -6,7 +6,9 @@ The CLI is a fake, which the SDK's own transport runs; all else is the SDK.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ pytest.importorskip("claude_agent_sdk", reason="it has a nox session of its own"
 
 import claude_agent_sdk as sdk
 
+from posthog_llm import claude_agents
 from posthog_llm._frameworks import claude_agents as watched
 from posthog_llm.claude_agents import ClaudeAgentOptions, ClaudeSDKClient, query
 from posthog_llm.openai import AsyncOpenAI
@@ -484,13 +487,18 @@ def test_a_model_call_that_fails(cli: Play, sink: MemorySink) -> None:
 HANGING: Turn = [*WITH_A_TOOL[:3], {"do": "wait"}]
 
 
-def test_a_turn_that_is_left(cli: Play, sink: MemorySink) -> None:
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_turn_that_is_left(cli: Play, sink: MemorySink, is_closed: bool) -> None:
     async def run() -> None:
-        found = query(prompt="Rain?", options=cli(HANGING))
+        found: Any = query(prompt="Rain?", options=cli(HANGING))
         async for message in found:
             if isinstance(message, sdk.AssistantMessage):
                 break
-        await asyncio.create_task(found.aclose())  # type: ignore[attr-defined]
+        if is_closed:
+            await asyncio.create_task(found.aclose())
+        del found
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # the SDK ends the CLI
+            await asyncio.wait(others)
 
     asyncio.run(run())
     assert shown(sink)[0] == "trace Claude agent (agent)"
@@ -630,6 +638,15 @@ assert issubclass(ours.ClaudeSDKClient, claude_agent_sdk.ClaudeSDKClient)
 assert ours.AssistantMessage is claude_agent_sdk.AssistantMessage
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_stub_has_all_names_of_the_sdk() -> None:
+    stub = Path(claude_agents.__file__).with_suffix(".pyi").read_text()
+    own = {"ClaudeSDKClient", "query", "__version__"}
+    assert set(re.findall(r" (\w+) as \1\b", stub)) == set(sdk.__all__) - own
+    assert isinstance(ClaudeSDKClient(), sdk.ClaudeSDKClient)
+    assert claude_agents.AssistantMessage is sdk.AssistantMessage
+    assert inspect.isasyncgenfunction(query)
 
 
 def test_without_the_sdk() -> None:
