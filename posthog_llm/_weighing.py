@@ -55,7 +55,7 @@ def size_of(value: Any) -> int:
     A shared part counts once, however many paths lead to it. Methods that the caller's class
     overrides may raise, block or never end, so none is called.
     """
-    if id(type(value)) in _FLAT:
+    if id(type(value)) in _FLAT:  # pyright: ignore[reportUnknownArgumentType]
         return _leaf(value)
     return _estimate(value, _MOST_NODES, _DEEPEST, set())[0]
 
@@ -66,11 +66,13 @@ def rough_size_of(value: Any) -> int:
     In a tenth of the time of `size_of`, for the content of steps: each of a run holds the whole
     conversation, whose newest message is the last. Runs none of the caller's code either.
     """
-    if id(type(value)) in _FLAT:
+    if id(type(value)) in _FLAT:  # pyright: ignore[reportUnknownArgumentType]
         return _leaf(value)
-    total, scale, level = 0, 1.0, [value]
+    total, scale = 0, 1.0
+    level: list[Any] = [value]
     for depth in range(_DEEPEST_GLANCE):
-        held, inner = _NODE * len(level), []
+        held = _NODE * len(level)
+        inner: list[Any] = []
         for item in level:
             kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
             if id(kind) in _TEXTS:

@@ -234,7 +234,7 @@ def failure_of(span: Any) -> Failure | None:
 def model_facts(kind: str, span: Any) -> dict[str, Any]:
     """Return the arguments of `capture_generation` that a finished span gives."""
     events = span.events
-    attributes = {**(span.attributes or {}), **details_in(events)}
+    attributes: Attributes = {**(span.attributes or {}), **details_in(events)}
     facts: dict[str, Any] = {name: _words(_first(attributes, n)) for name, n in _TEXTS.items()}
     facts.update({name: _count(_first(attributes, names)) for name, names in _COUNTS.items()})
     facts["provider"] = _provider(facts["provider"])

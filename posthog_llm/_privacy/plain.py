@@ -62,7 +62,8 @@ def _is_mock(value: Any) -> bool:
 
     Not `isinstance`: it asks the object, which claims to be of the class of its `spec`.
     """
-    classes: Any = type.__getattribute__(type(value), "__mro__")
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    classes: Any = type.__getattribute__(kind, "__mro__")
     return any(cls.__module__ in _MOCKS and _named(cls) == _MOCK for cls in classes)
 
 
