@@ -13,7 +13,9 @@ captured once.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +46,9 @@ class CallbackHandler(Runs, BaseCallbackHandler):
       and of everything inside it; `None`: as in the `context` around the run.
     - `privacy_mode`: whether content is withheld.
 
+    In another process, a pickled handler works as this one if it has no `client`; else it does
+    nothing, because a client belongs to its process.
+
     Raises `TypeError` for an argument of the wrong type.
     """
 
@@ -69,5 +74,29 @@ class CallbackHandler(Runs, BaseCallbackHandler):
         call_queue.prepare()
         if client is not None:
             call_queue.attach(self._given.client)
-        by_hand.append(True)
-        add_step_source(innermost)
+        _note_handler()
+
+    def __copy__(self) -> CallbackHandler:
+        made = type(self).__new__(type(self))
+        made.__dict__.update(vars(self))
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CallbackHandler:
+        memo[id(self)] = made = copy.copy(self)
+        made.__dict__.update(copy.deepcopy(vars(self), memo))
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        given = self._given
+        is_inert = self._is_inert or given.client is not None
+        return {**vars(self), "_given": replace(given, client=None), "_is_inert": is_inert}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        call_queue.prepare()
+        _note_handler()
+
+
+def _note_handler() -> None:
+    by_hand[:] = [True]
+    add_step_source(innermost)

@@ -80,8 +80,8 @@ class Runs:
     raise_error = True
     """Not ours, which are guarded, but those of the program's own signal handlers."""
     _given: Arguments = NOTHING
-    _is_process_wide = False
-    """Whether `instrument` has installed it; then it begins nothing after `uninstrument`."""
+    _is_inert = False
+    """Whether it is a copy from another process, without the client that events go to."""
 
     # -- chains, agents, tools, retrievers -------------------------------------------
 
@@ -120,7 +120,7 @@ class Runs:
         return self._add(run, parent, Step(start, around, self._new_to(parent)))
 
     def _is_off(self) -> bool:
-        return self._is_process_wide and FRAMEWORK not in watched
+        return self._is_inert
 
     def _joined(self, run: dict[str, Any]) -> AnyStep | None:
         """Return the run if another handler of ours began it; what we were given applies, too."""
@@ -212,6 +212,24 @@ class Runs:
         step = steps.take_called_back(run["run_id"])
         if isinstance(step, ModelStep):
             step.end({}, error)
+
+
+class ProcessWide(Runs):
+    """What `instrument` installs. It begins nothing after `uninstrument`."""
+
+    def _is_off(self) -> bool:
+        return FRAMEWORK not in watched
+
+    def __copy__(self) -> ProcessWide:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ProcessWide:
+        return self
+
+    def __reduce__(self) -> Any:
+        # A run's configuration contains it. Another process has its own one, or wants none.
+        base = sys.modules["langchain_core.callbacks.base"].BaseCallbackHandler
+        return base, (), {"run_inline": True}  # else each callback would run in a thread
 
 
 def _is_left_out(parent: AnyStep | None) -> bool:
@@ -332,7 +350,7 @@ def _reports_to_posthog() -> bool:
 def install(module: Any, installer: Installer) -> None:
     """Have LangChain add our handler to each run; `module` is `langchain_core.tracers.context`."""
     base = sys.modules["langchain_core.callbacks.base"].BaseCallbackHandler
-    handler = type("ProcessWideHandler", (Runs, base), {"_is_process_wide": True})()
+    handler = type("ProcessWideHandler", (ProcessWide, base), {})()
     variable: ContextVar[Any] = ContextVar("posthog_llm_langchain_handler", default=handler)
     hook = (variable, True, None, None)
     module._configure_hooks.append(hook)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 import uuid
 from collections import Counter
@@ -627,6 +629,49 @@ def test_mocks_in_steps_see_nothing_of_us(sink: MemorySink) -> None:
     assert len(shown(sink)) == 8
     assert "[MagicMock]" in repr([event.properties for event in sink.events])
     assert seen_by(watched) == seen_by(bare)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("is_given", [True, False])
+def test_copies_and_pickles_of_a_runs_configuration(
+    sink: MemorySink, way: Callable[[Any], Any], is_given: bool
+) -> None:
+    """A run's configuration holds the handlers: `instrument`'s, too."""
+
+    def work(given: str, config: Any) -> str:
+        made = way(config["callbacks"])
+        made = pickle.loads(made) if isinstance(made, bytes) else made
+        return step.invoke(given, {**config, "callbacks": made})
+
+    step = RunnableLambda(lambda given: given, name="step")
+    handlers = [CallbackHandler(sink, distinct_id="ann", groups={"company": "acme"})]
+    given: Any = {"callbacks": handlers if is_given else []}
+    RunnableLambda(work, name="outer").invoke("x", given)
+    assert shown(sink) == ["trace outer (chain)", "  span step (chain)"]
+    assert {event.distinct_id for event in sink.events if is_given} <= {"ann"}
+
+
+def test_handlers_in_another_process(provider: ScriptedProvider, receiver: PostHogReceiver) -> None:
+    children = Children(provider, receiver)
+    client = posthog.Posthog("phc_key", host=receiver.url)
+    config = {
+        "free": [CallbackHandler(distinct_id="ann", properties={"plan": "gold"})],
+        "bound": [CallbackHandler(client, distinct_id="ben")],
+    }
+    out = children.run(
+        f"""
+        import pickle
+        from langchain_core.runnables import RunnableLambda
+        posthog_llm.configure(posthog_client=project())
+        for name, callbacks in pickle.loads({pickle.dumps(config)!r}).items():
+            step = RunnableLambda(lambda given: given, name=name)
+            print(step.invoke("x", {{"callbacks": callbacks}}))
+        """
+    )
+    assert out.split() == ["x", "x"]
+    (event,) = receiver.events
+    assert (event["distinct_id"], event["properties"]["plan"]) == ("ann", "gold")
+    assert event["properties"]["$ai_span_name"] == "free"
 
 
 def test_misuse_of_the_handler() -> None:
