@@ -216,6 +216,14 @@ class Root:
         if self.draw.rate is None:
             self.draw = Draw(session_id, None)
 
+    def ended(self) -> Root:
+        """Return the trace as one that has ended, for what still follows in it. It holds no client
+        of an SDK."""
+        made = Root(self.trace_id)
+        made.draw, made.client, made.redact = self.draw, self.client, self.redact
+        made.has_ended = made.is_known = True
+        return made
+
     def found(self, client: Any, redact: Any = None) -> None:
         """Note the destination and redactor of an observed call inside; the first one decides."""
         is_known = self.is_known and (redact is None or self.redact is not None)

@@ -5,16 +5,19 @@ https://openai.github.io/openai-agents-python/tracing/
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .._chain import Link
-from .._context import add_step_source, remove_step_source
+from .._chain import Link, only
+from .._context import add_step_source, around, nested, remove_step_source
+from .._exchange import Arguments
 from .._faults import guarded, warn_once
 from .._imports import imported
 from .._narrowing import is_mapping, mapping
 from .._observe.around import Installer
+from .._roots import Root
 from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart
 
 FRAMEWORK = "openai-agents"
@@ -29,8 +32,12 @@ _TYPES = {
 """PostHog's words for the SDK's types of span."""
 _MODELS = ("generation", "response")
 
+_MOST_ENDED = 1_000
+
 steps = OpenSteps()
 """Open spans by their id, and traces by their object's: two runs may name one trace."""
+_ended: OrderedDict[str, tuple[Arguments, Root] | None] = OrderedDict()
+"""The latest traces that ended, by the SDK's id; `None` for an id of several."""
 
 
 @guarded
@@ -67,16 +74,49 @@ def _end_trace(processors: Any, trace: Any) -> None:
     step = steps.take(id(trace))
     if isinstance(step, Step):
         step.end()
+        _remember(trace.trace_id, step.link)
     _stop_watching()
 
 
 @guarded
 def _begin_span(processors: Any, span: Any) -> None:
     parent = steps.get(span.parent_id) if span.parent_id else _trace_of(span)
+    if parent is None and not span.parent_id:
+        parent = _resumed(processors, span)
     if parent is None:
         return  # of a trace that we do not capture
     data = span.span_data
     steps.add(span.span_id, _begun(data, parent))
+
+
+def _remember(trace_id: str, link: Link) -> None:
+    """Remember what applies inside a trace that has ended: a run may be resumed in it."""
+    root: Any = link.root
+    _ended[trace_id] = None if trace_id in _ended else (link.values, root.ended())
+    if len(_ended) > _MOST_ENDED:
+        _ended.popitem(last=False)
+
+
+def _resumed(processors: Any, span: Any) -> AnyStep | None:
+    """Return what is around the outermost span of a resumed run.
+
+    The SDK resumes a trace of this process without its processors: no trace begins or ends. In
+    another process, it begins one.
+    """
+    cls = getattr(imported("agents.tracing.traces"), "ReattachedTrace", None)
+    scope: Any = imported("agents.tracing.scope")
+    trace = scope.Scope.get_current_trace()
+    if cls is None or type(trace) is not cls or trace.trace_id != span.trace_id:
+        return None
+    if _reports_to_posthog(processors):
+        return None
+    known = _ended.get(trace.trace_id)
+    if known is None:  # of two runs that named this trace, or too long ago: a trace of its own
+        values = Arguments(session_id=_text(trace.group_id))
+        return PassedThrough(Link(object(), nested, values, around()))
+    link = Link(object(), only, known[0], None)
+    link.root, link.framework = known[1], FRAMEWORK
+    return PassedThrough(link)
 
 
 def _trace_of(span: Any) -> AnyStep | None:
@@ -213,6 +253,11 @@ def _stop_watching() -> None:
         _leaving.clear()
         while _ends:
             _ends.pop()()
+
+
+def forget() -> None:
+    """Forget the traces that ended."""
+    _ended.clear()
 
 
 def _noting(noted: Any, send: Any, processors: Any, args: Any, kwargs: Any) -> Any:

@@ -26,6 +26,7 @@ FRAMEWORKS = {
 
 
 def forget() -> None:
-    """Forget all open steps."""
+    """Forget all open steps, and the runs that may be resumed."""
     for source in (claude_agents, langchain, openai_agents, otel):
         source.steps.forget()
+    openai_agents.forget()

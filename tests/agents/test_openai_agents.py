@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,7 @@ from agents import (
     OpenAIResponsesModel,
     RunConfig,
     Runner,
+    RunState,
     function_tool,
     gen_trace_id,
     set_trace_processors,
@@ -156,6 +158,106 @@ def test_a_tool_that_fails(provider: ScriptedProvider, sink: MemorySink) -> None
     with pytest.raises(Exception, match="no such city"):
         Runner.run_sync(agent, "Rain?")
     assert "    span failing (tool) !" in shown(sink)
+
+
+@function_tool(needs_approval=True)
+def book(city: str) -> str:
+    """Book a flight."""
+    return "booked"
+
+
+def ask_first(provider: ScriptedProvider) -> Any:
+    provider.script("/responses", Reply.tool_call("book", {"city": "Rome"}), TEXT)
+    return Agent(name="front", model=agents_model(provider), tools=[book])
+
+
+def approved(result: Any) -> Any:
+    state = result.to_state()
+    for interruption in result.interruptions:
+        state.approve(interruption)
+    return state
+
+
+RESUMED = [
+    "trace Agent workflow",
+    "  span front (agent)",
+    "    generation gpt-5",
+    "    span book (tool)",
+    "  span book (tool)",
+    "  span front (agent)",
+    "    generation gpt-5",
+]
+
+
+def ids(sink: MemorySink, name: str) -> set[Any]:
+    return {event.properties.get(name) for event in sink.events}
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_run_that_is_approved_goes_on_in_its_trace(
+    provider: ScriptedProvider, sink: MemorySink, is_streamed: bool
+) -> None:
+    agent = ask_first(provider)
+
+    async def both() -> None:
+        with posthog_llm.context(distinct_id="ann"):
+            config = RunConfig(group_id="chat-1")
+            state = approved(await Runner.run(agent, "Rome?", run_config=config))
+        if is_streamed:
+            async for _ in Runner.run_streamed(agent, state).stream_events():
+                pass
+        else:
+            assert (await Runner.run(agent, state)).final_output == "No."
+
+    asyncio.run(both())
+    assert shown(sink) == RESUMED
+    assert {event.distinct_id for event in sink.events} == {"ann"}
+    assert ids(sink, "$ai_session_id") == {"chat-1"}
+    assert len(ids(sink, "$ai_trace_id")) == 1
+    outputs = [e.properties.get("$ai_output_state") for e in sink.events]
+    assert outputs.count("booked") == 1
+
+
+def test_a_run_that_is_resumed_in_another_process_has_a_second_trace_of_its_session(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    agent = ask_first(provider)
+
+    async def both() -> None:
+        result = await Runner.run(agent, "Rome?", run_config=RunConfig(group_id="chat-1"))
+        stored = approved(result).to_string()
+        sys.modules["agents.tracing.traces"]._started_trace_ids.clear()  # as they are there
+        await Runner.run(agent, await RunState.from_string(agent, stored))
+
+    asyncio.run(both())
+    assert shown(sink) == [*RESUMED[:4], RESUMED[0], *RESUMED[4:]]
+    assert ids(sink, "$ai_session_id") == {"chat-1"}
+
+
+def test_a_run_is_resumed_in_no_other_run_that_named_its_trace(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    config = RunConfig(trace_id=gen_trace_id(), group_id="chat-1")
+    agent = ask_first(provider)
+    with posthog_llm.context(distinct_id="ann"):
+        state = approved(Runner.run_sync(agent, "Rome?", run_config=config))
+    with posthog_llm.context(distinct_id="ben"):
+        other = Agent(name="other", model=agents_model(provider))
+        Runner.run_sync(other, "Rain?", run_config=config)
+    with posthog_llm.context(distinct_id="ann"):
+        Runner.run_sync(agent, state, run_config=config)
+    assert shown(sink) == [
+        *RESUMED[:4],
+        "trace Agent workflow",
+        "  span other (agent)",
+        "    generation gpt-5",
+        "trace book (tool)",
+        "trace front (agent)",
+        "  generation gpt-5",
+    ]
+    assert ids(sink, "$ai_session_id") == {"chat-1"}
+    of_ben = {e.properties["$ai_trace_id"] for e in sink.events if e.distinct_id == "ben"}
+    assert len(of_ben) == 1
 
 
 def test_a_guardrail(provider: ScriptedProvider, sink: MemorySink) -> None:
