@@ -57,6 +57,8 @@ class ManualCall:
 
     kind: Kind
     values: dict[str, Any]
+    is_report: bool = False
+    """Whether a framework reports it, and not the application."""
 
     def drop_content(self) -> None:
         for name in _CONTENT:
@@ -193,11 +195,12 @@ def capture(
 ) -> str:
     """Capture checked arguments, and return the uuid of the event.
 
-    `inside`: what the call was in; `None`: what is around the caller.
+    `inside`: what a call that a framework reports was in; `None`: what is around the caller.
     """
     event_id = event_id or new_id()
     try:
-        _put(kind, dict(given), event_id, inside or around())
+        call = ManualCall(kind, dict(given), is_report=inside is not None)
+        _put(call, event_id, inside or around())
     except Exception as error:
         if is_the_programs(error):
             raise
@@ -205,7 +208,8 @@ def capture(
     return event_id
 
 
-def _put(kind: Kind, given: dict[str, Any], event_id: str, inside: Link) -> None:
+def _put(call: ManualCall, event_id: str, inside: Link) -> None:
+    kind, given = call.kind, call.values
     own = Arguments(**{name: given[name] for name in _WHO & given.keys()})
     if "output" in given:  # for a block: its state at the end
         given["output"] = snapshot(given["output"])
@@ -222,7 +226,7 @@ def _put(kind: Kind, given: dict[str, Any], event_id: str, inside: Link) -> None
     exchange.streamed = given.get("stream", "time_to_first_token" in given)
     exchange.status = given.get("http_status")
     exchange.outcome, exchange.failure = _outcome(given.get("error"), exchange.status)
-    exchange.content, exchange.reader = ManualCall(kind, given), _record
+    exchange.content, exchange.reader = call, _record
     exchange.framework = inside.framework
     exchange.received = size_of([given[name] for name in given.keys() - _WHO])
     sample.note(exchange)

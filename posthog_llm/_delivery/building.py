@@ -36,6 +36,8 @@ _WEIGHT = 4096
 """Bytes that a waiting response takes besides its request."""
 _MOST_CAPTURED = 200_000
 """Most remembered ids of captured responses and batch requests: one batch may have 100,000."""
+_MOST_SEEN = 10_000
+"""Latest responses whose ids frameworks may report."""
 
 
 class Builder:
@@ -53,6 +55,8 @@ class Builder:
         self._yield_interpreter = yield_interpreter
         """Called between two events of one call."""
         self._backgrounds = Backgrounds()
+        self._seen: OrderedDict[str, float] = OrderedDict()
+        """When the calls of the latest responses on the wire began, by the response's id."""
 
     @property
     def bytes(self) -> int:
@@ -78,12 +82,31 @@ class Builder:
             record = self._backgrounds.due(found)
             if record is None or is_captured_upstream(record.base_url):
                 return
+            if self._was_seen(record):
+                return
             if is_sampled(record):
                 self._add(record)
         except BaseException as error:
             if interrupts(error):
                 raise
             self._lose(found.exchange.id, error)
+
+    def _was_seen(self, record: Record) -> bool:
+        """Whether a framework reports a call that was seen on the wire, outside of its step.
+
+        The id of the response shows that, if the call began while the framework's step was open.
+        Times alone do not: a model in this process may run while another thread calls another.
+        """
+        identity, exchange = record.response.response_id, record.exchange
+        if identity is None:
+            return False
+        if exchange.reader is None:
+            self._seen[identity] = exchange.started_at
+            if len(self._seen) > _MOST_SEEN:
+                self._seen.popitem(last=False)
+            return False
+        is_report = getattr(exchange.content, "is_report", False)
+        return is_report and self._seen.get(identity, 0.0) >= exchange.started_at
 
     def _lose(self, uuid: str, error: BaseException) -> None:
         report("worker", error)

@@ -37,6 +37,7 @@ _ROLES = {
     "SystemMessageChunk": "system",
     "ToolMessageChunk": "tool",
 }
+_OWN_IDS = ("run-", "lc_")
 _SDKS = {"openai": "openai", "azure": "openai", "anthropic": "anthropic"}
 """The SDK that LangChain's model of a provider calls: if it is watched, the wire says it all."""
 steps = OpenRuns()
@@ -320,8 +321,15 @@ def _answer(response: Any) -> dict[str, Any] | None:
         ],
         **({"model": served} if isinstance(served, str) else {}),
         "stop_reason": reason if isinstance(reason, str) else None,
+        "response_id": _response_id(first, about),
         **_counts(usage),
     }
+
+
+def _response_id(message: Any, about: Mapping[str, Any]) -> str | None:
+    """Return the provider's id of a response; LangChain makes one of its own where none is."""
+    found = _word(about.get("id"), getattr(message, "id", None))
+    return None if found is None or found.startswith(_OWN_IDS) else found
 
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:

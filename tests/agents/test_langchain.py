@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock, Mock, NonCallableMagicMock
 
+import openai
 import posthog
 import pytest
 
@@ -29,10 +30,13 @@ pytest.importorskip("langgraph", reason="the frameworks have a nox session")
 
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
+from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from langchain_core.runnables import RunnableGenerator, RunnableLambda, RunnableParallel
+from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
@@ -672,6 +676,91 @@ def test_handlers_in_another_process(provider: ScriptedProvider, receiver: PostH
     (event,) = receiver.events
     assert (event["distinct_id"], event["properties"]["plan"]) == ("ann", "gold")
     assert event["properties"]["$ai_span_name"] == "free"
+
+
+class InThreads(BaseChatModel):
+    """A model of the application's, which calls the SDK in a thread without our context."""
+
+    base_url: str
+    id_in: str
+    pool: Any
+
+    @property
+    def _llm_type(self) -> str:
+        return "in-threads"
+
+    def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        said = self.pool.submit(self._ask, messages[-1].content).result()
+        about = {"id": said.id} if self.id_in == "response_metadata" else {}
+        own_id = said.id if self.id_in == "id" else None
+        usage: Any = {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}
+        message = AIMessage(
+            str(said.choices[0].message.content),
+            id=own_id,
+            response_metadata=about,
+            usage_metadata=usage,
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _ask(self, text: str) -> Any:
+        client = openai.OpenAI(base_url=self.base_url, api_key="k", max_retries=0)
+        asked: Any = [{"role": "user", "content": text}]
+        return client.chat.completions.create(model="gpt-4o-mini", messages=asked)
+
+
+@pytest.mark.parametrize("id_in", ["response_metadata", "id"])
+def test_a_model_that_calls_the_sdk_in_a_thread_of_its_own_is_captured_once(
+    provider: ScriptedProvider, sink: MemorySink, id_in: str
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        asked = InThreads(base_url=provider.base_url, id_in=id_in, pool=pool)
+        (ChatPromptTemplate.from_messages([("user", "{x}")]) | asked).invoke({"x": "hi"})
+    assert sorted(shown(sink)) == [
+        "  span ChatPromptTemplate (chain)",
+        "generation gpt-4o-mini",
+        "trace RunnableSequence (chain)",
+    ]
+
+
+def test_a_response_that_was_seen_before_the_run_hides_no_other(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    said = openai.OpenAI(base_url=provider.base_url, api_key="k").chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}]
+    )
+    usage: Any = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    messages = iter([AIMessage("hi", id=said.id, usage_metadata=usage)])
+    GenericFakeChatModel(messages=messages).invoke("x")
+    assert shown(sink) == ["generation gpt-4o-mini", "generation GenericFakeChatModel"]
+
+
+@pytest.mark.parametrize("copies", [True, False], ids=["with the context", "without it"])
+def test_calls_in_threads_of_a_tool(
+    provider: ScriptedProvider, sink: MemorySink, copies: bool
+) -> None:
+    """LangChain's executor copies the context, Python's does not."""
+    client = openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+
+    def ask(text: str) -> Any:
+        asked: Any = [{"role": "user", "content": text}]
+        return client.chat.completions.create(model="gpt-4o-mini", messages=asked)
+
+    @tool
+    def look(city: str) -> str:
+        """Look."""
+        executor: Any = ContextThreadPoolExecutor if copies else ThreadPoolExecutor
+        with executor(2) as threads:
+            list(threads.map(ask, [city, city]))
+        return "sunny"
+
+    RunnableParallel(a=look, b=look).invoke({"city": "Rome"})
+    calls = ["generation gpt-4o-mini"] * 2
+    under = [f"    {call}" for call in calls] if copies else []
+    spans = ["  span look (tool)", *under] * 2
+    flat = [] if copies else calls * 2
+    lines = shown(sink)
+    assert sorted(lines) == sorted(["trace RunnableParallel<a,b> (chain)", *spans, *flat])
+    assert [line for line in lines if line not in flat] == [lines[0], *spans]
 
 
 def test_misuse_of_the_handler() -> None:
