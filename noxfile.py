@@ -29,6 +29,9 @@ FRAMEWORKS = [
 ]
 # Agent frameworks with an environment of their own, by the name of their tests in tests/agents.
 AGENTS: dict[str, list[str]] = {
+    "agno": [
+        *("agno==3.1.10", "openai==3.57.0", "openinference-instrumentation-agno==1.0.15"),
+    ],
     "crewai": ["crewai==1.15.30", "openinference-instrumentation-crewai==1.1.21"],
     "dspy": [
         *("dspy==3.4.1", "litellm==1.110.2", "openinference-instrumentation-dspy==0.1.48"),
