@@ -36,6 +36,7 @@ AGENTS: dict[str, list[str]] = {
     "dspy": [
         *("dspy==3.4.1", "litellm==1.110.2", "openinference-instrumentation-dspy==0.1.48"),
     ],
+    "haystack": ["haystack-ai==3.4.1", "openinference-instrumentation-haystack==0.1.46"],
     "agent_framework": ["agent-framework-core==1.23.0", "agent-framework-openai==1.17.0"],
     "autogen": ["autogen-agentchat==0.7.5", "autogen-ext[openai]==0.7.5", "openai==3.57.0"],
     "google_adk": ["google-adk==2.13.0", "litellm==1.110.2"],
