@@ -6,6 +6,7 @@ nothing of the CLI's requests to hooks and tools in this process. No option chan
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from functools import partial
@@ -18,7 +19,7 @@ from .._chain import Chain, Held, Link, here, only
 from .._checks import checked
 from .._context import NOTHING, chain, merged
 from .._exchange import Arguments
-from .._faults import guarded
+from .._faults import guarded, warn_once
 from .._imports import imported
 from .._observe.around import Installer
 from .._observe.call_arguments import PREFIX
@@ -35,6 +36,7 @@ else:
 
 __all__ = ["install", "steps"]
 _TRANSPORT = "claude_agent_sdk._internal.transport.subprocess_cli"
+_THEIRS = "posthog.ai.claude_agent_sdk"
 _NOBODY = Link(None, only, NOTHING, None)
 _asked: Chain = ContextVar("posthog_llm_claude_agents", default=_NOBODY)
 """Our arguments, while one of our functions runs, and in the tasks that it starts."""
@@ -43,7 +45,10 @@ _everyone: list[bool] = []
 _users: list[object] = []
 """Who needs the wrappers in the SDK: our public module for good, and `instrument`."""
 _undo: list[Any] = []
-_conversations: WeakKeyDictionary[Any, Conversation] = WeakKeyDictionary()
+_conversations: WeakKeyDictionary[Any, Conversation | None] = WeakKeyDictionary()
+"""By their transport; `None`: another library captures it."""
+_FRAMES = 30
+"""Most callers between the transport and the application's function that are looked at."""
 
 
 def _given() -> Arguments | None:
@@ -60,10 +65,27 @@ def _where() -> Chain:
 
 
 def _of(transport: Any) -> Conversation | None:
-    found, given = _conversations.get(transport), _given()
-    if found is None and given is not None:
-        found = _conversations[transport] = Conversation(given)
-    return found
+    given = _given()
+    if transport not in _conversations and given is not None:
+        _conversations[transport] = None if _reports_to_posthog() else Conversation(given)
+    return _conversations.get(transport)
+
+
+def _reports_to_posthog() -> bool:
+    """Whether PostHog's own wrapper, which then captures the turns, writes to the CLI."""
+    if imported(_THEIRS) is None:
+        return False
+    frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - as in the standard library
+    for _ in range(_FRAMES):
+        if frame is None:
+            break
+        if str(frame.f_globals.get("__name__")).startswith("posthog.ai.claude_agent_sdk"):
+            warn_once(
+                "posthog.ai.claude_agent_sdk captures turns of the Claude Agent SDK; remove it"
+            )
+            return True
+        frame = frame.f_back
+    return False
 
 
 @guarded

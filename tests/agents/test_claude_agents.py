@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import posthog
 import pytest
+import trio
 
 import posthog_llm
-from posthog_llm.testing import MemorySink, ScriptedProvider
+from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
-from .trees import named, picture, shown
+from .trees import named, picture, shown, trees
 
 pytest.importorskip("claude_agent_sdk", reason="it has a nox session of its own")
 
@@ -220,11 +222,17 @@ def test_several_clients_in_one_loop(cli: Play, sink: MemorySink) -> None:
         await asyncio.gather(*(asked(options, user, posthog_distinct_id=user) for user in "abc"))
 
     asyncio.run(both())
-    assert shown(sink) == picture("Claude Agent SDK") * 3 or len(sink.events) == 12
+    assert posthog_llm.flush(10)
     for user in "abc":
-        turns = [e for e in sink.events if e.distinct_id == user]
-        assert len({e.properties["$ai_trace_id"] for e in turns}) == 1
-        assert len(turns) == 4
+        turn = [event for event in sink.events if event.distinct_id == user]
+        assert trees(turn) == picture("Claude Agent SDK")
+        assert all(user in repr(e.properties) for e in turn if e.event == "$ai_trace")
+    assert len(sink.events) == 12
+
+
+def test_a_turn_in_trio(cli: Play, sink: MemorySink) -> None:
+    trio.run(asked, cli(WITH_A_TOOL))
+    assert shown(sink) == picture("Claude Agent SDK")
 
 
 def test_a_streamed_prompt(cli: Play, sink: MemorySink) -> None:
@@ -622,6 +630,51 @@ def test_the_whole_process(cli: Play, sink: MemorySink) -> None:
     posthog_llm.uninstrument()
     asyncio.run(asked_plain(cli(WITH_A_TOOL)))
     assert shown(sink) == picture("Claude Agent SDK") * 2
+
+
+def test_turns_that_posthogs_own_wrapper_captures_are_its_alone(
+    cli: Play, sink: MemorySink, receiver: PostHogReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    from posthog.ai import claude_agent_sdk as theirs
+
+    async def run() -> None:
+        options = cli(WITH_A_TOOL)
+        async for _ in theirs.query(prompt="Rain?", options=options, posthog_client=client):
+            pass
+        async with theirs.PostHogClaudeSDKClient(options, posthog_client=client) as chat:
+            await chat.query("Rain?")
+            async for _ in chat.receive_response():
+                pass
+
+    posthog_llm.instrument(sink, claude_agents=True)
+    client = posthog.Posthog("phc_key", host=receiver.url)
+    asyncio.run(run())
+    client.shutdown()
+    assert [event["event"] for event in receiver.events].count("$ai_trace") == 2
+    assert shown(sink) == []
+    assert caplog.text.count("posthog.ai.claude_agent_sdk captures") == 1
+
+
+def test_a_process_that_ends_in_a_turn(cli: Play, receiver: PostHogReceiver) -> None:
+    options = cli(HANGING)
+    program = f"""
+import asyncio, posthog
+from claude_agent_sdk import ClaudeAgentOptions, AssistantMessage
+from posthog_llm.claude_agents import query
+client = posthog.Posthog("phc_key", host={receiver.url!r})
+found = query(
+    prompt="Rain?", options=ClaudeAgentOptions(cli_path={options.cli_path!r}), posthog_client=client
+)
+async def some():
+    while not isinstance(await anext(found), AssistantMessage):
+        pass
+loop = asyncio.new_event_loop()
+loop.run_until_complete(some())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
+    kinds = [event["event"] for event in receiver.events]
+    assert sorted(kinds)[0] == "$ai_generation"
+    assert "$ai_trace" in kinds
 
 
 def test_uninstrument_leaves_the_sdk_as_it_was() -> None:
