@@ -79,10 +79,8 @@ def _reports_to_posthog() -> bool:
     for _ in range(_FRAMES):
         if frame is None:
             break
-        if str(frame.f_globals.get("__name__")).startswith("posthog.ai.claude_agent_sdk"):
-            warn_once(
-                "posthog.ai.claude_agent_sdk captures turns of the Claude Agent SDK; remove it"
-            )
+        if str(frame.f_globals.get("__name__")).startswith(_THEIRS):
+            warn_once(f"{_THEIRS} captures turns of the Claude Agent SDK; remove it")
             return True
         frame = frame.f_back
     return False

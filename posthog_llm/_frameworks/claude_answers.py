@@ -22,8 +22,9 @@ from .step import ModelStep
 
 FRAMEWORK = "claude-agent-sdk"
 _INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-_MOST_HELD = 1_000
+_MOST_HELD = 200
 """Most answers of a turn that wait for its result."""
+_AT_PROVIDER = "server_tool_use"
 _FIRST = ("content_block_start", "content_block_delta")
 
 
@@ -153,6 +154,8 @@ class Tally:
 
 
 def _end_uncounted(answer: Answer, error: BaseException | Failure | None = None) -> None:
+    if any(mapping(block).get("type") == _AT_PROVIDER for block in answer.body["content"]):
+        answer.body["usage"] = {}  # a tool at the provider adds to the input, too
     answer.fix(None)
     answer.end(error)
 

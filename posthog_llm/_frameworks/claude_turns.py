@@ -23,8 +23,8 @@ from .._providers.parsing import parse
 from .claude_answers import FRAMEWORK, Answer, Tally, end_alone, now
 from .step import OpenSteps, Step, StepStart
 
-_MOST = 1_000
-"""Most prompts that wait, and most tools of a conversation that subagents may belong to."""
+_MOST = 200
+"""Most prompts that wait, subagents, and latest tools, of a conversation."""
 _CONTROL = '{"type": "control_'
 """How the SDK's own messages to the CLI begin; the application's may be in any order."""
 _INTERRUPT = '"subtype": "interrupt"'
@@ -269,9 +269,11 @@ class Conversation:
         with _within(lane.link):
             step = Step(StepStart(name, FRAMEWORK, "tool", block.get("input")), None)
         self._tools[tool_id] = step.link, text_or_none(message.get("parent_tool_use_id"))
-        if len(self._tools) > _MOST:
-            self._tools.popitem(last=False)
         steps.add((self._key, tool_id), step)
+        if len(self._tools) > _MOST:
+            oldest = steps.take((self._key, self._tools.popitem(last=False)[0]))
+            if oldest is not None:
+                oldest.abandon()
 
     def _end_tool(self, block: Mapping[str, Any]) -> None:
         tool_id = str(block.get("tool_use_id"))

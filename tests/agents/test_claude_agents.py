@@ -356,6 +356,14 @@ def test_output_tokens_are_true_or_absent(
     assert [said.get("$ai_output_tokens") for said in generations(sink)] == expected
 
 
+def test_tools_at_the_provider_add_to_the_input(cli: Play, sink: MemorySink) -> None:
+    turn = two_answers(counts(99, out=90))
+    search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    turn[3]["message"]["content"].append(search)
+    asyncio.run(asked(cli(turn)))
+    assert [said.get("$ai_input_tokens") for said in generations(sink)] == [10, None]
+
+
 def test_a_known_answer_leaves_the_other_one(cli: Play, sink: MemorySink) -> None:
     turn = two_answers(counts(13, out=90), 40)
     turn[1]["message"]["stop_reason"] = "tool_use"
@@ -397,12 +405,12 @@ def test_a_subagent_is_inside_of_its_tool(cli: Play, sink: MemorySink) -> None:
 def test_tools_that_never_end(cli: Play, sink: MemorySink) -> None:
     turn = [
         INIT,
-        *(answer("m-1", use("Bash", f"t-{n}", {}), counts(10)) for n in range(30)),
+        *(answer("m-1", use("Bash", f"t-{n}", {}), counts(10)) for n in range(300)),
         result("Done.", counts(10, out=50)),
     ]
     asyncio.run(asked(cli(turn)))
     found = [e.properties for e in sink.events if e.event == "$ai_span"]
-    assert shown(sink).count("  span Bash (tool)") == 30
+    assert shown(sink).count("  span Bash (tool)") == 300
     assert {said["posthog_llm_outcome"] for said in found} == {"dropped"}
 
 
