@@ -29,24 +29,21 @@ FRAMEWORKS = [
 ]
 # Agent frameworks with an environment of their own, by the name of their tests in tests/agents.
 AGENTS: dict[str, list[str]] = {
-    "agno": [
-        *("agno==3.1.10", "openai==3.57.0", "openinference-instrumentation-agno==1.0.15"),
-    ],
-    "crewai": ["crewai==1.15.30", "openinference-instrumentation-crewai==1.1.21"],
-    "dspy": [
-        *("dspy==3.4.1", "litellm==1.110.2", "openinference-instrumentation-dspy==0.1.48"),
-    ],
-    "haystack": ["haystack-ai==3.4.1", "openinference-instrumentation-haystack==0.1.46"],
     "agent_framework": ["agent-framework-core==1.23.0", "agent-framework-openai==1.17.0"],
+    "agno": ["agno==3.1.10", "openai==3.57.0", "openinference-instrumentation-agno==1.0.15"],
     "autogen": ["autogen-agentchat==0.7.5", "autogen-ext[openai]==0.7.5", "openai==3.57.0"],
+    "claude_agents": ["claude-agent-sdk==0.2.189", "openai"],
+    "crewai": ["crewai==1.15.30", "openinference-instrumentation-crewai==1.1.21"],
+    "dspy": ["dspy==3.4.1", "litellm==1.110.2", "openinference-instrumentation-dspy==0.1.48"],
     "google_adk": ["google-adk==2.13.0", "litellm==1.110.2"],
-    "semantic_kernel": ["semantic-kernel==1.45.0", "openai==3.57.0"],
-    "strands": ["strands-agents[openai]==1.62.0"],
+    "haystack": ["haystack-ai==3.4.1", "openinference-instrumentation-haystack==0.1.46"],
     "llama_index": [
-        *("llama-index-core==0.14.25", "llama-index-llms-openai==0.8.3"),
+        "llama-index-core==0.14.25",
+        "llama-index-llms-openai==0.8.3",
         "openinference-instrumentation-llama-index==4.6.1",
     ],
-    "claude_agents": ["claude-agent-sdk==0.2.189", "openai"],
+    "semantic_kernel": ["semantic-kernel==1.45.0", "openai==3.57.0"],
+    "strands": ["strands-agents[openai]==1.62.0"],
 }
 # Other libraries that watch the SDKs, of one resolution: they pin OpenTelemetry differently.
 OTHERS = [
