@@ -88,7 +88,7 @@ class TurnArguments(TypedDict, total=False):
     posthog_privacy_mode: bool | None
     """Whether content is withheld."""
     posthog_provider_override: str | None
-    """The provider that PostHog uses to look up the price; `anthropic` by default."""
+    """The provider that PostHog uses to look up the price; that of the CLI by default."""
     posthog_client: Destination | None
     """Where the events go; by default, as set in the environment."""
     posthog_capture: bool | None

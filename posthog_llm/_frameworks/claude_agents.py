@@ -6,6 +6,7 @@ nothing of the CLI's requests to hooks and tools in this process. No option chan
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from .._context import NOTHING, chain, merged
 from .._exchange import Arguments
 from .._faults import guarded, warn_once
 from .._imports import imported
+from .._narrowing import mapping
 from .._observe.around import Installer
 from .._observe.call_arguments import PREFIX
 from .._observe.call_queue import call_queue
@@ -47,6 +49,8 @@ _users: list[object] = []
 _undo: list[Any] = []
 _conversations: WeakKeyDictionary[Any, Conversation | None] = WeakKeyDictionary()
 """By their transport; `None`: another library captures it."""
+_SERVICES = {"CLAUDE_CODE_USE_BEDROCK": "bedrock", "CLAUDE_CODE_USE_VERTEX": "vertex"}
+_OFF = ("", "0", "false", "no", "off")
 _FRAMES = 30
 """Most callers between the transport and the application's function that are looked at."""
 
@@ -67,8 +71,20 @@ def _where() -> Chain:
 def _of(transport: Any) -> Conversation | None:
     given = _given()
     if transport not in _conversations and given is not None:
-        _conversations[transport] = None if _reports_to_posthog() else Conversation(given)
+        _conversations[transport] = (
+            None if _reports_to_posthog() else Conversation(given, _provider(transport))
+        )
     return _conversations.get(transport)
+
+
+def _provider(transport: Any) -> str:
+    """Return who serves the model: the CLI reads it from its environment."""
+    options = None if type(transport) is Watched else getattr(transport, "_options", None)
+    own = mapping(getattr(options, "env", None))
+    for name, provider in _SERVICES.items():
+        if str(own.get(name, os.environ.get(name, ""))).lower() not in _OFF:
+            return provider
+    return "anthropic"
 
 
 def _reports_to_posthog() -> bool:

@@ -37,17 +37,17 @@ class Answer:
     """One answer of the model, while its messages arrive. Made inside of the step around it."""
 
     def __init__(
-        self, message_id: Any, model: str, given: list[Any], since: tuple[float, float]
+        self, message_id: Any, start: Mapping[str, Any], since: tuple[float, float]
     ) -> None:
-        """`given`: what is new to the model; `since`: when it could begin, see `now`."""
+        """`start`: see `ModelStep`; `since`: when it could begin, see `now`."""
         self.id = message_id
+        model = start["model"]
         self.body: dict[str, Any] = {"id": message_id, "model": model, "content": [], "usage": {}}
         self.is_counted = False
         """Whether the output count is the final one."""
         self._started_at, self._clock = since
         self._ended = self._clock
         self._first: float | None = None
-        start = {"model": model, "provider": "anthropic", "input": given or None}
         self._step = ModelStep(start, FRAMEWORK, None)
 
     def add(self, message: Mapping[str, Any]) -> None:

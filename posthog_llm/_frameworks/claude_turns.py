@@ -64,12 +64,12 @@ class Lane:
         self.said.append({"role": "user", "content": message.get("content")})
         self.since = now()
 
-    def begin(self, message_id: Any, model: Any) -> Answer:
+    def begin(self, message_id: Any, model: Any, provider: str) -> Answer:
         said, self.said = self.said, []
         self.last_id = message_id
         with _within(self.link):
-            name = text_or_none(model) or "unknown"
-            self.answer = Answer(message_id, name, said, self.since)
+            start = {"model": text_or_none(model) or "unknown", "provider": provider}
+            self.answer = Answer(message_id, {**start, "input": said or None}, self.since)
         return self.answer
 
     def over(self) -> Answer | None:
@@ -106,8 +106,9 @@ class Turn:
 class Conversation:
     """Everything between one process of the CLI and the application, in both directions."""
 
-    def __init__(self, given: Arguments) -> None:
-        self._key = object()
+    def __init__(self, given: Arguments, provider: str) -> None:
+        """`provider`: who serves the model."""
+        self._key, self._provider = object(), provider
         self._waiting: deque[Prompt] = deque(maxlen=_MOST)
         self._last = Prompt(None, given, copy_context(), now())
         """The latest prompt: what the agent does by itself later on belongs to its user."""
@@ -197,7 +198,9 @@ class Conversation:
         if said.get("model") == _NO_MODEL:
             if error := text_or_none(message.get("error")):
                 self._end_answer(lane)
-                lane.begin(None, self._model).end(Failure(error, _text(said.get("content"))))
+                lane.begin(None, self._model, self._provider).end(
+                    Failure(error, _text(said.get("content")))
+                )
                 lane.over()
             return
         answer = self._answer(lane, said)
@@ -227,7 +230,7 @@ class Conversation:
         if message_id is not None and lane.last_id == message_id:
             return None
         self._end_answer(lane)
-        return lane.begin(message_id, said.get("model"))
+        return lane.begin(message_id, said.get("model"), self._provider)
 
     def _end_answer(self, lane: Lane) -> None:
         answer = lane.over()

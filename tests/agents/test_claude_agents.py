@@ -283,6 +283,11 @@ def test_arguments_of_a_turn(cli: Play, sink: MemorySink) -> None:
         asyncio.run(asked(cli(), posthog_nonsense=1))
 
 
+def test_a_model_of_another_provider(cli: Play, sink: MemorySink) -> None:
+    asyncio.run(asked(cli(WITH_A_TOOL, env={"CLAUDE_CODE_USE_BEDROCK": "1"})))
+    assert {said["$ai_provider"] for said in generations(sink)} == {"bedrock"}
+
+
 # -- token counts -------------------------------------------------------------------------
 
 
