@@ -51,7 +51,8 @@ def instrument(posthog_client: Any = None, **libraries: Unpack[Instrumented]) ->
 
     - `posthog_client`: where events go, including those of `trace` and `span`; `None`: as set in
       the environment.
-    - SDKs and frameworks by name, see `types.Instrumented`: the SDKs by default.
+    - SDKs and frameworks by name, see `types.Instrumented`: all by default, `langchain=False`
+      leaves one out.
 
     Raises `TypeError` for a `posthog_client` without a `capture` method, and for a name that is
     not known.
@@ -81,7 +82,7 @@ def _wanted(given: Mapping[str, Any]) -> dict[str, Framework]:
             raise TypeError(f"instrument() knows no {name!r}; it knows {', '.join(known)}")
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False")
-    return {name: found for name, found in known.items() if given.get(name, found.is_default)}
+    return {name: found for name, found in known.items() if given.get(name, True)}
 
 
 def _watch(name: str, library: Framework) -> None:

@@ -6,8 +6,8 @@
         ...
 
 Every other public name is the SDK's own object, so this module is a drop-in replacement for
-`import claude_agent_sdk`. `posthog_llm.instrument(claude_agents=True)` does the same for the whole
-process; together, each turn is captured once.
+`import claude_agent_sdk`. `posthog_llm.instrument()` does the same for the whole process;
+together, each turn is captured once.
 """
 
 # pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUntypedBaseClass=false

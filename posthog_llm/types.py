@@ -96,21 +96,21 @@ class TurnArguments(TypedDict, total=False):
 
 
 class Instrumented(TypedDict, total=False):
-    """The SDKs and the frameworks that `instrument` knows."""
+    """The SDKs and the frameworks that `instrument` knows: all by default."""
 
     openai: bool
     """Whether to instrument OpenAI's SDK; `True` by default."""
     anthropic: bool
     """Whether to instrument Anthropic's SDK; `True` by default."""
     langchain: bool
-    """Whether to capture the steps of LangChain and LangGraph; `False` by default."""
+    """Whether to capture the steps of LangChain and LangGraph; `True` by default."""
     openai_agents: bool
-    """Whether to capture the steps of the OpenAI Agents SDK; `False` by default."""
+    """Whether to capture the steps of the OpenAI Agents SDK; `True` by default."""
     claude_agents: bool
-    """Whether to capture the turns of the Claude Agent SDK; `False` by default."""
+    """Whether to capture the turns of the Claude Agent SDK; `True` by default."""
     otel: bool
     """Whether to capture the spans of AI frameworks that OpenTelemetry's global provider has;
-    `False` by default."""
+    `True` by default."""
 
 
 class LoggerArguments(CallArguments, total=False):

@@ -169,9 +169,9 @@ async def main(other: str, when: str) -> None:
         await events_of(early, sink)  # their resources are made before anybody watches
         if when == "before":
             undo = globals()[other]()
-            posthog_llm.instrument(sink, otel=True)
+            posthog_llm.instrument(sink)
         else:
-            posthog_llm.instrument(sink, otel=True)
+            posthog_llm.instrument(sink)
             undo = globals()[other]()
         bare = clients(openai, anthropic, provider.url)
         ours = clients(posthog_llm.openai, posthog_llm.anthropic, provider.url, posthog_client=sink)
@@ -182,7 +182,7 @@ async def main(other: str, when: str) -> None:
         properties["off"] = await events_of(bare + early, sink)
         properties["ours, off"] = await events_of(ours, sink)
         properties["spans, off"] = len(seen)
-        posthog_llm.instrument(sink, otel=True)
+        posthog_llm.instrument(sink)
         properties["again"] = await events_of(bare + early, sink)
         undo()
         properties["alone"] = await events_of(bare + clients(openai, anthropic, provider.url), sink)

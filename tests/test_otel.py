@@ -295,7 +295,7 @@ def test_a_span_below_our_seam_is_not_another_call(
             with tracer.start_as_current_span("chat gpt-4o", attributes=CHAT):
                 return super()._prepare_options(options)
 
-    posthog_llm.instrument(sink, otel=True)
+    posthog_llm.instrument(sink)
     ask(Traced(base_url=provider.base_url, api_key="k"))
     (event,) = sink.wait_for(1)
     assert event.properties["$ai_input_tokens"] == 9
@@ -621,10 +621,10 @@ def test_instrument_adds_a_processor_once(
     tracers = TracerProvider(shutdown_on_exit=False)
     early = trace.get_tracer("pydantic-ai")
     if is_early:
-        posthog_llm.instrument(otel=True)
+        posthog_llm.instrument()
     assert trace._TRACER_PROVIDER is None
     trace.set_tracer_provider(tracer_provider=tracers)
-    posthog_llm.instrument(otel=True)
+    posthog_llm.instrument()
     client = openai.OpenAI(base_url=provider.base_url, api_key="k")
     for tracer in (early, trace.get_tracer("x")):
         with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
@@ -637,7 +637,7 @@ def test_instrument_adds_a_processor_once(
     with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
         ask(client)
     sink.wait_for(5)  # what had begun is observed to its end
-    posthog_llm.instrument(otel=True)
+    posthog_llm.instrument()
     with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
         ask(client)
     sink.wait_for(7)
@@ -648,12 +648,12 @@ def test_instrument_adds_a_processor_once(
 def test_one_may_be_left_out_or_added_as_well(sink: MemorySink) -> None:
     tracers = TracerProvider(shutdown_on_exit=False)
     trace.set_tracer_provider(tracers)
-    posthog_llm.instrument(sink)
+    posthog_llm.instrument(sink, otel=False)
     with trace.get_tracer("x").start_as_current_span("invoke_agent a", attributes=AGENT):
         pass
     sink.wait_for(0)
     tracers.add_span_processor(SpanProcessor())
-    posthog_llm.instrument(sink, otel=True)
+    posthog_llm.instrument(sink)
     with trace.get_tracer("x").start_as_current_span("invoke_agent a", attributes=AGENT):
         pass
     sink.wait_for(1)
@@ -722,7 +722,7 @@ def test_logs_are_not_calls(tracer: trace.Tracer, ours: OpenAI, sink: MemorySink
 def test_spans_of_an_sdk_itself(provider: ScriptedProvider, sink: MemorySink) -> None:
     """Anthropic's newer SDKs begin one below our seam."""
     trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
-    posthog_llm.instrument(sink, otel=True)
+    posthog_llm.instrument(sink)
     client = anthropic.Anthropic(base_url=provider.url, api_key="k")
     client.messages.create(model="claude-opus-4-8", max_tokens=9, messages=HI)
     with client.messages.stream(model="claude-opus-4-8", max_tokens=9, messages=HI) as stream:

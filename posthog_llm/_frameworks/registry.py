@@ -13,15 +13,13 @@ class Framework(NamedTuple):
     module: str
     """The module after whose import the steps can be watched."""
     install: Callable[[Any, Installer], None]
-    is_default: bool = True
-    """Whether `instrument` includes it unless told otherwise."""
 
 
 FRAMEWORKS = {
-    "langchain": Framework("langchain_core.tracers.context", langchain.install, False),
-    "openai_agents": Framework("agents.tracing.provider", openai_agents.install, False),
-    "claude_agents": Framework("claude_agent_sdk", claude_agents.install, False),
-    "otel": Framework("opentelemetry.sdk.trace", otel.install, False),
+    "langchain": Framework("langchain_core.tracers.context", langchain.install),
+    "openai_agents": Framework("agents.tracing.provider", openai_agents.install),
+    "claude_agents": Framework("claude_agent_sdk", claude_agents.install),
+    "otel": Framework("opentelemetry.sdk.trace", otel.install),
 }
 
 

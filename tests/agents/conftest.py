@@ -31,6 +31,6 @@ def tracers() -> Iterator[TracerProvider]:
 
 @pytest.fixture
 def spans_watched(tracers: TracerProvider, sink: MemorySink) -> Iterator[None]:
-    posthog_llm.instrument(sink, otel=True)
+    posthog_llm.instrument(sink)
     yield
     posthog_llm.uninstrument()

@@ -624,7 +624,7 @@ def test_a_transport_of_the_applications_own(cli: Play, sink: MemorySink, is_our
             assert len([m async for m in client.receive_response()]) == 3
 
     if not is_ours:
-        posthog_llm.instrument(sink, claude_agents=True)
+        posthog_llm.instrument(sink)
     asyncio.run(run())
     assert shown(sink) == [
         *picture("Claude Agent SDK"),
@@ -635,7 +635,7 @@ def test_a_transport_of_the_applications_own(cli: Play, sink: MemorySink, is_our
 def test_the_whole_process(cli: Play, sink: MemorySink) -> None:
     asyncio.run(asked_plain(cli(WITH_A_TOOL)))
     assert shown(sink) == []
-    posthog_llm.instrument(sink, claude_agents=True)
+    posthog_llm.instrument(sink)
     asyncio.run(asked_plain(cli(WITH_A_TOOL)))
     assert shown(sink) == picture("Claude Agent SDK")
     asyncio.run(asked(cli(WITH_A_TOOL)))  # once, with both
@@ -659,7 +659,7 @@ def test_turns_that_posthogs_own_wrapper_captures_are_its_alone(
             async for _ in chat.receive_response():
                 pass
 
-    posthog_llm.instrument(sink, claude_agents=True)
+    posthog_llm.instrument(sink)
     client = posthog.Posthog("phc_key", host=receiver.url)
     asyncio.run(run())
     client.shutdown()
@@ -695,7 +695,7 @@ def test_uninstrument_leaves_the_sdk_as_it_was() -> None:
 import claude_agent_sdk, posthog_llm
 from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITransport as cls
 before = dict(vars(cls)), dict(vars(claude_agent_sdk.ClaudeSDKClient))
-posthog_llm.instrument(claude_agents=True)
+posthog_llm.instrument()
 assert vars(cls)["read_messages"] is not before[0]["read_messages"]
 posthog_llm.uninstrument()
 assert (dict(vars(cls)), dict(vars(claude_agent_sdk.ClaudeSDKClient))) == before

@@ -92,8 +92,8 @@ class Try:
     def close(self) -> None:
         self._open.close()
 
-    def instrument(self, **frameworks: bool) -> None:
-        posthog_llm.instrument(self.client, **frameworks)
+    def instrument(self) -> None:
+        posthog_llm.instrument(self.client)
 
     def tracers(self) -> TracerProvider:
         """Return a provider with the library's own processor."""
@@ -153,11 +153,11 @@ def script(library: Try) -> None:
     )
 
 
-def graph(library: Try, *, streamed: bool = False, **more: Any) -> None:
+def graph(library: Try, *, streamed: bool = False) -> None:
     script(library)
     callbacks = [] if library.ours else [CallbackHandler(library.client)]
     if library.ours:
-        library.instrument(langchain=True)
+        library.instrument()
     place = {"base_url": library.provider.base_url, "api_key": "k"}
     agent: Any = create_agent(
         ChatOpenAI(model="gpt-4o", streaming=streamed, **place),  # type: ignore[call-arg, arg-type]
@@ -207,7 +207,7 @@ def agents_run(library: Try) -> Nodes:
     set_tracing_disabled(False)
     set_trace_processors([] if library.ours else [PostHogTracingProcessor(library.client)])
     if library.ours:
-        library.instrument(openai_agents=True)
+        library.instrument()
     sdk = AsyncOpenAI(base_url=library.provider.base_url, api_key="k")
     model = OpenAIResponsesModel("gpt-5", sdk)
     tools: Any = [agents.function_tool(weather)]

@@ -61,7 +61,7 @@ def weather(city: str) -> str:
 @pytest.fixture(autouse=True)
 def instrumented(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    instrument(sink, langchain=True)
+    instrument(sink)
     yield
     assert not langchain_source.steps, "a run is never forgotten"
     uninstrument()
@@ -392,7 +392,7 @@ def test_a_call_that_is_left_out_is_not_captured_from_the_framework(
     from posthog_llm.openai import OpenAI
 
     client = OpenAI(base_url=provider.base_url, api_key="k", posthog_client=sink)
-    instrument(sink, openai=False, langchain=True)
+    instrument(sink, openai=False)
     asked = model(provider)
     asked.client = client.with_options(posthog_capture=False).chat.completions
     asked.invoke("hi")
@@ -448,7 +448,7 @@ def test_a_process_that_imports_in_threads_forks_in_a_run_and_ends_in_another(
         """
         import os, threading
         posthog_llm.configure(posthog_client=project())
-        posthog_llm.instrument(langchain=True, openai_agents=True)
+        posthog_llm.instrument()
         load = lambda: __import__("langchain_core.runnables")
         threads = [threading.Thread(target=load) for _ in range(4)]
         [thread.start() for thread in threads]
@@ -628,7 +628,7 @@ def test_mocks_in_steps_see_nothing_of_us(sink: MemorySink) -> None:
     run(bare)
     posthog_llm.flush(10)
     sink.events.clear()
-    instrument(sink, langchain=True)
+    instrument(sink)
     run(watched)
     assert len(shown(sink)) == 8
     assert "[MagicMock]" in repr([event.properties for event in sink.events])
@@ -803,6 +803,6 @@ def test_a_run_in_which_uninstrument_is_called_is_captured_where_it_began(
 
 def test_one_framework_may_be_left_out(provider: ScriptedProvider, sink: MemorySink) -> None:
     uninstrument()
-    instrument(sink, openai_agents=True)
+    instrument(sink, langchain=False)
     helper(provider).invoke(QUESTION)
     assert {line.split()[0] for line in shown(sink)} == {"generation"}

@@ -44,7 +44,7 @@ TEXT = Reply.text("No.")
 @pytest.fixture(autouse=True)
 def instrumented(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    instrument(sink, openai_agents=True)
+    instrument(sink)
     set_tracing_disabled(False)  # other tests disable it
     yield
     assert not openai_agents.steps, "a run is never forgotten"
