@@ -16,7 +16,7 @@ pytest.importorskip("google.adk", reason="the frameworks have a nox session")
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("spans_watched")]
 
-GEMINI = "/v1beta/models/gemini-2.5-flash:generateContent"
+GEMINI = "/v1beta/models/gemini-2.5-flash"
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def lite_llm(provider: ScriptedProvider, *replies: Reply) -> Any:
     return LiteLlm(model="openai/gpt-4o", api_base=provider.base_url, api_key="k")
 
 
-def gemini(provider: ScriptedProvider, *parts: dict[str, Any]) -> Any:
+def gemini(provider: ScriptedProvider, *parts: dict[str, Any], streamed: bool = False) -> Any:
     from google.adk.models.google_llm import Gemini
 
     usage = {"promptTokenCount": 9, "candidatesTokenCount": 4, "thoughtsTokenCount": 2}
@@ -41,7 +41,11 @@ def gemini(provider: ScriptedProvider, *parts: dict[str, Any]) -> Any:
         candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}
         body = {"candidates": [candidate], "modelVersion": "gemini-2.5-flash"}
         usage |= {"totalTokenCount": 15, "cachedContentTokenCount": 3}
-        provider.script(GEMINI, Reply.json({**body, "usageMetadata": usage, "responseId": "r1"}))
+        body |= {"usageMetadata": usage, "responseId": "r1"}
+        if streamed:
+            provider.script(f"{GEMINI}:streamGenerateContent", Reply.stream([body], done=False))
+        else:
+            provider.script(f"{GEMINI}:generateContent", Reply.json(body))
     return Gemini(model="gemini-2.5-flash", base_url=provider.base_url)
 
 
@@ -102,10 +106,12 @@ def test_google_adk_with_lite_llm(with_lite_llm: Any, sink: MemorySink, how: str
     assert tool["$ai_output_state"] == {"result": "sunny in Rome"}
 
 
-def test_google_adk_with_gemini(provider: ScriptedProvider, sink: MemorySink) -> None:
+@pytest.mark.parametrize("how", ["plain", "streamed"])
+def test_google_adk_with_gemini(provider: ScriptedProvider, sink: MemorySink, how: str) -> None:
     """Its SDK is not observed: the framework's own span is the generation."""
     call = {"functionCall": {"name": "weather", "args": {"city": "Rome"}}}
-    asyncio.run(run(agent_of(gemini(provider, call, {"text": "Sunny."}))))
+    model = gemini(provider, call, {"text": "Sunny."}, streamed=how == "streamed")
+    asyncio.run(run(agent_of(model), mode=how))
     first, second = check(sink, "gemini-2.5-flash")
     for said in (first, second):
         assert said["$ai_provider"] == "gemini"
@@ -121,6 +127,25 @@ def test_google_adk_with_gemini(provider: ScriptedProvider, sink: MemorySink) ->
     asked = second["$ai_input"]
     assert [one["role"] for one in asked] == ["system", "user", "assistant", "user"]
     assert asked[-1]["content"][0]["content"] == {"result": "sunny in Rome"}
+
+
+def test_google_adk_with_a_call_to_gemini_that_fails(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    from google.genai.errors import ClientError
+
+    provider.script(f"{GEMINI}:generateContent", Reply.error(400, "no such model"))
+    with pytest.raises(ClientError, match="no such model"):
+        asyncio.run(run(agent_of(gemini(provider))))
+    sink.wait_for(3)
+    assert shown(sink) == [
+        "trace helper (chain) !",
+        "  span helper (agent) !",
+        "    generation gemini-2.5-flash !",
+    ]
+    (failed,) = [e.properties for e in sink.events if e.event == "$ai_generation"]
+    assert "no such model" in failed["$ai_error"]
+    assert "$ai_input_tokens" not in failed
 
 
 def test_google_adk_without_content(

@@ -117,6 +117,48 @@ def test_strands_with_the_newer_convention(
     assert tool["$ai_output_state"] == [{"text": "sunny in Rome"}]
 
 
+def test_strands_with_a_model_that_uses_no_sdk(sink: MemorySink) -> None:
+    """Its own span is the generation; Bedrock's Converse API is its format of messages."""
+    from strands.models import Model
+
+    class Local(Model):
+        config = {"model_id": "local"}  # noqa: RUF012 - where Strands looks for it
+
+        def update_config(self, **config: Any) -> None: ...
+        def get_config(self) -> Any:
+            return self.config
+
+        async def structured_output(self, *args: Any, **kwargs: Any) -> Any:
+            yield {}
+
+        async def stream(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            answered = messages[-1]["role"] == "user" and "toolResult" in str(messages[-1])
+            start = {} if answered else {"toolUse": {"name": "weather", "toolUseId": "c1"}}
+            called = {"toolUse": {"input": '{"city": "Rome"}'}}
+            yield {"messageStart": {"role": "assistant"}}
+            yield {"contentBlockStart": {"start": start}}
+            yield {"contentBlockDelta": {"delta": {"text": "Sunny."} if answered else called}}
+            yield {"contentBlockStop": {}}
+            yield {"messageStop": {"stopReason": "end_turn" if answered else "tool_use"}}
+            usage = {"inputTokens": 9, "outputTokens": 4, "cacheReadInputTokens": 5}
+            yield {"metadata": {"usage": {**usage, "totalTokens": 18}, "metrics": {}}}
+
+    agent_of(Local(), tools=[weather_tool()])("weather?")
+    events = sink.wait_for(4)
+    assert shown(sink) == [line.replace("gpt-4o", "local") for line in picture("Strands")]
+    first, second = (e.properties for e in events if e.event == "$ai_generation")
+    for said in (first, second):
+        assert "$ai_provider" not in said
+        assert (said["$ai_input_tokens"], said["$ai_output_tokens"]) == (14, 4)  # with the cache
+        assert said["$ai_cache_read_input_tokens"] == 5
+    function = {"name": "weather", "arguments": {"city": "Rome"}}
+    call = {"type": "function", "id": "c1", "function": function}
+    assert first["$ai_output_choices"] == [{"role": "assistant", "content": [call]}]
+    text = {"type": "text", "text": "sunny in Rome"}
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": [text]}
+    assert second["$ai_input"][-1] == {"role": "tool", "content": [result]}
+
+
 def test_strands_with_private_content(strands_agent: Any, sink: MemorySink) -> None:
     with posthog_llm.context(privacy_mode=True):
         strands_agent("weather?")
