@@ -32,7 +32,7 @@ def tracer(sink: MemorySink) -> trace.Tracer:
         ("FunctionAgent.run", "CHAIN", "agent"),
         ("AgentWorkflow.arun", "CHAIN", "agent"),
         ("Agent.run_async", "CHAIN", "agent"),
-        ("FunctionTool.acall", "TOOL", "tool"),
+        ("QueryEngineTool.call", "TOOL", "tool"),
         ("VectorIndexRetriever.aretrieve", "RETRIEVER", "retrieval"),
         ("LLMRerank.postprocess_nodes", "RERANKER", "rerank"),
         ("MyFlow.run", "CHAIN", "chain"),
@@ -94,6 +94,14 @@ def ask(provider: ScriptedProvider) -> None:
     client.chat.completions.create(model="gpt-4o", messages=hi)
 
 
+def test_a_chain_that_is_an_agent(tracer: trace.Tracer, sink: MemorySink) -> None:
+    for name in ("Agent.run_async", "Tool.call"):
+        with tracer.start_as_current_span(name, attributes={KIND: "CHAIN"}):
+            pass
+    agent, chain = nested_trees(sink.wait_for(2))
+    assert (agent, chain) == (("trace Agent.run_async agent",), ("trace Tool.call chain",))
+
+
 def test_how_a_framework_is_built_is_left_out(
     tracer: trace.Tracer, provider: ScriptedProvider, sink: MemorySink
 ) -> None:
@@ -106,6 +114,7 @@ def test_how_a_framework_is_built_is_left_out(
         chain("Predict.forward"),
         chain("Predict(Signature(a.b -> c)\nx).forward"),
         chain("Adapter.__call__"),
+        chain("Adapter.acall"),
         tracer.start_as_current_span("Flow.call_tool"),
     ):
         ask(provider)
@@ -128,16 +137,18 @@ def test_names_and_inputs_that_a_person_reads(tracer: trace.Tracer, sink: Memory
             pass
         with tracer.start_as_current_span("Tool.call") as tool:
             tool.set_attributes({KIND: "TOOL", "tool.name": "weather"})
-        with tracer.start_as_current_span("find.__call__", attributes={KIND: "TOOL"}):
-            pass
+        for name in ("find.__call__", "seek.acall"):
+            with tracer.start_as_current_span(name, attributes={KIND: "TOOL"}):
+                pass
         with tracer.start_as_current_span(run, attributes={KIND: "CHAIN"}):
             pass
-    assert nested_trees(sink.wait_for(5)) == [
+    assert nested_trees(sink.wait_for(6)) == [
         (
             "trace Crew.kickoff chain",
             ("span a helper agent",),
             ("span weather tool",),
             ("span find tool",),
+            ("span seek tool",),
             ("span Crew.kickoff chain",),
         )
     ]

@@ -86,7 +86,7 @@ def begin(span: Any, context: Any = None) -> None:
         _identify(steps.get(outer.get_span_context().span_id), outer)
     given = _held(span)
     scope = getattr(span.instrumentation_scope, "name", "")
-    kind = attributes_of.kind_of(span.name, given) or names.kind_of_call(scope, span.name)
+    kind = names.more_exact(attributes_of.kind_of(span.name, given), scope, span.name)
     if kind is None and parent is None:
         return
     span_id = span.context.span_id

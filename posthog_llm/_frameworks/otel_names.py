@@ -23,13 +23,22 @@ _KINDS = {kind: re.compile(rf"\w*({pattern})") for kind, pattern in _PATTERNS.it
 _RUNS = ("run", "run_async", "kickoff", "kickoff_async")
 _CHAIN = re.compile(r"a?(run|query|(stream_)?chat|synthesize)|run_async")
 _ID = re.compile(r"[_-][0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=\.|$)")
-_PRIVATE = re.compile(r"\s*\._\w+$")
+_PRIVATE = re.compile(r"\s*\.(_\w+|acall)$")
+"""A private method or an operator; `acall` is the operator `__call__` of asynchronous code."""
 _CALL = re.compile(r"(\w+)(?:\(.*\))?\.(\w+)", re.DOTALL)
 """`Predict.forward`, or `Predict(Signature).forward`."""
 
 
+def more_exact(kind: str | None, scope: str, name: str) -> str | None:
+    """Return the kind that a span says, or its name if that says more: some agents are chains."""
+    if kind not in (None, "chain"):
+        return kind
+    found = _kind_of_call(scope, name)
+    return found if kind is None or found == "agent" else kind
+
+
 @lru_cache(1024)
-def kind_of_call(scope: str, name: str) -> str | None:
+def _kind_of_call(scope: str, name: str) -> str | None:
     """Return the kind of a span whose attributes come later; `None` if it is no step of its own.
 
     Of the methods whose class says nothing, only those that begin a run are known.
@@ -52,7 +61,7 @@ def is_detail(name: str, around: str | None, has_input: bool) -> bool:
     if call is None:
         return not has_input
     is_inner = outer is not None and outer[1] == call[1] and around != name
-    return is_inner or call[2].startswith("_") or not (has_input or call[2] in _RUNS)
+    return is_inner or bool(_PRIVATE.search(name)) or not (has_input or call[2] in _RUNS)
 
 
 @lru_cache(1024)
