@@ -139,3 +139,21 @@ def test_modules_beside_each_other_in_one_trace(
     assert posthog_llm.flush(10)
     run = ("span Predict.aforward chain", ("generation gpt-4o",))
     assert nested_trees(sink.events) == [("trace request", run, run)]
+
+
+def test_its_own_engine_reports_no_tokens(
+    react: Any, provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    import dspy
+
+    provider.script("/chat/completions", _said(answer="Sunny."))
+    model = dspy.LM("openai/gpt-4o", api_base=provider.base_url, api_key="k", cache=False)
+    with dspy.context(lm=model):
+        assert dspy.Predict("question -> answer")(question="weather?").answer == "Sunny."
+    assert posthog_llm.flush(10)
+    assert nested_trees(sink.events) == [
+        ("trace Predict.forward chain", ("generation gpt-4o",)),
+    ]
+    (call,) = [event.properties for event in sink.events if event.event == "$ai_generation"]
+    assert "Sunny." in str(call["$ai_output_choices"])
+    assert not any("tokens" in name for name in call)
