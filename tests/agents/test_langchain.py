@@ -440,41 +440,6 @@ def test_uninstrument_leaves_handlers_of_the_application(
     assert {event.distinct_id for event in sink.events} == {"ann"}
 
 
-def test_a_process_that_imports_in_threads_forks_in_a_run_and_ends_in_another(
-    provider: ScriptedProvider, receiver: PostHogReceiver
-) -> None:
-    children = Children(provider, receiver)
-    out = children.run(
-        """
-        import os, threading
-        posthog_llm.configure(posthog_client=project())
-        posthog_llm.instrument()
-        load = lambda: __import__("langchain_core.runnables")
-        threads = [threading.Thread(target=load) for _ in range(4)]
-        [thread.start() for thread in threads]
-        from langchain_core.runnables import RunnableLambda
-        [thread.join() for thread in threads]
-
-        def fork(given):
-            child = os.fork()
-            if not child:
-                os._exit(0)
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-        print(RunnableLambda(fork, name="forks").invoke("x"))
-        begun = threading.Event()
-        stays = RunnableLambda(lambda given: (begun.set(), threading.Event().wait()), name="stays")
-        threading.Thread(target=stays.invoke, args=("x",), daemon=True).start()
-        begun.wait()
-        """
-    )
-    assert out.strip() == "0"
-    found = [e["properties"] for e in receiver.events if e["event"] == "$ai_trace"]
-    outcomes = {said["$ai_span_name"]: said["posthog_llm_outcome"] for said in found}
-    assert outcomes == {"forks": "ok", "stays": "dropped"}
-    assert len(found) == 2
-
-
 @pytest.mark.parametrize("is_instrumented", [True, False])
 def test_runs_of_one_id_in_two_threads_are_two(
     provider: ScriptedProvider, sink: MemorySink, is_instrumented: bool
