@@ -49,6 +49,16 @@ class StepStart:
     """Trace id and span id of the OpenTelemetry span that the step is; `None`: it is none."""
 
 
+class Content:
+    """What the links of a step know it by."""
+
+    __slots__ = ("is_private",)
+
+    def __init__(self) -> None:
+        self.is_private = False
+        """Whether something inside is private: its content may go in and out of the step, too."""
+
+
 class Step:
     """One step, from its beginning to its only end. Without any trace around it, it begins one."""
 
@@ -74,10 +84,12 @@ class Step:
         begun: Any = INHERITED
         if not is_nested:
             begun = Root(str(own.trace_id), own.session_id or self._around.session_id)
-        self.link = Link(own, nested if is_nested else anew, within, outer, begun)
+        self._content = Content()
+        self.link = Link(self._content, nested if is_nested else anew, within, outer, begun)
         """What applies inside the step."""
         self.link.framework = start.framework
         self.link.model_step = None  # a model call inside is another than the one around
+        _note_privacy(self.link)
         self._start = start
         self._input = shallow(start.input)
         self._size, self._cut = rough_size_of(held_by(self._input)), 0
@@ -101,6 +113,7 @@ class Step:
         given = replace(given, trace_id=None)
         self._own = merged(self._own, given)
         self.link.values = nested(self.link.values, given)
+        _note_privacy(self.link)
 
     def identify(self, distinct_id: str | None, session_id: str | None) -> None:
         """Note a user and a session that the framework tells late; known ones go first."""
@@ -162,7 +175,8 @@ class Step:
         output, error = self.output if output is None else output, error or self.error
         found, failure = _ended_by(error)
         root: Any = self.link.root
-        own = replace(self._own, privacy_mode=True) if waiting.for_privacy else self._own
+        is_withheld = self._content.is_private or waiting.for_privacy
+        own = replace(self._own, privacy_mode=True) if is_withheld else self._own
         started_at, latency = self.times or (self._started_at, perf_counter() - self._clock)
         said = shallow(output)
         size = self._size + rough_size_of(held_by(said))
@@ -190,6 +204,15 @@ class Step:
     def abandon(self) -> None:
         """End the step because it was forgotten, or the process is ending."""
         self.end(outcome=Outcome.DROPPED)
+
+
+def _note_privacy(link: Link) -> None:
+    """Note in the steps around a private one that they contain it."""
+    around: Link | None = link if link.values.privacy_mode else None
+    while around is not None:
+        if isinstance(around.key, Content):
+            around.key.is_private = True
+        around = around.step or around.outer
 
 
 def inside(parent: Link | None, source: StepSource | None = None) -> Link:
@@ -243,6 +266,7 @@ class ModelStep:
         outer = inside(parent)
         self.link = Link(self, merged, given, outer)
         self.link.framework, self.link.model_step = framework, self
+        _note_privacy(self.link)
         self._around: ModelStep | None = outer.model_step
         self._is_seen = False
         self.kind: Kind = "generation"
@@ -259,6 +283,7 @@ class ModelStep:
     def give(self, given: Arguments) -> None:
         """See `Step.give`."""
         self.link.values = nested(self.link.values, replace(given, trace_id=None))
+        _note_privacy(self.link)
 
     @property
     def is_seen(self) -> bool:

@@ -122,6 +122,25 @@ def test_private_runs_have_no_content(provider: ScriptedProvider, sink: MemorySi
     assert "sunny" not in text
 
 
+@pytest.mark.parametrize("by", ["context", "handler"])
+def test_steps_around_a_private_part_have_no_content(sink: MemorySink, by: str) -> None:
+    inner = RunnableLambda(lambda given: f"{given} diagnosed", name="inner")
+
+    def work(given: str) -> str:
+        if by == "handler":
+            return inner.invoke(given, {"callbacks": [CallbackHandler(privacy_mode=True)]})
+        with posthog_llm.context(privacy_mode=True):
+            return inner.invoke(given)
+
+    middle = RunnableLambda(work, name="middle")
+    RunnableLambda(lambda given: middle.invoke(given), name="outer").invoke("secret")
+    RunnableLambda(lambda given: given, name="other").invoke("public")
+    tree = ["trace outer (chain)", "  span middle (chain)", "    span inner (chain)"]
+    assert shown(sink) == [*tree, "trace other (chain)"]
+    assert "secret" not in repr([event.properties for event in sink.events])
+    assert named(sink.events, "other")["$ai_output_state"] == "public"
+
+
 def test_runs_inside_our_trace_and_our_span_inside_a_tool(
     provider: ScriptedProvider, sink: MemorySink
 ) -> None:
