@@ -11,6 +11,8 @@ _MOST_NODES = 10_000
 _FLAT = 64
 """In a container of only texts and numbers, this many items weigh as much as one other."""
 _DEEPEST = 64
+_MOST_COPIES = 64
+"""Containers that `shallow` copies below the first two levels."""
 # By id: a class of the caller's may have no hash, or its own equality.
 _LEAVES = frozenset(map(id, (str, bytes, int, float, bool, type(None))))
 _CONTAINERS = frozenset(map(id, (dict, list, tuple, set)))
@@ -64,7 +66,7 @@ def snapshot(value: Any) -> Any:
 
 
 def shallow(value: Any) -> Any:
-    """Return a copy of a container and of the containers directly in it; the rest is shared.
+    """Return a copy of a container, of those directly in it, and of the next few; others stay.
 
     For what a framework passes from step to step, which is often large: a conversation grows by new
     messages, and each message stays as it is.
@@ -72,8 +74,19 @@ def shallow(value: Any) -> Any:
     if id(_kind(value)) not in _CONTAINERS or _kind(value) is tuple:
         return value
     top = value.copy()
-    for key, item in _parts(top) if _kind(top) is not set else ():
-        top[key] = item if _kind(item) is tuple else item.copy()
+    level, left = [top] if _kind(top) is not set else [], _MOST_COPIES
+    for depth in range(_DEEPEST):
+        below: list[Any] = []
+        for holder in level:
+            for key, item in _parts(holder) if depth == 0 or len(holder) <= _FLAT else ():
+                if depth and left <= 0:
+                    return top
+                if _kind(item) is not tuple:
+                    holder[key] = item = item.copy()
+                    left -= 1
+                    if _kind(item) is not set:
+                        below.append(item)
+        level = below
     return top
 
 

@@ -30,7 +30,8 @@ _ITEMS: dict[Any, Callable[[Any], Iterable[Any]]] = {
     **{kind: attrgetter("__iter__")(kind) for kind in (list, tuple, set, frozenset, deque)},
 }
 """Containers, and how to iterate over them without a subclass's code."""
-_TEXTS = frozenset(map(id, (str, bytes, bytearray)))
+_TEXT = (str, bytes, bytearray)
+_TEXTS = frozenset(map(id, _TEXT))
 _CONTAINERS = tuple(_ITEMS)
 _GLANCE, _DEEPEST_GLANCE, _DEEPEST_OBJECT, _WIDE = 16, 10, 4, 4096
 """For `rough_size_of`: parts at each end of a level; levels; levels in which objects are opened
@@ -79,6 +80,8 @@ def rough_size_of(value: Any) -> int:
                 held += len(item)
             elif id(kind) in _FLAT:
                 continue
+            elif issubclass(kind, _TEXT):
+                held += _opened(item, kind)[0]
             elif issubclass(kind, _CONTAINERS) and (id(kind) not in _EXACT or len(item) > _WIDE):
                 held += _estimate(item, _GLANCE, _DEEPEST_OBJECT, set())[0]
             elif id(kind) in _EXACT or (depth < _DEEPEST_OBJECT and not issubclass(kind, _SHARED)):

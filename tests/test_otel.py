@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Status, StatusCode
 
 import posthog_llm
@@ -35,11 +36,16 @@ HI: Any = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
-def tracer(sink: MemorySink) -> trace.Tracer:
-    """A tracer of a provider of one's own; steps go to `sink`."""
+def tracers(sink: MemorySink) -> TracerProvider:
+    """A provider of one's own; steps go to `sink`."""
     posthog_llm.configure(posthog_client=sink)
-    tracers = TracerProvider(shutdown_on_exit=False)
-    tracers.add_span_processor(SpanProcessor())
+    made = TracerProvider(shutdown_on_exit=False)
+    made.add_span_processor(SpanProcessor())
+    return made
+
+
+@pytest.fixture
+def tracer(tracers: TracerProvider) -> trace.Tracer:
     return tracers.get_tracer("pydantic-ai")
 
 
@@ -475,6 +481,71 @@ def test_cancellation_is_no_success(tracer: trace.Tracer, sink: MemorySink) -> N
     assert "$ai_is_error" not in event.properties
 
 
+def test_a_call_while_another_model_streams_is_not_that_models(
+    tracer: trace.Tracer, ours: OpenAI, sink: MemorySink
+) -> None:
+    """The model of the span runs in the process; its span is not the current one any more."""
+    with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
+        answering = tracer.start_span(
+            "chat local", attributes={**CHAT, "gen_ai.request.model": "local"}
+        )
+        ask(ours)
+        answering.end()
+    assert nested_trees(sink.wait_for(3)) == [
+        ("trace helper agent", ("generation local",), ("generation gpt-4o",))
+    ]
+
+
+class Dropping(Sampler):
+    """Samples all spans but those of HTTP."""
+
+    def should_sample(self, context: Any, trace_id: int, name: str, *more: Any) -> SamplingResult:  # type: ignore[override]
+        is_http = name.startswith("HTTP")
+        return SamplingResult(Decision.DROP if is_http else Decision.RECORD_AND_SAMPLE)
+
+    def get_description(self) -> str:
+        return "Dropping"
+
+
+def test_spans_inside_of_one_that_a_sampler_drops(ours: OpenAI, sink: MemorySink) -> None:
+    posthog_llm.configure(posthog_client=sink)
+    tracers = TracerProvider(shutdown_on_exit=False, sampler=Dropping())
+    tracers.add_span_processor(SpanProcessor())
+    tracer = tracers.get_tracer("pydantic-ai")
+    for _ in range(2):
+        with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
+            with tracer.start_as_current_span("execute_tool first", attributes=TOOL):
+                pass
+            with tracer.start_as_current_span("HTTP GET"):
+                ask(ours)
+                with tracer.start_as_current_span("execute_tool x", attributes=TOOL):
+                    pass
+    with tracer.start_as_current_span("HTTP GET"):
+        ask(ours)
+    run = (
+        "trace helper agent",
+        ("span first tool",),
+        ("generation gpt-4o",),
+        ("span x tool",),
+    )
+    assert nested_trees(sink.wait_for(9)) == [run, run, ("generation gpt-4o",)]
+
+
+def test_what_is_being_handled_around_a_run_is_not_its_end(
+    tracer: trace.Tracer, sink: MemorySink
+) -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
+            pass
+        with pytest.raises(ValueError), tracer.start_as_current_span("x", attributes=AGENT):
+            int("no number")
+    fine, failed = sink.wait_for(2)
+    assert fine.properties["posthog_llm_outcome"] == "ok"
+    assert "no number" in failed.properties["$ai_error"]
+
+
 def test_spans_that_never_end_are_bounded(tracer: trace.Tracer, sink: MemorySink) -> None:
     spans = [tracer.start_span("execute_tool x", attributes=TOOL) for _ in range(10_010)]
     assert len(otel.steps._steps) == 10_000
@@ -693,9 +764,10 @@ def test_posthogs_own_processor_captures_what_it_exports(
 
 
 def test_a_span_that_is_never_the_current_one(
-    tracer: trace.Tracer, ours: OpenAI, sink: MemorySink
+    tracers: TracerProvider, ours: OpenAI, sink: MemorySink
 ) -> None:
     """Traceloop's instrumentation of Anthropic begins such spans."""
+    tracer = tracers.get_tracer("opentelemetry.instrumentation.anthropic")
     for _ in range(2):
         with tracer.start_as_current_span("invoke_agent helper", attributes=AGENT):
             chat = tracer.start_span("chat gpt-4o", attributes=CHAT)

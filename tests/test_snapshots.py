@@ -109,7 +109,7 @@ def test_the_callers_thread_waits_a_bounded_time(make: Callable[[], Any]) -> Non
     value = make()
     before = time.thread_time()
     snapshot(value)
-    assert time.thread_time() - before < 0.2
+    assert time.thread_time() - before < 1.0
 
 
 class Hostile(Exception):

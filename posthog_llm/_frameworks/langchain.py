@@ -21,6 +21,7 @@ from .._imports import imported
 from .._narrowing import is_list, mapping
 from .._observe.around import Installer
 from .._observe.registry import watched
+from .._snapshot import Unread
 from .langchain_runs import OpenRuns, handlers
 from .step import AnyStep, ModelStep, PassedThrough, Step, StepStart
 
@@ -38,8 +39,6 @@ _ROLES = {
     "ToolMessageChunk": "tool",
 }
 _OWN_IDS = ("run-", "lc_")
-_SDKS = {"openai": "openai", "azure": "openai", "anthropic": "anthropic"}
-"""The SDK that LangChain's model of a provider calls: if it is watched, the wire says it all."""
 steps = OpenRuns()
 by_hand: list[bool] = []
 """Not empty once the application has made a handler itself."""
@@ -163,27 +162,29 @@ class Runs:
 
     @guarded
     def on_chat_model_start(self, serialized: Any, messages: Any, **run: Any) -> None:
-        said = [_message(message) for one in messages for message in one]
-        self._begin_model(run, said, _name(serialized, run, "unknown"))
+        self._begin_model(
+            run,
+            Unread(_messages, [list(one) for one in messages]),
+            _name(serialized, run, "unknown"),
+        )
 
     @guarded
     def on_llm_start(self, serialized: Any, prompts: list[str], **run: Any) -> None:
-        said = [{"role": "user", "content": prompt} for prompt in prompts]
-        self._begin_model(run, said, _name(serialized, run, "unknown"))
+        self._begin_model(run, Unread(_prompts, list(prompts)), _name(serialized, run, "unknown"))
 
-    def _begin_model(self, run: dict[str, Any], messages: list[Any], name: str) -> None:
+    def _begin_model(self, run: dict[str, Any], messages: Unread, name: str) -> None:
         parent = steps.around(run.get("parent_run_id"))
         if self._is_off() or self._joined(run) is not None:
             return
         if _is_left_out(parent) or _reports_to_posthog():
             return
         about, asked = mapping(run.get("metadata")), mapping(run.get("invocation_params"))
-        tools, provider = asked.get("tools"), _word(about.get("ls_provider"))
+        tools = asked.get("tools")
         step = ModelStep(
             {
                 "input": messages,
                 "model": _word(about.get("ls_model_name"), asked.get("model"), name),
-                "provider": provider,
+                "provider": _word(about.get("ls_provider")),
                 "tools": tools if is_list(tools) else None,
                 "session_id": _thread(about),
             },
@@ -191,7 +192,6 @@ class Runs:
             None if parent is None else parent.link,
             self._new_to(parent),
         )
-        step.is_seen = _SDKS.get(provider or "") in watched
         self._add(run, parent, step)
         _latest.set(step)
 
@@ -205,7 +205,7 @@ class Runs:
     def on_llm_end(self, response: Any, **run: Any) -> None:
         step = steps.take_called_back(run["run_id"])
         if isinstance(step, ModelStep):
-            facts = _answer(response)
+            facts = None if step.is_seen else _answer(response)
             step.abandon() if facts is None else step.end(facts)
 
     @guarded
@@ -281,6 +281,14 @@ def _tool_error(output: Any) -> str | None:
     if message is None or not issubclass(type(output), message) or output.status != "error":
         return None
     return str(output.content)
+
+
+def _messages(batches: list[list[Any]]) -> list[Any]:
+    return [_message(message) for messages in batches for message in messages]
+
+
+def _prompts(prompts: list[str]) -> list[Any]:
+    return [{"role": "user", "content": prompt} for prompt in prompts]
 
 
 def _message(message: Any) -> Any:

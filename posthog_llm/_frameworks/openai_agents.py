@@ -18,7 +18,7 @@ from .._imports import imported
 from .._narrowing import is_mapping, mapping
 from .._observe.around import Installer
 from .._roots import Root
-from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart
+from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepKey, StepStart
 
 FRAMEWORK = "openai-agents"
 _TYPES = {
@@ -142,8 +142,9 @@ def _end_span(processors: Any, span: Any) -> None:
     error = _error(span.error)
     if isinstance(step, ModelStep):
         answer = _answer(data)
-        trace = _trace_of(span)
-        if isinstance(trace, Step):  # it has no input and output of its own
+        trace, agent = _trace_of(span), steps.get(span.parent_id)
+        is_own = agent is not None and agent.link is not None and _is_directly_in(trace, agent.link)
+        if isinstance(trace, Step) and is_own:  # it has no input and output itself
             trace.note_input(answer["input"])
             trace.output = answer["output"]
         step.end(answer, error)
@@ -151,9 +152,15 @@ def _end_span(processors: Any, span: Any) -> None:
         step.details.update(_details(data))
         step.note_input(getattr(data, "input", None) or getattr(data, "data", None))
         step.end(_output(data), error)
-        trace = None if span.parent_id else _trace_of(span)
-        if isinstance(trace, Step) and error is not None:
+        trace = _trace_of(span)
+        if isinstance(trace, Step) and error is not None and _is_directly_in(trace, step.link):
             trace.error = error
+
+
+def _is_directly_in(trace: AnyStep | None, link: Link) -> bool:
+    """Whether a step is in no other than the trace's, such as a guardrail's or a tool's."""
+    key = link.key
+    return isinstance(trace, Step) and isinstance(key, StepKey) and key.parent_id == trace.id
 
 
 def _name(data: Any) -> str:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._chain import Link
 from .._context import NOTHING, add_step_source, is_step_source, merged, remove_step_source
@@ -28,7 +28,7 @@ from . import otel_attributes as attributes_of
 from . import otel_names as names
 from .otel_attributes import CHAIN, EMBEDDING, GENERATION
 from .otel_events import details_in, said_in
-from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepStart, inside
+from .step import AnyStep, ModelStep, OpenSteps, PassedThrough, Step, StepKey, StepStart, inside
 
 _MODELS = (GENERATION, EMBEDDING)
 _WATCHED = {"langchain": langchain.innermost, "openai-agents": openai_agents.innermost}
@@ -41,7 +41,19 @@ _api: Any = None
 _model: ContextVar[tuple[ModelStep, Link | None] | None] = ContextVar(
     "posthog_llm_otel_model", default=None
 )
-"""The latest span of a model call, and what was around: some never make theirs the current one."""
+"""The latest span of a model call of `_NEVER_CURRENT`, and what was around."""
+_NEVER_CURRENT = "opentelemetry.instrumentation."
+"""Traceloop's instrumentations of SDKs do not make some spans the current one."""
+
+
+class _Begun(NamedTuple):
+    trace_id: int
+    span_id: int
+    outer: _Begun | None
+
+
+_begun_here: ContextVar[_Begun | None] = ContextVar("posthog_llm_otel_begun", default=None)
+"""The latest span about AI that began in this context, and those open around it."""
 steps = OpenSteps()
 """Open spans about AI, and those inside them, by their id."""
 
@@ -55,7 +67,7 @@ def innermost() -> Link | None:
     step = steps.get(span.get_span_context().span_id)
     _identify(step, span)
     if step is None:  # a span of a provider that is not watched, or one that has ended
-        step = _parent_of(span)
+        step = _parent_of(span) or _around_dropped(span)
     link = None if step is None else step.link
     model = _model.get()
     is_inside = model is not None and model[1] is link and model[0].is_open
@@ -65,6 +77,27 @@ def innermost() -> Link | None:
 def _parent_of(span: Any) -> AnyStep | None:
     parent = getattr(span, "parent", None)
     return None if parent is None else steps.get(parent.span_id)
+
+
+def _around_dropped(span: Any) -> AnyStep | None:
+    """Return what is around a span that a sampler dropped: no processor was told of it."""
+    context = span.get_span_context()
+    if context.is_remote or not context.is_valid or not isinstance(span, _api.NonRecordingSpan):
+        return None
+    begun = _begun_here.get()
+    while begun is not None:
+        step = steps.get(begun.span_id) if begun.trace_id == context.trace_id else None
+        if step is not None:
+            return step
+        begun = begun.outer
+    return None
+
+
+def _note_begun(context: Any) -> None:
+    outer = _begun_here.get()
+    while outer is not None and steps.get(outer.span_id) is None:
+        outer = outer.outer
+    _begun_here.set(_Begun(context.trace_id, context.span_id, outer))
 
 
 def _identify(step: AnyStep | None, span: Any) -> None:
@@ -81,12 +114,14 @@ def _identify(step: AnyStep | None, span: Any) -> None:
 def begin(span: Any, context: Any = None) -> None:
     """Begin the step of a span that starts; in `context`, or the current one."""
     parent = _parent_of(span) if steps else None
-    if parent is not None and _api is not None:
+    if steps and _api is not None:
         outer = _api.get_current_span(context)
-        _identify(steps.get(outer.get_span_context().span_id), outer)
+        if parent is None:
+            parent = _around_dropped(outer)
+        else:
+            _identify(steps.get(outer.get_span_context().span_id), outer)
     given = _held(span)
-    scope = getattr(span.instrumentation_scope, "name", "")
-    kind = names.more_exact(attributes_of.kind_of(span.name, given), scope, span.name)
+    kind = _kind(span, given) if isinstance(span.name, str) else None
     if kind is None and parent is None:
         return
     span_id = span.context.span_id
@@ -97,7 +132,15 @@ def begin(span: Any, context: Any = None) -> None:
         return
     if not is_step_source(innermost):
         _begin_to_watch()
-    steps.add(span_id, _begun(span, kind, given, parent))
+    step = _begun(span, kind, given, parent)
+    step.handled = id(sys.exc_info()[1])
+    steps.add(span_id, step)
+    _note_begun(span.context)
+
+
+def _kind(span: Any, given: Mapping[str, Any]) -> str | None:
+    known = attributes_of.kind_of(span.name, given)
+    return names.more_exact(known, getattr(span.instrumentation_scope, "name", ""), span.name)
 
 
 def _begin_to_watch() -> None:
@@ -114,7 +157,8 @@ def _held(span: Any) -> Mapping[str, Any]:
 
 def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | None) -> AnyStep:
     link = None if parent is None else parent.link
-    framework = attributes_of.framework(getattr(span.instrumentation_scope, "name", ""))
+    scope = getattr(span.instrumentation_scope, "name", "")
+    framework = attributes_of.framework(scope)
     known = _WATCHED.get(framework)
     if known is not None and is_step_source(known):
         return PassedThrough(link)
@@ -123,11 +167,14 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
     if kind in _MODELS:
         if framework == _REPORTED_LATER or is_underway():
             return PassedThrough(link)
-        return _model_step(kind, given, framework, link)
+        step = _model_step(kind, given, framework, link)
+        if scope.startswith(_NEVER_CURRENT):
+            _model.set((step, link))
+        return step
     asked = attributes_of.step_input(given)
     around = inside(link)
     if kind == CHAIN and around.root is not None:
-        outer = around.key.span_name if isinstance(around.key, Arguments) else None
+        outer = around.key.name if isinstance(around.key, StepKey) else None
         if names.is_detail(span.name, outer, asked is not None):
             return PassedThrough(link)
     about = StepStart(attributes_of.name_of(kind, span.name, given), framework, kind, asked)
@@ -152,7 +199,6 @@ def _model_step(
         )
     step = ModelStep({}, framework, link, who)
     step.kind = "embedding" if kind == EMBEDDING else "generation"
-    _model.set((step, link))
     return step
 
 
@@ -177,7 +223,7 @@ def _end_model(step: ModelStep, span: Any) -> None:
     if step.is_seen or not known or not attributes_of.is_about_ai(given):
         step.abandon()
         return
-    step.end(attributes_of.model_facts(step.kind, span), _error_of(span))
+    step.end(attributes_of.model_facts(step.kind, span), _error_of(step, span))
 
 
 def _end_step(step: Step, span: Any) -> None:
@@ -193,7 +239,7 @@ def _end_step(step: Step, span: Any) -> None:
         step.details["agent_name"] = name
     if span.start_time is not None and span.end_time is not None:
         step.times = span.start_time / 1e9, max(0.0, (span.end_time - span.start_time) / 1e9)
-    step.end(error=_error_of(span))
+    step.end(error=_error_of(step, span))
 
 
 def _note_late(step: Step, span: Any, given: Mapping[str, Any]) -> None:
@@ -206,12 +252,12 @@ def _note_late(step: Step, span: Any, given: Mapping[str, Any]) -> None:
         step.rename(attributes_of.name_of(kind, span.name, given), kind)
 
 
-def _error_of(span: Any) -> Failure | BaseException | None:
+def _error_of(step: AnyStep, span: Any) -> Failure | BaseException | None:
     """Return why a span failed, or what cancels it: OpenTelemetry only notes an `Exception`."""
-    raised = sys.exc_info()[1]
-    if raised is not None and not isinstance(raised, Exception):
-        return raised
-    return attributes_of.failure_of(span)
+    failure, raised = attributes_of.failure_of(span), sys.exc_info()[1]
+    if failure is not None or raised is None or isinstance(raised, Exception):
+        return failure
+    return None if id(raised) == step.handled else raised
 
 
 # -- PostHog's own processor --------------------------------------------------------------

@@ -49,18 +49,22 @@ class StepStart:
     """Trace id and span id of the OpenTelemetry span that the step is; `None`: it is none."""
 
 
-class Content:
-    """What the links of a step know it by."""
+class StepKey:
+    """What the link of a step knows of it. Not the step itself: they would keep each other."""
 
-    __slots__ = ("is_private",)
+    __slots__ = ("is_private", "name", "parent_id")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, parent_id: str | None) -> None:
+        self.name, self.parent_id = name, parent_id
         self.is_private = False
         """Whether something inside is private: its content may go in and out of the step, too."""
 
 
 class Step:
     """One step, from its beginning to its only end. Without any trace around it, it begins one."""
+
+    handled: int | None = None
+    """The id of the exception that was being handled when it began, which is none of the step."""
 
     def __init__(
         self,
@@ -84,14 +88,14 @@ class Step:
         begun: Any = INHERITED
         if not is_nested:
             begun = Root(str(own.trace_id), own.session_id or self._around.session_id)
-        self._content = Content()
-        self.link = Link(self._content, nested if is_nested else anew, within, outer, begun)
+        self.key = StepKey(start.name, own.parent_id)
+        self.link = Link(self.key, nested if is_nested else anew, within, outer, begun)
         """What applies inside the step."""
         self.link.framework = start.framework
         self.link.model_step = None  # a model call inside is another than the one around
         _note_privacy(self.link)
         self._start = start
-        self._input = shallow(start.input)
+        self._input, start.input = shallow(start.input), None
         self._size, self._cut = rough_size_of(held_by(self._input)), 0
         self.output: Any = None
         self.error: str | None = None
@@ -175,7 +179,7 @@ class Step:
         output, error = self.output if output is None else output, error or self.error
         found, failure = _ended_by(error)
         root: Any = self.link.root
-        is_withheld = self._content.is_private or waiting.for_privacy
+        is_withheld = self.key.is_private or waiting.for_privacy
         own = replace(self._own, privacy_mode=True) if is_withheld else self._own
         started_at, latency = self.times or (self._started_at, perf_counter() - self._clock)
         said = shallow(output)
@@ -210,7 +214,7 @@ def _note_privacy(link: Link) -> None:
     """Note in the steps around a private one that they contain it."""
     around: Link | None = link if link.values.privacy_mode else None
     while around is not None:
-        if isinstance(around.key, Content):
+        if isinstance(around.key, StepKey):
             around.key.is_private = True
         around = around.step or around.outer
 
@@ -254,6 +258,9 @@ class ModelStep:
 
     It is not captured, unless nothing was seen on the wire inside it.
     """
+
+    handled: int | None = None
+    """See `Step.handled`."""
 
     def __init__(
         self,
@@ -331,6 +338,8 @@ class ModelStep:
             given["error"] = error
         if self.link.values.client is None:
             given["client"] = self._default
+        if waiting.for_privacy:
+            given["privacy_mode"] = True
         known = {name: value for name, value in given.items() if value is not None}
         capture(self.kind, known, new_id(), self.link)
 
@@ -341,6 +350,8 @@ class ModelStep:
 
 class PassedThrough:
     """A step of a framework's that is not captured: what is inside belongs to what is around."""
+
+    handled: int | None = None
 
     def __init__(self, link: Link | None) -> None:
         self.link = link

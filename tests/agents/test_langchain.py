@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import pickle
 import threading
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ import posthog
 import pytest
 
 import posthog_llm
+import posthog_llm.openai
 from posthog_llm import instrument, span, trace, uninstrument
 from posthog_llm._context import remove_step_source
 from posthog_llm._frameworks import langchain as langchain_source
@@ -286,6 +289,61 @@ def test_a_model_that_no_wire_shows_is_captured_from_the_framework(sink: MemoryS
         {"role": "assistant", "content": [{"type": "text", "text": "hello"}]}
     ]
     assert (said["$ai_output_tokens"], said["$ai_cache_read_input_tokens"]) == (2, 3)
+
+
+def test_a_model_that_only_claims_to_be_of_an_sdk(sink: MemorySink) -> None:
+    """LangChain derives the provider from the name of the class."""
+
+    class ChatOpenAI(GenericFakeChatModel):
+        pass
+
+    ChatOpenAI(messages=iter([AIMessage("hello")])).invoke("hi")
+    (event,) = sink.wait_for(1)
+    assert event.event == "$ai_generation"
+    assert event.properties["$ai_provider"] == "openai"
+    assert event.properties["$ai_input"] == [{"role": "user", "content": "hi"}]
+
+
+def test_an_input_that_the_run_changes_in_place(sink: MemorySink) -> None:
+    def change(given: Any) -> str:
+        given["ticket"]["customer"]["name"] = "changed"
+        given["ticket"]["notes"].append("later")
+        return "done"
+
+    RunnableLambda(change).invoke({"ticket": {"customer": {"name": "ann"}, "notes": []}})
+    shown(sink)
+    asked = sink.events[0].properties["$ai_input_state"]
+    assert asked == {"ticket": {"customer": {"name": "ann"}, "notes": []}}
+
+
+def test_a_private_client_keeps_what_the_framework_reports_private(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    posthog_llm.openai.OpenAI(api_key="k", posthog_privacy_mode=True)
+    GenericFakeChatModel(messages=iter([AIMessage("hello")])).invoke("hi Rome")
+    (event,) = sink.wait_for(1)
+    assert "Rome" not in str(event)
+    assert "hello" not in str(event)
+
+
+class Question(dict[str, Any]):
+    """An input that can be watched."""
+
+
+def test_abandoned_streams_hold_a_bounded_amount(sink: MemorySink) -> None:
+    def answer(given: Iterator[Any]) -> Iterator[str]:
+        yield "a"
+        yield "b"
+
+    asked: list[weakref.ref[Question]] = []
+    for _ in range(100):
+        question = Question(text="x" * 1_000_000 + str(len(asked)))
+        asked.append(weakref.ref(question))
+        next(RunnableGenerator(answer).stream(question))
+    del question
+    gc.collect()
+    assert sum(one() is not None for one in asked) <= 34
+    langchain_source.steps.forget()
 
 
 def test_a_model_alone_is_a_generation_alone(provider: ScriptedProvider, sink: MemorySink) -> None:

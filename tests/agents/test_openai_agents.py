@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import openai
 import posthog
 import pytest
 
@@ -25,6 +26,7 @@ from agents import (
     GuardrailFunctionOutput,
     InputGuardrail,
     OpenAIResponsesModel,
+    OutputGuardrail,
     RunConfig,
     Runner,
     RunState,
@@ -270,6 +272,44 @@ def test_a_guardrail(provider: ScriptedProvider, sink: MemorySink) -> None:
     Runner.run_sync(agent, "Rain?")
     assert "    span harmless (guardrail)" in shown(sink)
     assert named(sink.events, "harmless")["$ai_guardrail_triggered"] is False
+
+
+def test_the_trace_of_a_run_says_what_its_own_agent_was_asked_and_said(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    """Not what a guardrail's model was, which may end first or last."""
+
+    async def judged(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        await Runner.run(Agent(name="judge", model=agents_model(provider)), "Is this allowed?")
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+    agent: Any = Agent(
+        name="front",
+        model=agents_model(provider),
+        input_guardrails=[InputGuardrail(guardrail_function=judged, run_in_parallel=False)],
+        output_guardrails=[OutputGuardrail(guardrail_function=judged)],
+    )
+    Runner.run_sync(agent, "Rain?")
+    shown(sink)
+    (whole,) = [e.properties for e in sink.events if e.event == "$ai_trace"]
+    assert whole["$ai_input_state"] == [{"role": "user", "content": "Rain?"}]
+    assert "Rain?" in str(whole["$ai_output_state"])
+    assert "allowed" not in str(whole)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_run_that_fails_is_a_failed_trace(
+    provider: ScriptedProvider, sink: MemorySink, is_streamed: bool
+) -> None:
+    provider.script("/responses", Reply.error(400, "broken"))
+    agent: Any = Agent(name="front", model=agents_model(provider))
+    with pytest.raises(openai.BadRequestError):
+        run_streamed(agent) if is_streamed else Runner.run_sync(agent, "Rain?")
+    assert shown(sink) == [
+        "trace Agent workflow !",
+        "  span front (agent) !",
+        "    generation gpt-5 !",
+    ]
 
 
 def test_a_run_in_which_uninstrument_is_called_is_captured_where_it_began(
