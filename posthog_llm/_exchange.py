@@ -92,8 +92,11 @@ def describe(error: BaseException) -> Failure:
     """Describe an exception now: keeping it would keep the caller's frames alive.
 
     The SDKs' exceptions, and LiteLLM's, name the status of the response and the provider's code.
+    Google's call them `code` and `status`.
     """
     status, code = attribute(error, "status_code"), attribute(error, "code")
+    if type(code) is int and status is None:
+        status, code = code, attribute(error, "status")
     return Failure(
         type=type(error).__name__,
         message=text_of(error),

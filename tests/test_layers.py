@@ -52,6 +52,7 @@ def test_arrows(path: Path) -> None:
             package = name.split(".")[0]
             assert package not in ("httpx", "httpx2")
             assert package not in ("openai", "anthropic") or layer == package
+            assert package != "google" or layer == "gemini"
             assert package != "posthog" or layer in ("_delivery", "_demo", "_cli")
 
 

@@ -195,6 +195,28 @@ class _Body:
         return usage_filter.flush() if usage_filter else b""
 
 
+class Watch(_Body):
+    """Notes a body that the SDK reads in its own way. Let go unread, it is dropped."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(None, call, _Keeper(call, True), None)
+
+    def begin(self) -> Callable[[bytes], bytes]:
+        """Return the function for each piece that arrives."""
+        return self._through()
+
+    def read(self) -> None:
+        """Note that the body was read to its end."""
+        self._call.end(Outcome.OK)
+
+    def left(self, error: BaseException) -> None:
+        """Note that reading ended early: closed, cancelled or broken."""
+        if isinstance(error, GeneratorExit):
+            self._call.end(Outcome.CLOSED_EARLY)
+        else:
+            self._call.broke(error)
+
+
 class _SyncBody(_Body):
     def __iter__(self) -> Iterator[bytes]:
         through = self._through()

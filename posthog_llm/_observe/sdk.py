@@ -9,9 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from .._exchange import Arguments, Upload
+    from .._chain import Link
+    from .._exchange import Ambient, Arguments, Upload
     from .around import Installer
     from .stream_usage import Injector
+
+
+class Opened(NamedTuple):
+    """Where a call began, if its request is sent later: when the first item is read."""
+
+    inside: Link
+    ambient: Ambient
 
 
 class Draft(NamedTuple):
@@ -23,6 +31,10 @@ class Draft(NamedTuple):
     """The JSON body before it is serialized; often a mapping, never to be changed."""
     streamed: bool
     """Whether the program asked for a streamed response."""
+    model: str | None = None
+    """The model, if the path names it instead of the body."""
+    opened: Opened | None = None
+    """`None`: the call begins now."""
 
 
 class Sent(NamedTuple):

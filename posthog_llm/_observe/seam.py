@@ -24,7 +24,7 @@ from .call_queue import call_queue, counted
 from .dedup import is_captured_above
 from .event_ids import remember
 from .passing import Underway, arguments_of, underway
-from .sdk import Draft, Sdk
+from .sdk import Draft, Opened, Sdk
 
 
 def request(
@@ -91,7 +91,7 @@ def started(sdk: Sdk, client: Any, options: Any, attached: Arguments | None) -> 
     endpoint = endpoint_of(draft.method, draft.path)
     if endpoint is None or call_queue.is_reader():
         return None
-    inside = around()
+    inside = around() if draft.opened is None else draft.opened.inside
     if inside.model_step is not None:  # first: it is not captured in place of a call left out
         inside.model_step.is_seen = True
     if inside.is_captured_elsewhere or is_captured_above():
@@ -107,7 +107,7 @@ def started(sdk: Sdk, client: Any, options: Any, attached: Arguments | None) -> 
         if inside.root is not None and client._posthog_redact is not None:
             inside.root.redacts(client._posthog_redact)
         return None
-    scope = _scope(client, given, inside)
+    scope = _scope(client, given, inside, draft.opened)
     injector = sdk.injector(client) if draft.streamed and endpoint.streams_usage else None
     call = Call(sdk, endpoint.name, scope, injector)
     call.exchange.base_url, call.exchange.client = base_url, client
@@ -117,7 +117,7 @@ def started(sdk: Sdk, client: Any, options: Any, attached: Arguments | None) -> 
     return call
 
 
-def _scope(client: Any, given: Arguments, inside: Link) -> Scope:
+def _scope(client: Any, given: Arguments, inside: Link, opened: Opened | None) -> Scope:
     """Return where the call's identity comes from, and note its destination for what it is in."""
     call_queue.start()
     outer, defaults = inside.values, client._posthog
@@ -125,7 +125,8 @@ def _scope(client: Any, given: Arguments, inside: Link) -> Scope:
     if named is not None:
         call_queue.attach(named)
     default = settings().posthog_client
-    scope = Scope(given, outer, ambient(), defaults, client._posthog_redact, default)
+    theirs = ambient() if opened is None else opened.ambient
+    scope = Scope(given, outer, theirs, defaults, client._posthog_redact, default)
     if inside.root is not None:
         inside.root.sdk_client = inside.root.sdk_client or client
         inside.root.found(first_given(named, defaults.client, default), scope.redact)
@@ -134,7 +135,7 @@ def _scope(client: Any, given: Arguments, inside: Link) -> Scope:
 
 def _note_draft(exchange: Exchange, draft: Draft) -> None:
     model = draft.body.get("model") if is_dict(draft.body) else None
-    exchange.model = model if isinstance(model, str) else None
+    exchange.model = draft.model or (model if isinstance(model, str) else None)
     exchange.streamed = draft.streamed
     if exchange.endpoint == "message_batch":
         exchange.batch = Batch(batch_of(draft.path))

@@ -19,6 +19,12 @@ _OPEN = frozenset(
     | {"input_fidelity", "partial_images", "response_format", "voice", "speed", "language"}
     | {"stream_format", "timestamp_granularities", "chunking_strategy", "include"}
     | {"prompt_cache_retention", "max_tokens_to_sample", "inference_geo"}
+    # Google's
+    | {"candidate_count", "response_mime_type", "response_modalities", "response_logprobs"}
+    | {"media_resolution", "audio_timestamp", "task_type", "output_dimensionality"}
+    | {"auto_truncate", "sample_count", "aspect_ratio", "sample_image_size", "duration_seconds"}
+    | {"resolution", "fps", "generate_audio", "enhance_prompt", "person_generation"}
+    | {"add_watermark", "guidance_scale", "include_rai_reason", "compression_quality"}
 )
 _PARTLY_OPEN = {
     "reasoning": ("effort", "summary", "generate_summary", "max_tokens", "enabled"),
@@ -28,6 +34,8 @@ _PARTLY_OPEN = {
     "response_format": ("type",),
     "thinking": ("type", "budget_tokens", "display"),
     "output_config": ("effort",),
+    "thinking_config": ("thinking_level", "thinking_budget", "include_thoughts"),
+    "image_config": ("aspect_ratio", "image_size"),
 }
 # Content or identities; they are sent only outside privacy mode.
 CLOSED = frozenset(
@@ -36,6 +44,9 @@ CLOSED = frozenset(
     | {"response_format", "text", "reasoning", "audio", "web_search_options"}
     | {"logit_bias", "prompt", "mask", "context_management", "stop_sequences"}
     | {"thinking", "output_config", "container", "mcp_servers", "betas", "custom_id"}
+    | {"thinking_config", "image_config", "speech_config", "response_schema"}
+    | {"response_json_schema", "safety_settings", "tool_config", "cached_content", "labels"}
+    | {"negative_prompt", "routing_config", "model_selection_config"}
 )
 
 

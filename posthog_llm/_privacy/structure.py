@@ -25,12 +25,13 @@ _ENUMERATED = frozenset(
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "model"})
 _TYPES = frozenset(
     # Message parts.
-    {"text", "image_url", "input_audio", "file", "refusal", "image", "audio", "document"}
+    {"text", "image_url", "input_audio", "file", "refusal", "image", "audio", "document", "video"}
     | {"input_text", "input_image", "input_file", "output_text", "output_audio", "summary_text"}
     | {"reasoning_text", "thinking", "redacted_thinking", "reasoning", "compaction"}
     | {"tool_use", "tool_result", "server_tool_use", "mcp_tool_use", "mcp_tool_result"}
     | {"search_result", "web_search_tool_result", "web_fetch_tool_result", "web_search_result"}
     | {"code_execution_tool_result", "bash_code_execution_tool_result", "container_upload"}
+    | {"executable_code", "code_execution_result"}
     # Response items and tools.
     | {"message", "function", "function_call", "function_call_output", "custom", "custom_tool_call"}
     | {"custom_tool_call_output", "web_search_call", "file_search_call", "code_interpreter_call"}

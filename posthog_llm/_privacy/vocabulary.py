@@ -1,7 +1,8 @@
 """The words that parameters may have, as providers document them; others may be caller text.
 
-https://platform.openai.com/docs/api-reference and https://docs.claude.com/en/api/messages; a word
-not listed here is sent only outside privacy mode, where the redactor sees it.
+https://platform.openai.com/docs/api-reference, https://docs.claude.com/en/api/messages and
+https://ai.google.dev/api; a word not listed here is sent only outside privacy mode, where the
+redactor sees it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ _WORDS = {
     "generate_summary": _SUMMARY,
     "display": "summarized|omitted",
     "search_context_size": "low|medium|high",
+    "response_mime_type": r"text/plain|application/json|text/x\.enum",
+    "response_modalities": "TEXT|IMAGE|AUDIO|VIDEO",
+    "media_resolution": "MEDIA_RESOLUTION_(?:LOW|MEDIUM|HIGH|ULTRA_HIGH|UNSPECIFIED)",
+    "thinking_level": "(?i:minimal|low|medium|high)",
+    "aspect_ratio": r"\d{1,2}:\d{1,2}",
+    "image_size": "512|[1248]K",
+    "sample_image_size": "512|[1248]K",
+    "resolution": "480p|720p|1080p|4k",
+    "task_type": "[A-Z]+(?:_[A-Z]+){0,3}",
+    "person_generation": "(?i:dont_allow|allow_adult|allow_all)",
 }
 _SHAPES = {name: re.compile(words, re.ASCII) for name, words in _WORDS.items()}
 

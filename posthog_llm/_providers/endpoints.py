@@ -12,7 +12,7 @@ from typing import Any
 
 from .._exchange import Exchange
 from .._record import Kind, RequestFacts, ResponseFacts
-from . import chat, messages, others, responses, sse
+from . import chat, gemini, messages, others, responses, sse
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Endpoint:
     fold: Callable[[Iterable[sse.Event]], sse.Folded] = others.fold
     """Folds a stream's events into the body that a non-streamed response would have had."""
     paths: tuple[str, ...] = ()
-    """Paths below the base URL that take POST requests."""
+    """Paths below the base URL that take POST requests; of Google's, the method in the path."""
     fetches: Mapping[str, str] | None = None
     """Path patterns, by HTTP method, that fetch the output of an earlier request."""
     kind: Kind = "generation"
@@ -131,6 +131,12 @@ _ROWS = (
         provider="anthropic",
         names_events=True,
     ),
+    Endpoint(
+        "content",
+        *(gemini.read_request, gemini.read_response, gemini.fold),
+        paths=(":generateContent", ":streamGenerateContent"),
+        provider="gemini",
+    ),
 )
 ENDPOINTS = {row.name: row for row in _ROWS}
 _POSTS = {path: row for row in _ROWS for path in row.paths}
@@ -140,7 +146,7 @@ _FETCHES = [
     for method, pattern in (row.fetches or {}).items()
 ]
 _OF_LITELLM = {name: row for row in _ROWS for name in row.litellm}
-_AREAS = sorted({path.split("/")[1] for path in _POSTS} - {"v1"})
+_AREAS = sorted({path.split("/")[1] for path in _POSTS if path[0] == "/"} - {"v1"})
 _ABSOLUTE = re.compile(
     rf"https?://[^/]+(?:/[^?]*?)?(?=/(?:{'|'.join(_AREAS)}|v1/messages|v1/complete)\b)"
 )

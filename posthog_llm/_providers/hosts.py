@@ -215,7 +215,12 @@ def reports_usage_unasked(base_url: str) -> bool:
 
 
 def provider_of_class(client: Any) -> str | None:
-    """Return the provider that a client's class stands for; `None` means the host decides."""
+    """Return the provider that a client's class stands for; `None` means the host decides.
+
+    Google's client is one class for both of its services.
+    """
+    if getattr(client, "vertexai", None) is True:
+        return "vertex"
     return next((_CLASSES[name] for name in _names(client) if name in _CLASSES), None)
 
 

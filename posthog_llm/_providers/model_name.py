@@ -15,8 +15,11 @@ _PRICED = {row.provider: row.priced for row in PROVIDERS if row.priced}
 _RESPELLED = {row.provider: row.respelled for row in PROVIDERS if row.respelled}
 _VERSIONED = re.compile(r"^(text-embedding-ada-002)-v\d+$")
 """Served names whose version has no separate price."""
-_PROFILE = re.compile(r"application-inference-profile|^(?:openrouter/|@preset/|~|dynamic/)|^auto$")
-"""Names that stand for any model: of a cloud's profiles, and of routers' routes and presets."""
+_PROFILE = re.compile(
+    r"application-inference-profile|^(?:openrouter/|@preset/|~|dynamic/|tunedModels/|endpoints/)|^auto$"
+)
+"""Names that stand for any model: a cloud's profiles, tuned ones, and routers' routes and presets.
+"""
 
 
 def priced_name(

@@ -113,8 +113,9 @@ def route_behind(exchange: Exchange) -> Route:
         url = str(exchange.base_url or "")
         seen = Seen(url, exchange.model, exchange.sent, exchange.headers)
         return route_of(seen, ENDPOINTS[exchange.endpoint].provider)
-    region = getattr(client, "region", None)
-    return Route(regional(provider, region if isinstance(region, str) else None))
+    regions = (getattr(client, name, None) for name in ("region", "location"))
+    region = next((found for found in regions if isinstance(found, str)), None)
+    return Route(regional(provider, region))
 
 
 def _request_id(exchange: Exchange) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._narrowing import is_list, mapping
+from . import _echo_gemini as gemini
 from . import _echo_messages as messages
 from ._echo_words import Kind, Said, Tool, call_number, chosen, echoed, pieces, words
 
@@ -19,7 +20,8 @@ CREATED = 1_700_000_000
 
 def speaks(path: str) -> bool:
     """Whether a model at this path returns text or tool calls."""
-    return path in ("/chat/completions", "/responses") or messages.speaks(path)
+    own = path in ("/chat/completions", "/responses")
+    return own or messages.speaks(path) or gemini.speaks(path)
 
 
 def answer(
@@ -27,7 +29,7 @@ def answer(
 ) -> tuple[Kind, Any]:
     """Return the kind and body of a request's response; `scripted` is the model's output."""
     asked: dict[str, Any] = json.loads(body) if body and "json" in content_type else {}
-    if found := messages.answer(path, asked, scripted):
+    if found := messages.answer(path, asked, scripted) or gemini.answer(path, asked, scripted):
         return found
     if asked.get("model") == "no-such-model" and scripted is None:
         return "missing", {

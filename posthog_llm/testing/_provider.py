@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -17,6 +18,7 @@ from . import _echo as echo
 from ._echo_words import Said
 from ._loopback import Handler, LoopbackServer
 
+_VERSION = re.compile(r"^/v1(?:beta1?)?(?=/)")
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -46,7 +48,7 @@ class Reply:
     def text(cls, text: str, *, delay: float = 0.0) -> Reply:
         """Return a response in which the model says `text`, streamed if the request asks for it.
 
-        It works for chat, responses and messages. `delay` is that of a `Reply`.
+        It works for chat, responses, messages and Gemini's content. `delay` is that of a `Reply`.
         """
         return cls(delay=delay, said=Said(text))
 
@@ -201,7 +203,8 @@ class ScriptedProvider(LoopbackServer):
         if any(reply.said for reply in replies) and not echo.speaks(path):
             raise ValueError(
                 f"no model runs at {path!r}: Reply.text and Reply.tool_call work only for "
-                "/chat/completions, /responses and /messages; script a Reply.json there"
+                "/chat/completions, /responses, /messages and /models/…:generateContent; script a "
+                "Reply.json there"
             )
         self._scripts[path].extend(replies)
 
@@ -209,7 +212,7 @@ class ScriptedProvider(LoopbackServer):
         """Return the reply to a request; also for fakes that need no socket."""
         with self._lock:
             self.requests.append(request)
-            path = request.path.partition("?")[0].removeprefix("/v1")
+            path = _VERSION.sub("", request.path.partition("?")[0])
             scripts = self._scripts.get(path)
             scripted = scripts.popleft() if scripts else None
         if scripted is not None and scripted.said is None:

@@ -1,0 +1,131 @@
+"""A model that repeats its input, in the formats of Gemini's API and of Vertex."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .._narrowing import is_list, is_mapping, mapping
+from ._echo_words import Kind, Said, Tool, echoed, pieces
+
+_numbers = itertools.count(1)
+_METHOD = re.compile(r".*/(?:models|tunedModels|endpoints)/([^/:]+):(\w+)")
+
+
+def speaks(path: str) -> bool:
+    """Whether a model at this path returns text or tool calls."""
+    found = _METHOD.fullmatch(path)
+    return found is not None and found[2] in ("generateContent", "streamGenerateContent")
+
+
+def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tuple[Kind, Any] | None:
+    """Return the kind and body of a request's response; `None` for other paths."""
+    found = _METHOD.fullmatch(path)
+    if found is None:
+        return None
+    model, method = found.groups()
+    if model == "no-such-model" and scripted is None:
+        text = f"models/{model} is not found"
+        return "missing", {"error": {"code": 404, "message": text, "status": "NOT_FOUND"}}
+    if method in ("generateContent", "streamGenerateContent"):
+        whole = _content(model, request, scripted or _said(request))
+        return ("json", whole) if method == "generateContent" else ("stream", list(_chunks(whole)))
+    heard = words(request.get("contents"))
+    if method == "countTokens":
+        return "json", {"totalTokens": _count(heard)}
+    return None
+
+
+def words(contents: Any) -> str:
+    """Return the last text in contents, parts or a plain string."""
+    if is_list(contents) and contents:
+        return words(contents[-1])
+    if is_mapping(contents):
+        found = contents.get("parts") or contents.get("text") or contents.get("functionResponse")
+        return words(found) if is_list(found) else words_of(found)
+    return words_of(contents)
+
+
+def words_of(value: Any) -> str:
+    return json.dumps(value["response"]) if is_mapping(value) else str(value or "")
+
+
+def _count(text: str) -> int:
+    return 8 + len(text.split())
+
+
+def _said(request: Mapping[str, Any]) -> Said:
+    """Return a model's output; it repeats a function's result as text."""
+    contents: Any = request.get("contents") or [{}]
+    offered = [
+        Tool(function["name"], function.get("parameters") or {})
+        for tool in request.get("tools") or ()
+        for function in tool.get("functionDeclarations") or ()
+    ]
+    if "functionResponse" in json.dumps(contents[-1]):
+        offered = []
+    config = mapping(request.get("generationConfig"))
+    schema = config.get("responseSchema") or config.get("responseJsonSchema")
+    return echoed(words(contents), [_plain(tool) for tool in offered], _lower(schema))
+
+
+def _plain(tool: Tool) -> Tool:
+    return Tool(tool.name, _lower(tool.schema))
+
+
+def _lower(schema: Any) -> Any:
+    """Return a schema whose types are JSON Schema's: Google writes them in capitals."""
+    if is_list(schema):
+        return [_lower(part) for part in schema]
+    if not is_mapping(schema):
+        return schema
+    lowered = {key: _lower(value) for key, value in schema.items()}
+    if isinstance(kind := lowered.get("type"), str):
+        lowered["type"] = kind.lower()
+    return lowered
+
+
+def _content(model: str, request: Mapping[str, Any], said: Said) -> dict[str, Any]:
+    part: dict[str, Any] = {"text": said.text}
+    if said.tool is not None:
+        part = {"functionCall": {"name": said.tool, "args": said.arguments}}
+    given, written = _count(words(request.get("contents"))), len(said.written.split())
+    return {
+        "candidates": [
+            {
+                "content": {"role": "model", "parts": [part]},
+                "finishReason": "STOP",
+                "index": 0,
+            }
+        ],
+        "usageMetadata": {
+            "promptTokenCount": given,
+            "candidatesTokenCount": written,
+            "totalTokenCount": given + written,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": given}],
+        },
+        "modelVersion": model,
+        "responseId": f"gemini-{next(_numbers)}",
+    }
+
+
+def _chunks(whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the responses that stream another, a word at a time; each has the counts so far."""
+    (candidate,) = whole["candidates"]
+    (part,) = candidate["content"]["parts"]
+    usage = whole["usageMetadata"]
+    begun = {k: v for k, v in usage.items() if k != "candidatesTokenCount"}
+    begun["totalTokenCount"] = usage["promptTokenCount"]
+    parts = [{"text": text} for text in pieces(part["text"])] if "text" in part else [part]
+    for number, piece in enumerate(parts, 1):
+        content = {"role": "model", "parts": [piece]}
+        last = number == len(parts)
+        end = {"finishReason": candidate["finishReason"]} if last else {}
+        yield {
+            **whole,
+            "candidates": [{"content": content, **end, "index": 0}],
+            "usageMetadata": usage if last else begun,
+        }
