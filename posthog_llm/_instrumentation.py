@@ -21,7 +21,7 @@ from ._observe import around
 from ._observe.around import Installer
 from ._observe.call_queue import call_queue
 from ._observe.client_arguments import ClientSettings
-from ._observe.registry import SDKS, watched
+from ._observe.registry import MODULES, SDKS, watched
 from ._settings import note_instrumented
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def instrument(posthog_client: Any = None, **libraries: Unpack[Instrumented]) ->
 
 def _known() -> dict[str, Framework]:
     """Return what can be instrumented, by the name that `instrument` takes."""
-    return {**{name: Framework(name, sdk.install) for name, sdk in SDKS.items()}, **FRAMEWORKS}
+    sdks = {name: Framework(MODULES.get(name, name), sdk.install) for name, sdk in SDKS.items()}
+    return {**sdks, **FRAMEWORKS}
 
 
 def _wanted(given: Mapping[str, Any]) -> dict[str, Framework]:

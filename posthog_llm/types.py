@@ -102,6 +102,8 @@ class Instrumented(TypedDict, total=False):
     """Whether to instrument OpenAI's SDK; `True` by default."""
     anthropic: bool
     """Whether to instrument Anthropic's SDK; `True` by default."""
+    gemini: bool
+    """Whether to instrument Google's SDK for Gemini; `True` by default."""
     langchain: bool
     """Whether to capture the steps of LangChain and LangGraph; `True` by default."""
     openai_agents: bool

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NAMESPACE = uuid.UUID("a6b4c7c0-5d0b-5b0e-9a53-6f2f0c1b5f11")
-_known: dict[int, tuple[weakref.ref[Any], str]] = {}
+_known: dict[int, tuple[weakref.ref[Any], str | list[str]]] = {}
+"""By the object's id; a list grows with the requests that an SDK makes for one answer."""
 _prefix = ""
 _numbers = itertools.count()
 
@@ -51,7 +52,12 @@ def remember_request(request: Any, call: Call) -> None:
         _note(request, call.exchange.id)
 
 
-def _note(thing: Any, event: str) -> None:
+def remember_last(answer: Any, events: list[str]) -> None:
+    """Note that an answer belongs to the last of these events; a stream's are still to come."""
+    _note(answer, events)
+
+
+def _note(thing: Any, event: str | list[str]) -> None:
     key = id(thing)
     try:
         # The callback removes the entry with the object, before its id can be reused. It is C
@@ -64,7 +70,10 @@ def _note(thing: Any, event: str) -> None:
 
 def _noted(thing: Any) -> str | None:
     known = _known.get(id(thing))
-    return known[1] if known is not None and known[0]() is thing else None
+    if known is None or known[0]() is not thing:
+        return None
+    event = known[1]
+    return event if isinstance(event, str) else next(reversed(event), None)
 
 
 def background_id(response_id: str) -> str:

@@ -7,8 +7,10 @@ SDK has split it into events, above whichever HTTP library reads it.
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from types import MethodType
 from typing import Any, NamedTuple
 
 from .._exchange import Arguments
@@ -18,21 +20,12 @@ from . import seam
 from .around import Installer
 from .body import Watch
 from .call import Call
+from .genai_methods import METHODS, Given, Running
 from .passing import underway
-from .sdk import Draft, Opened, Received, Sent
+from .sdk import Draft, Received, Sent
 from .view import own_of
 
 _WATCH = "_posthog_watch"
-
-
-class Given(NamedTuple):
-    """What a method passes to all its requests, as the own value of its API client's view."""
-
-    arguments: Arguments | None
-    opened: Opened | None = None
-
-
-_NOTHING = Given(None)
 
 
 class Asked(NamedTuple):
@@ -41,7 +34,8 @@ class Asked(NamedTuple):
     request: Any
     """The SDK's `HttpRequest`, whose `data` is the body before it is serialized."""
     streamed: bool
-    given: Given
+    given: Given | None
+    """What the method was given that makes the request."""
 
 
 class GenAI:
@@ -50,11 +44,11 @@ class GenAI:
     def draft(self, options: Asked) -> Draft:
         request = options.request
         path, model = _endpoint(str(request.url), request.data)
-        opened = options.given.opened
+        opened = options.given.opened if options.given else None
         return Draft(request.method, path, request.data, options.streamed, model, opened)
 
     def detach(self, options: Asked) -> Arguments | None:
-        return options.given.arguments
+        return options.given.arguments if options.given else None
 
     def base_url(self, client: Any) -> Any:
         return client._http_options.base_url or ""
@@ -83,6 +77,12 @@ class GenAI:
         installer.set_defaults(cls)  # first: another thread may be calling
         installer.wrap(cls, "_request", request)
         installer.wrap(cls, "_async_request", arequest, True)
+        classes = (module.models.Models, module.models.AsyncModels)
+        for owner in (*classes, module.chats.Chat, module.chats.AsyncChat):
+            for name in sorted(METHODS & vars(owner).keys()):
+                waits = inspect.iscoroutinefunction(inspect.unwrap(vars(owner)[name]))
+                observe = functools.partial(_amethod if waits else _method, name)
+                installer.wrap(owner, name, observe, waits)
 
 
 SDK = GenAI()
@@ -129,12 +129,33 @@ async def aattempt(send: Callable[..., Any], client: Any, args: Any, kwargs: Any
 def _asked(client: Any, args: Any, kwargs: Any) -> Asked | None:
     sent = args[0] if args else kwargs.get("http_request")
     streamed = kwargs.get("stream", args[-1] if len(args) > 1 else False) is True
-    return None if sent is None else Asked(sent, streamed, own_of(client) or _NOTHING)
+    return None if sent is None else Asked(sent, streamed, own_of(client))
 
 
 def _call_of(client: Any) -> Call | None:
     layer = underway(client)
-    return None if layer is None else layer.call
+    call = None if layer is None else layer.call
+    given: Given | None = own_of(client)
+    if call is not None and given is not None and call.exchange.id not in given.events[-1:]:
+        given.events.append(call.exchange.id)
+    return call
+
+
+def _method(name: str, send: Any, module: Any, args: Any, kwargs: Any) -> Any:
+    """Observe around a method, whose requests may be several."""
+    running = Running(module, name, None, kwargs)
+    return running.answered(_on(send, running.module)(*args, **kwargs))
+
+
+async def _amethod(name: str, send: Any, module: Any, args: Any, kwargs: Any) -> Any:
+    """The async version of `_method`."""
+    running = Running(module, name, None, kwargs)
+    return running.answered(await _on(send, running.module)(*args, **kwargs))
+
+
+def _on(send: Any, module: Any) -> Any:
+    """Return a bound method on another instance; of what another library made, as it is."""
+    return MethodType(send.__func__, module) if type(send) is MethodType else send
 
 
 @guarded

@@ -9,21 +9,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .._context import NOTHING, ambient, around, current, merged
-from .._exchange import Arguments
-from .._faults import guarded
-from .._narrowing import is_dict, is_list
 from . import genai
 from .call_arguments import extract
 from .call_queue import call_queue
 from .client_arguments import ClientSettings, extract_for_client, signature
-from .sdk import Opened
-from .view import own_of, view
+from .genai_methods import METHODS, Running
 
 if TYPE_CHECKING:
 
@@ -35,14 +28,6 @@ if TYPE_CHECKING:
         def chats(self) -> Any: ...
 else:
     _SdkClient = object
-
-_METHODS = frozenset(
-    {"generate_content", "generate_content_stream", "embed_content", "generate_images"}
-    | {"edit_image", "upscale_image", "recontext_image", "segment_image", "generate_videos"}
-    | {"send_message", "send_message_stream"}
-)
-"""Methods that run a model, of models and of chats."""
-_STREAMS = frozenset({"generate_content_stream", "send_message_stream"})
 
 
 class ObservedApiClient(ClientSettings):
@@ -140,7 +125,7 @@ def _made(cls: Any, namespace: dict[str, Any], *mixins: type) -> Any:
 def _taking_class(cls: Any) -> Any:
     """Return the class of a module, or a chat, whose methods take our arguments."""
     made = _made(cls, {})
-    for name in _METHODS:
+    for name in METHODS:
         method = inspect.getattr_static(cls, name, None)
         if inspect.isfunction(method):
             setattr(made, name, _taking(made, name, method))
@@ -153,83 +138,21 @@ def _taking(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., A
     The method is looked up at each call: other libraries install wrappers in the SDK's classes.
     """
 
-    def taken(module: Any, kwargs: dict[str, Any]) -> Any:
-        return getattr(_above(made, given_to(module, name, extract(kwargs), kwargs)), name)
+    def bound(module: Any) -> Any:
+        return getattr(super(made, module), name)
 
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
         async def wrapped_async(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return await taken(self, kwargs)(*args, **kwargs)
+            running = Running(self, name, extract(kwargs), kwargs)
+            return running.answered(await bound(running.module)(*args, **kwargs))
 
         return wrapped_async
 
     @functools.wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return taken(self, kwargs)(*args, **kwargs)
+        running = Running(self, name, extract(kwargs), kwargs)
+        return running.answered(bound(running.module)(*args, **kwargs))
 
     return wrapped
-
-
-def _above(made: Any, module: Any) -> Any:
-    """Return a module as it was before its class was replaced."""
-    return super(made, module)  # pyright: ignore[reportUnknownVariableType]
-
-
-# -- from a method to its requests -----------------------------------------------------------
-
-
-def given_to(module: Any, name: str, arguments: Arguments | None, kwargs: Any) -> Any:
-    """Return a module, or a chat, that passes our arguments on to the requests of its method.
-
-    All turns of automatic function calling have one trace, unless a trace id was given. A stream's
-    request is sent when its first item is read, and belongs to where the method was called.
-    """
-    known = own_of(_api_client(module))
-    if known is not None and arguments is None:
-        return module  # a chat has called its model
-    trace = _new_trace(module, arguments, kwargs)
-    if trace is not None:
-        arguments = replace(arguments or NOTHING, trace_id=trace)
-    opened = _opened() if name in _STREAMS else None
-    if arguments is None and opened is None:
-        return module
-    if known is not None:
-        opened = known.opened or opened
-        arguments = merged(known.arguments or NOTHING, arguments or NOTHING)
-    return _with(module, genai.Given(arguments, opened))
-
-
-def _api_client(module: Any) -> Any:
-    return getattr(getattr(module, "_modules", module), "_api_client", None)
-
-
-def _with(module: Any, given: genai.Given) -> Any:
-    """Return a view of a module, or a chat, whose API client holds what was given."""
-    modules = getattr(module, "_modules", None)
-    if modules is not None:
-        return view(module, _with(modules, given), "_modules")
-    return view(module, view(module._api_client, given), "_api_client")
-
-
-@guarded
-def _opened() -> Opened | None:
-    return Opened(around(), ambient())
-
-
-@guarded
-def _new_trace(module: Any, arguments: Arguments | None, kwargs: Any) -> str | None:
-    """Return the id of a new trace, if a call may run functions and has no trace yet."""
-    config = kwargs.get("config") or getattr(module, "_config", None)
-    if config is None or not _has_functions(config):
-        return None
-    defaults = getattr(_api_client(module), "_posthog", NOTHING)
-    given = arguments is not None and arguments.trace_id
-    return None if given or current().trace_id or defaults.trace_id else str(uuid.uuid4())
-
-
-def _has_functions(config: Any) -> bool:
-    """Whether a configuration has tools that the SDK can run: functions, or MCP sessions."""
-    tools = config.get("tools") if is_dict(config) else getattr(config, "tools", None)
-    found = tools if is_list(tools) else []
-    return any(not is_dict(tool) and not hasattr(tool, "model_dump") for tool in found)
