@@ -37,6 +37,10 @@ class Usage:
     web_searches: int | None = None
     audio_seconds: float | None = None
     """Length of audio billed by duration, in seconds."""
+    images: int | None = None
+    """Images made, where they are charged by number."""
+    videos: int | None = None
+    """Videos made, where they are charged by length."""
     file_searches: int | None = None
     containers: int | None = None
     """Containers in which the model ran code."""

@@ -161,6 +161,22 @@ class Asking:
         self.loop.close()
 
 
+def on_vertex(asking: Asking, location: str = "us-central1") -> Any:
+    """Return a client of Vertex, with a token of its own."""
+    from google.auth.credentials import Credentials
+
+    class Known(Credentials):  # type: ignore[misc, unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+            self.token = "ya29.a0AfTestToken12345678"
+
+        def refresh(self, request: Any) -> None:
+            raise AssertionError("it has not expired")
+
+    more = {"project": "p", "location": location, "credentials": Known()}
+    return asking.client(api_key=None, vertexai=True, **more)
+
+
 def _transport() -> Any:
     import httpx
 
@@ -408,19 +424,7 @@ def test_modalities(provider: ScriptedProvider, sink: MemorySink) -> None:
 def test_vertex(
     provider: ScriptedProvider, sink: MemorySink, location: str, provider_name: str
 ) -> None:
-    from google.auth.credentials import Credentials
-
-    class Known(Credentials):  # type: ignore[misc, unused-ignore]
-        def __init__(self) -> None:
-            super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-            self.token = "ya29.a0AfTestToken12345678"
-
-        def refresh(self, request: Any) -> None:
-            raise AssertionError("it has not expired")
-
-    client = Asking(provider, sink, "sync").client(
-        api_key=None, vertexai=True, project="p", location=location, credentials=Known()
-    )
+    client = on_vertex(Asking(provider, sink, "sync"), location)
     place = f"/projects/p/locations/{location}/publishers/google/models/gemini-2.5-flash"
     body = answer(usage(trafficType="ON_DEMAND_PRIORITY"))
     provider.script(f"{place}:generateContent", Reply.json(body))

@@ -18,6 +18,7 @@ from .._observe.dedup import is_captured_upstream
 from .._observe.event_ids import background_id
 from .._privacy import Cleaner
 from .._providers.batches import records
+from .._providers.endpoints import ENDPOINTS
 from .._record import Record, RequestFacts
 from .._sampling import is_sampled
 from .._settings import settings
@@ -150,7 +151,8 @@ class Backgrounds:
             return self._once(record)
         if record.exchange.reader is not None:
             return record  # the library that reported it reports it once
-        response, poll = record.response, record.exchange.endpoint == "response_poll"
+        endpoint = ENDPOINTS.get(record.exchange.endpoint)
+        response, poll = record.response, endpoint is not None and bool(endpoint.polls)
         identity = response.response_id
         background = poll or response.pending or _requests_background(record.request)
         if not background or (identity is None and not poll):
@@ -231,7 +233,7 @@ def _joined(last: Record, first: Record | None, identity: str) -> Record:
         id=background_id(identity),
         client=last.exchange.client,
         status=last.exchange.status,
-        endpoint="response",
+        endpoint=ENDPOINTS[last.exchange.endpoint].polls or last.exchange.endpoint,
         request=None,
     )
     return replace(

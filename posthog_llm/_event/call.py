@@ -83,6 +83,7 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         **_content(record, private, cleaner),
         "posthog_llm_inference_geo": response.inference_geo,
         "posthog_llm_characters": billed_characters(record),
+        "posthog_llm_video_seconds": _video_seconds(record),
         **_counts(response.usage, counted, cleaner),
         **_costs(response.usage, cost_of(record, _given(counted, who), model, settings().prices)),
         "posthog_llm_retry_number": record.routing.retry_number,
@@ -240,7 +241,16 @@ def _counts(reported: Usage, priced_as: Usage, cleaner: Cleaner) -> dict[str, An
     found["posthog_llm_file_searches"] = reported.file_searches
     found["posthog_llm_containers"] = reported.containers
     found["posthog_llm_audio_seconds"] = reported.audio_seconds
+    found["posthog_llm_images"] = reported.images
+    found["posthog_llm_videos"] = reported.videos
     return found
+
+
+def _video_seconds(record: Record) -> float | None:
+    """Return the length of all videos, if the request said how long each is to be."""
+    each = usage.seconds(record.request.parameters.get("duration_seconds"))
+    made = record.response.usage.videos
+    return None if each is None or made is None else each * made
 
 
 def _costs(reported: Usage, own: Cost | None) -> dict[str, Any]:

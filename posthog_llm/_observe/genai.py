@@ -175,7 +175,8 @@ def _endpoint(url: str, body: Any) -> tuple[str, str | None]:
     url = url.partition("?")[0]
     place, colon, method = url.rpartition(":")
     if not colon or "/" in method:
-        return url, None
+        _, models, rest = url.rpartition("/models/")  # of an operation
+        return f"{models}{rest}", rest.partition("/")[0] if models else None
     if method == "predict" and _embeds(body):
         method = "predictEmbedding"
     return f":{method}", _model(place)

@@ -144,7 +144,7 @@ def _note_draft(exchange: Exchange, draft: Draft) -> None:
 def _in_parts(endpoint: Endpoint, draft: Draft) -> bool:
     """Whether the response identifies the batch or background response of the call."""
     in_background = is_dict(draft.body) and bool(draft.body.get("background"))
-    return bool(endpoint.fetches) or in_background
+    return bool(endpoint.fetches) or in_background or endpoint.is_background
 
 
 def _is_openrouter(client: Any, base_url: Any, *by_precedence: Arguments) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._exchange import Exchange
 from .._record import Kind, RequestFacts, ResponseFacts
-from . import chat, gemini, messages, others, responses, sse
+from . import chat, gemini, gemini_others, messages, others, responses, sse
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Endpoint:
     """Paths below the base URL that take POST requests; of Google's, the method in the path."""
     fetches: Mapping[str, str] | None = None
     """Path patterns, by HTTP method, that fetch the output of an earlier request."""
+    is_background: bool = False
+    """Whether all its requests run after they have returned."""
+    polls: str = ""
+    """The endpoint whose background requests it asks about, and whose name their event has."""
     kind: Kind = "generation"
     provider: str = "openai"
     """The provider to assume for an unknown host."""
@@ -79,6 +83,7 @@ _ROWS = (
         "response_poll",
         *(responses.read_request, responses.read_response, responses.fold),
         fetches={"get": r"/responses/[^/]+", "post": r"/responses/[^/]+/cancel"},
+        polls="response",
     ),
     Endpoint("decision", others.read_request, others.read_decision, paths=("/decisions",)),
     Endpoint(
@@ -135,6 +140,35 @@ _ROWS = (
         "content",
         *(gemini.read_request, gemini.read_response, gemini.fold),
         paths=(":generateContent", ":streamGenerateContent"),
+        provider="gemini",
+    ),
+    Endpoint(
+        "embed_content",
+        *(gemini_others.read_embedding_request, gemini_others.read_embedding),
+        paths=(":embedContent", ":batchEmbedContents", ":predictEmbedding"),
+        kind="embedding",
+        provider="gemini",
+    ),
+    Endpoint(
+        "predict_image",
+        *(gemini_others.read_request, gemini_others.read_image),
+        paths=(":predict",),
+        provider="gemini",
+    ),
+    # An operation runs after its request has returned, as a background response does.
+    Endpoint(
+        "predict_video",
+        *(gemini_others.read_request, gemini_others.read_video),
+        paths=(":predictLongRunning",),
+        is_background=True,
+        provider="gemini",
+    ),
+    Endpoint(
+        "video_poll",
+        *(gemini_others.read_request, gemini_others.read_video),
+        paths=(":fetchPredictOperation",),
+        fetches={"get": r"/models/[^/]+/operations/[^/]+"},
+        polls="predict_video",
         provider="gemini",
     ),
 )

@@ -20,6 +20,8 @@ _GAP = r"[ \t\r\n]*"
 _FIELD = rf'"[^"\\]*"{_GAP}:{_GAP}(?:"[^"\\]*"|[a-z]+|[-+.eE0-9]+){_GAP},{_GAP}'
 _VECTORS = re.compile(rf'{_GAP}\{{{_GAP}(?:{_FIELD})*"data"{_GAP}:{_GAP}\[{_GAP}'.encode())
 """The beginning of an embedding response: fields without an object or a list, then its vectors."""
+_VALUES = re.compile(rf'"values"{_GAP}:{_GAP}\[[-+.eE0-9, \t\r\n]*\]'.encode())
+"""A vector of Google's embeddings."""
 _BETWEEN = re.compile(rf"{_GAP}(?:,{_GAP}(?=\{{)|(?P<end>\]))".encode())
 
 
@@ -47,7 +49,9 @@ def without_vectors(body: bytes) -> bytes:
     parsed at a time: all of them would hold the interpreter for long.
     """
     head = _VECTORS.match(body)
-    start = at = head.end() if head else len(body)
+    if head is None:
+        return _VALUES.sub(b'"values":[]', body) if b'"values"' in body else body
+    start = at = head.end()
     while (end := body.find(b"}", at)) >= 0:
         if not isinstance(parse(body[at : end + 1]), dict):
             break

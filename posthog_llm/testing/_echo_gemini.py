@@ -12,6 +12,7 @@ from .._narrowing import is_list, is_mapping, mapping
 from ._echo_words import Kind, Said, Tool, echoed, pieces
 
 _numbers = itertools.count(1)
+_OPERATION = re.compile(r"/(models/[^/]+/operations/[^/:]+)")
 _METHOD = re.compile(r".*/(?:models|tunedModels|endpoints)/([^/:]+):(\w+)")
 
 
@@ -23,6 +24,10 @@ def speaks(path: str) -> bool:
 
 def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tuple[Kind, Any] | None:
     """Return the kind and body of a request's response; `None` for other paths."""
+    if operation := _OPERATION.fullmatch(path):
+        video = {"video": {"uri": "https://example.com/files/1:download?alt=media"}}
+        answer = {"generateVideoResponse": {"generatedSamples": [video]}}
+        return "json", {"name": operation[1], "done": True, "response": answer}
     found = _METHOD.fullmatch(path)
     if found is None:
         return None
@@ -33,10 +38,37 @@ def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tupl
     if method in ("generateContent", "streamGenerateContent"):
         whole = _content(model, request, scripted or _said(request))
         return ("json", whole) if method == "generateContent" else ("stream", list(_chunks(whole)))
-    heard = words(request.get("contents"))
     if method == "countTokens":
-        return "json", {"totalTokens": _count(heard)}
+        return "json", {"totalTokens": _count(words(request.get("contents")))}
+    return _other(path.rpartition(":")[0], method, request)
+
+
+def _other(place: str, method: str, request: Mapping[str, Any]) -> tuple[Kind, Any] | None:
+    """Respond to requests for embeddings, images and videos."""
+    instances = request.get("instances") or []
+    if method == "batchEmbedContents":
+        return "json", {"embeddings": [{"values": [0.25] * 8} for _ in request["requests"]]}
+    if method == "embedContent":
+        counted = {"promptTokenCount": _count(words(request.get("content")))}
+        return "json", {"embedding": {"values": [0.25] * 8}, "usageMetadata": counted}
+    if method == "predict" and "content" in mapping(next(iter(instances), None)):
+        return "json", {"predictions": [_vector(instance["content"]) for instance in instances]}
+    if method == "predict":
+        number = mapping(request.get("parameters")).get("sampleCount") or 1
+        picture = {"mimeType": "image/png", "bytesBase64Encoded": "iVBORw0KGgo="}
+        return "json", {"predictions": [picture] * number}
+    if method == "predictLongRunning":
+        return "json", {"name": f"{place.lstrip('/')}/operations/video-{next(_numbers)}"}
+    if method == "fetchPredictOperation":
+        video = {"gcsUri": "gs://bucket/video.mp4", "mimeType": "video/mp4"}
+        done = {"name": request["operationName"], "done": True}
+        return "json", {**done, "response": {"videos": [video]}}
     return None
+
+
+def _vector(text: str) -> dict[str, Any]:
+    statistics = {"truncated": False, "token_count": _count(text)}
+    return {"embeddings": {"values": [0.25] * 8, "statistics": statistics}}
 
 
 def words(contents: Any) -> str:
