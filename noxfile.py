@@ -10,12 +10,15 @@ nox.options.error_on_missing_interpreters = True
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 SDKS = {
-    "newest": ["openai<4", "anthropic<3", "posthog<8"],
-    "middle": ["openai==2.54.0", "anthropic==0.125.0", "posthog<8"],
+    "newest": ["openai<4", "anthropic<3", "google-genai<4", "posthog<8"],
+    "middle": ["openai==2.54.0", "anthropic==0.125.0", "google-genai==2.34.0", "posthog<8"],
     "oldest": ["openai==1.109.1", "anthropic==0.49.0", "posthog==7.0.0"],
 }
 # What the type stubs are written from.
 WRITTEN_FROM = ["openai==3.57.0", "anthropic[bedrock,vertex]==2.14.0"]
+# What the stub of `posthog_llm.gemini` is checked with; without Pillow, some of its types are not
+# known.
+GEMINI = ["google-genai==3.6.1", "pillow"]
 # The versions of docs/frameworks.md. pydantic-ai does not work with anthropic 1.x and 2.x yet.
 FRAMEWORKS = [
     *("openai==2.54.0", "anthropic==0.125.0", "litellm==1.106.2", "dspy==3.4.1"),
@@ -69,7 +72,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the package, its stubs against the SDKs, and what checkers make of samples."""
-    session.install("-e", ".[demo]", *WRITTEN_FROM, *_groups("types", "test"))
+    session.install("-e", ".[demo]", *WRITTEN_FROM, *GEMINI, *_groups("types", "test"))
     session.run("python", "tests/typing/generate.py", _oldest(session), "--check")
     session.run("mypy")
     session.run("pyright", "--project", ".", "--pythonpath", f"{session.bin}/python")

@@ -209,6 +209,7 @@ def test_calls_of_a_function_are_their_own(provider: ScriptedProvider, sink: Mem
         """Look a city up."""
         return str(client.models.generate_content(model="inner", contents=city).text)
 
+    look_up.__annotations__ = {"city": str, "return": str}  # old SDKs cannot read texts
     provider.script(PLAIN, Reply.tool_call("look_up", {"city": "Lisbon"}), Reply.text("Done."))
     client.models.generate_content(
         **ASK, config={"tools": [look_up]}, posthog_distinct_id="u1", posthog_trace_id="t1"

@@ -79,13 +79,19 @@ class GenAI:
         installer.wrap(cls, "_async_request", arequest, True)
         classes = (module.models.Models, module.models.AsyncModels)
         for owner in (*classes, module.chats.Chat, module.chats.AsyncChat):
-            for name in sorted(METHODS & vars(owner).keys()):
-                waits = inspect.iscoroutinefunction(inspect.unwrap(vars(owner)[name]))
-                observe = functools.partial(_amethod if waits else _method, name)
-                installer.wrap(owner, name, observe, waits)
+            _install_methods(owner, installer)
 
 
 SDK = GenAI()
+
+
+def _install_methods(owner: Any, installer: Installer) -> None:
+    """Wrap the methods that run a model, of a module's class or a chat's."""
+    own: dict[str, Any] = owner.__dict__
+    for name in sorted(METHODS & own.keys()):
+        waits = inspect.iscoroutinefunction(inspect.unwrap(own[name]))
+        observe = functools.partial(_amethod if waits else _method, name)
+        installer.wrap(owner, name, observe, waits)
 
 
 def request(send: Callable[..., Any], client: Any, args: Any, kwargs: Any) -> Any:
@@ -217,7 +223,7 @@ def _framed_lines(text: str) -> bytes:
 
 def watch(response: Any, call: Call) -> None:
     """Have a response note what the SDK reads of its stream."""
-    cls: Any = type(response)
+    cls: Any = type(response)  # pyright: ignore[reportUnknownVariableType]
     response.__dict__[_WATCH] = Watch(call)
     response.__class__ = _response_class(cls)
 

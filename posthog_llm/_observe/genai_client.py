@@ -58,7 +58,8 @@ class ObservedClient(_SdkClient):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        sdk: Any = next((b for b in cls.__bases__ if not issubclass(b, ObservedClient)), None)
+        bases: tuple[Any, ...] = cls.__bases__
+        sdk: Any = next((base for base in bases if not issubclass(base, ObservedClient)), None)
         if sdk is not None:
             cls.__doc__ = cls.__doc__ or sdk.__doc__
             own: Any = cls
@@ -110,7 +111,7 @@ def _chats_class(cls: Any) -> Any:
 
 def become(thing: Any, make: Callable[[Any], Any]) -> Any:
     """Replace the class of an object by the subclass that `make` makes of it."""
-    cls: Any = type(thing)
+    cls: Any = type(thing)  # pyright: ignore[reportUnknownVariableType]
     thing.__class__ = make(cls)
     return thing
 
@@ -139,7 +140,7 @@ def _taking(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., A
     """
 
     def bound(module: Any) -> Any:
-        return getattr(super(made, module), name)
+        return getattr(_above(made, module), name)
 
     if inspect.iscoroutinefunction(method):
 
@@ -156,3 +157,8 @@ def _taking(made: Any, name: str, method: Callable[..., Any]) -> Callable[..., A
         return running.answered(bound(running.module)(*args, **kwargs))
 
     return wrapped
+
+
+def _above(made: Any, module: Any) -> Any:
+    """Return a module as it was before its class was replaced."""
+    return super(made, module)  # pyright: ignore[reportUnknownVariableType]

@@ -30,7 +30,7 @@ def own_of(thing: Any) -> Any:
 
 
 def _class_of(original: Any) -> Any:
-    cls: Any = type(original)
+    cls: Any = type(original)  # pyright: ignore[reportUnknownVariableType]
     return cls.__mro__[1] if OWN in vars(cls) else cls
 
 

@@ -93,7 +93,7 @@ def _file(file: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": call.get("name"), "arguments": call.get("args") or {}}
+    function: dict[str, Any] = {"name": call.get("name"), "arguments": call.get("args") or {}}
     return {"type": "function", **_id("id", call), "function": function}
 
 

@@ -45,7 +45,7 @@ def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tupl
 
 def _other(place: str, method: str, request: Mapping[str, Any]) -> tuple[Kind, Any] | None:
     """Respond to requests for embeddings, images and videos."""
-    instances = request.get("instances") or []
+    instances: list[Any] = request.get("instances") or []
     if method == "batchEmbedContents":
         return "json", {"embeddings": [{"values": [0.25] * 8} for _ in request["requests"]]}
     if method == "embedContent":
