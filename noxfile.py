@@ -12,7 +12,7 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 SDKS = {
     "newest": ["openai<4", "anthropic<3", "google-genai<4", "posthog<8"],
     "middle": ["openai==2.54.0", "anthropic==0.125.0", "google-genai==2.34.0", "posthog<8"],
-    "oldest": ["openai==1.109.1", "anthropic==0.49.0", "posthog==7.0.0"],
+    "oldest": ["openai==1.109.1", "anthropic==0.49.0", "google-genai==1.50.0", "posthog==7.0.0"],
 }
 # What the type stubs are written from.
 WRITTEN_FROM = ["openai==3.57.0", "anthropic[bedrock,vertex]==2.14.0"]

@@ -18,8 +18,8 @@ REFERENCE = ROOT / "docs" / "reference"
 _WIDEST = 88
 """Characters of a signature that stands on one line."""
 _CLIENTS = """\
-The clients themselves are in `posthog_llm.openai`, `posthog_llm.anthropic` and
-`posthog_llm.claude_agents`: each is the SDK's class with the [arguments](types.md) of ours.
+The clients themselves are in `posthog_llm.openai`, `posthog_llm.anthropic`, `posthog_llm.gemini`
+and `posthog_llm.claude_agents`: each is the SDK's class with the [arguments](types.md) of ours.
 `posthog_llm.__version__` is the installed version.
 """
 _PLAIN = ("object", "Protocol", "TypedDict", "Spans", "_SpanProcessor")

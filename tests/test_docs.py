@@ -64,6 +64,8 @@ def environment(
         "OPENAI_BASE_URL": provider.base_url,
         "ANTHROPIC_API_KEY": "test-key",
         "ANTHROPIC_BASE_URL": provider.url,
+        "GEMINI_API_KEY": "test-key",
+        "GOOGLE_GEMINI_BASE_URL": provider.url,
         "POSTHOG_API_KEY": "phc_docs",
         "POSTHOG_HOST": receiver.url,
     }.items():
@@ -78,6 +80,8 @@ def test_every_python_block_runs(
     if page.stem in ("litellm", "from-litellm"):
         litellm = pytest.importorskip("litellm", reason="LiteLLM is in the gateway session")
         monkeypatch.setattr(litellm, "callbacks", [])
+    if page.stem == "gemini":
+        pytest.importorskip("google.genai", reason="Google's SDK is not installed")
     monkeypatch.setenv("POSTHOG_API_KEY", f"phc_{page.stem}")
     handler = signal.getsignal(signal.SIGTERM)
     names: dict[str, Any] = {"client": openai.OpenAI()}

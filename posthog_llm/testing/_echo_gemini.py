@@ -93,7 +93,7 @@ def _said(request: Mapping[str, Any]) -> Said:
     """Return a model's output; it repeats a function's result as text."""
     contents: Any = request.get("contents") or [{}]
     offered = [
-        Tool(function["name"], function.get("parameters") or {})
+        Tool(function["name"], _parameters(function))
         for tool in request.get("tools") or ()
         for function in tool.get("functionDeclarations") or ()
     ]
@@ -101,11 +101,12 @@ def _said(request: Mapping[str, Any]) -> Said:
         offered = []
     config = mapping(request.get("generationConfig"))
     schema = config.get("responseSchema") or config.get("responseJsonSchema")
-    return echoed(words(contents), [_plain(tool) for tool in offered], _lower(schema))
+    return echoed(words(contents), offered, _lower(schema))
 
 
-def _plain(tool: Tool) -> Tool:
-    return Tool(tool.name, _lower(tool.schema))
+def _parameters(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = function.get("parameters") or function.get("parametersJsonSchema") or {}
+    return {"type": "object", **mapping(_lower(given))}
 
 
 def _lower(schema: Any) -> Any:
