@@ -13,11 +13,13 @@ import posthog_llm
 from posthog_llm import _faults as faults
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider, reset
 
-from .driving import DRIVERS, Driver
+from .driving import DRIVERS, GEMINI, Driver
 
 gc.freeze()  # what is imported lives on: no collection needs to look at it
 for name in list(os.environ):
-    if name.startswith(("POSTHOG_", "OPENAI_", "AZURE_OPENAI_", "AWS_", "ANTHROPIC_")):
+    if name.startswith(
+        ("POSTHOG_", "OPENAI_", "AZURE_OPENAI_", "AWS_", "ANTHROPIC_", "GOOGLE_", "GEMINI_")
+    ):
         del os.environ[name]
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"  # else LiteLLM asks the network for prices
 
@@ -68,6 +70,6 @@ def sink() -> MemorySink:
 
 @pytest.fixture(params=["sync", "async"])
 def drive(request: pytest.FixtureRequest, provider: ScriptedProvider) -> Iterator[Driver]:
-    driver = DRIVERS[request.param](provider)
+    driver = {**DRIVERS, **GEMINI}[request.param](provider)
     yield driver
     driver.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -172,6 +173,54 @@ class AsyncDriver(Driver):
         self.loop.close()
 
 
+class Gemini(Driver):
+    """Google's SDK, asked in the words of the others."""
+
+    def ask(self, client: Any, **more: Any) -> Any:
+        asked = {**QUESTION, **more}
+        contents = [
+            {"role": message["role"], "parts": [{"text": message["content"]}]}
+            for message in asked.pop("messages")
+        ]
+        name = "generate_content_stream" if asked.pop("stream", False) else "generate_content"
+        models = client.aio.models if self.prefix else client.models
+        return self.call(lambda: getattr(models, name)(contents=contents, **asked))
+
+    def _client(self, module: Any, kwargs: dict[str, Any]) -> Any:
+        options = {"base_url": self.provider.url}
+        client = module.Client(**{"api_key": "test-key-123", "http_options": options, **kwargs})
+        self.clients.append(client)  # it closes its connections when it is let go
+        return client
+
+
+class SyncGemini(Gemini, SyncDriver):
+    def __init__(self, provider: ScriptedProvider) -> None:
+        super().__init__(provider, gemini())
+        self.clients: list[Any] = []
+
+
+class AsyncGemini(Gemini, AsyncDriver):
+    def __init__(self, provider: ScriptedProvider) -> None:
+        super().__init__(provider, gemini())
+        self.clients: list[Any] = []
+
+    def close(self) -> None:
+        for client in self.clients:
+            self.loop.run_until_complete(client.aio.aclose())
+        super().close()
+
+
+def gemini() -> Vendor:
+    """Return what Google's SDK calls things; it is not in every environment."""
+    import google.genai
+
+    import posthog_llm.gemini
+
+    path = "/models/m:generateContent"
+    create = google.genai.models.Models.generate_content
+    return Vendor(google.genai, posthog_llm.gemini, "Client", path, "", create)
+
+
 DRIVERS: dict[str, Callable[[ScriptedProvider], Driver]] = {
     "sync": SyncDriver,
     "async": AsyncDriver,
@@ -180,6 +229,15 @@ DRIVERS: dict[str, Callable[[ScriptedProvider], Driver]] = {
 }
 every_provider = pytest.mark.parametrize("drive", list(DRIVERS), indirect=True)
 """Runs a test with the clients of each provider; without it `drive` is OpenAI's."""
+GEMINI: dict[str, Callable[[ScriptedProvider], Driver]] = {
+    "Gemini sync": SyncGemini,
+    "Gemini async": AsyncGemini,
+}
+if importlib.util.find_spec("google") is None or importlib.util.find_spec("google.genai") is None:
+    GEMINI = {}
+every_sdk = pytest.mark.parametrize("drive", [*DRIVERS, *GEMINI], indirect=True)
+"""Like `every_provider`, and with Google's client, where it is installed: for tests that ask for
+nothing that only the SDKs of the others have."""
 
 
 def outcome(run: Callable[[], Any]) -> Any:

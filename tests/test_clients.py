@@ -27,7 +27,7 @@ from posthog_llm._observe.call_arguments import NAMES
 from posthog_llm._observe.client_arguments import SETTINGS
 from posthog_llm.testing import MemorySink, PostHogReceiver, ScriptedProvider
 
-from .driving import ANTHROPIC, OPENAI, Driver, Vendor, every_provider
+from .driving import ANTHROPIC, OPENAI, Driver, Vendor, every_provider, every_sdk
 from .test_processes import forks
 
 ASK: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}]}
@@ -174,7 +174,7 @@ def _value(name: str) -> Any:
     return [{"role": "user", "content": "x"}] if name in ("messages", "input") else "x1"
 
 
-@every_provider
+@every_sdk
 @pytest.mark.parametrize(
     ("argument", "value", "expected"),
     [
@@ -430,7 +430,7 @@ def test_async_posthog(provider: ScriptedProvider, receiver: PostHogReceiver) ->
     assert len(receiver.wait_for(4)) == 4
 
 
-@every_provider
+@every_sdk
 def test_another_destination_for_a_call(drive: Driver, sink: MemorySink) -> None:
     other = MemorySink()
     client = drive.ours(posthog_client=sink)

@@ -12,12 +12,12 @@ import pytest
 import posthog_llm
 from posthog_llm.testing import MemorySink, ScriptedProvider
 
-from .driving import AsyncDriver, Driver, SyncDriver, every_provider
+from .driving import AsyncDriver, Driver, SyncDriver, every_sdk
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-@every_provider
+@every_sdk
 def test_precedence(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink, posthog_distinct_id="client")
 
@@ -50,7 +50,7 @@ def test_precedence(drive: Driver, sink: MemorySink) -> None:
     assert "tenant" not in after.properties
 
 
-@every_provider
+@every_sdk
 def test_stream_keeps_the_context_it_was_opened_in(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink)
     with posthog_llm.context(distinct_id="u1", trace_id="t1", groups={"company": "acme"}):
@@ -63,7 +63,7 @@ def test_stream_keeps_the_context_it_was_opened_in(drive: Driver, sink: MemorySi
     assert event.groups == {"company": "acme"}
 
 
-@every_provider
+@every_sdk
 def test_what_changes_after_the_call_does_not_show(drive: Driver, sink: MemorySink) -> None:
     client = drive.ours(posthog_client=sink)
     properties = {"plan": "team"}
@@ -137,7 +137,7 @@ def test_misuse_of_a_context() -> None:
         posthog_llm.context(properties="team")
 
 
-@every_provider
+@every_sdk
 @pytest.mark.parametrize("identity", [7, "7"])
 def test_numbers_are_fine_as_ids(drive: Driver, sink: MemorySink, identity: Any) -> None:
     client = drive.ours(posthog_client=sink)

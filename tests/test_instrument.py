@@ -16,7 +16,7 @@ import pytest
 from posthog_llm import context, event_id, instrument, trace, uninstrument
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
-from .driving import Driver, every_provider
+from .driving import Driver, every_provider, every_sdk
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ UNLIKE = ("$ai_latency", "$ai_time_to_first_token", "$ai_trace_id", "$ai_span_id
 UNLIKE += ("posthog_llm_response_id",)
 
 
-@every_provider
+@every_sdk
 @pytest.mark.parametrize("stream", [False, True])
 def test_same_event_as_our_client(drive: Driver, sink: MemorySink, stream: bool) -> None:
     more = {"stream": True} if stream else {}
@@ -49,7 +49,7 @@ def test_same_event_as_our_client(drive: Driver, sink: MemorySink, stream: bool)
     assert first == second
 
 
-@every_provider
+@every_sdk
 def test_once_beside_our_clients_and_again(drive: Driver, sink: MemorySink) -> None:
     other = MemorySink()
     instrument(other)
@@ -89,7 +89,7 @@ def test_one_sdk_alone(provider: ScriptedProvider, sink: MemorySink) -> None:
     sink.wait_for(0)
 
 
-@every_provider
+@every_sdk
 def test_who_asks(drive: Driver, sink: MemorySink) -> None:
     instrument(sink)
     client = drive.bare()

@@ -19,7 +19,7 @@ from posthog_llm._media import without_blobs
 from posthog_llm._privacy import Cleaner, parameters
 from posthog_llm.testing import CapturedEvent, MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
-from .driving import Driver, every_provider, failure_of, saying
+from .driving import Driver, every_provider, every_sdk, failure_of, saying
 
 SECRET = "xyzzy"
 SCHEMA = {"type": "object", "properties": {SECRET: {"type": "string"}}}
@@ -122,7 +122,7 @@ def test_the_type_of_a_private_step_is_a_word(sink: MemorySink) -> None:
     assert SECRET not in everything(sentence)
 
 
-@every_provider
+@every_sdk
 def test_any_yes_is_a_yes(drive: Driver) -> None:
     """The call may say no to its client's default, and to nothing else."""
 
@@ -143,7 +143,7 @@ def test_any_yes_is_a_yes(drive: Driver) -> None:
                     assert private(client_default, context, call, destination) is expected
 
 
-@every_provider
+@every_sdk
 def test_what_is_configured_private_nothing_switches_off(drive: Driver, sink: MemorySink) -> None:
     with pytest.raises(TypeError, match="privacy_mode must be True or False"):
         posthog_llm.configure(privacy_mode="yes")  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def test_what_is_configured_private_nothing_switches_off(drive: Driver, sink: Me
     assert "$ai_input" in sink.wait_for(3)[-1].properties
 
 
-@every_provider
+@every_sdk
 def test_posthog_client_and_module_in_privacy_mode(
     drive: Driver, receiver: PostHogReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +429,7 @@ def test_an_error_that_echoes_the_prompt_everywhere_is_not_captured(
     assert refused.properties["$ai_error_type"] == "BadRequestError"
 
 
-@every_provider
+@every_sdk
 def test_content_under_any_of_posthogs_names_is_withheld(drive: Driver, sink: MemorySink) -> None:
     content = {
         "$ai_error": {"message": SENTENCE, "code": "boom", "status": 500},

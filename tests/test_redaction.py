@@ -21,7 +21,7 @@ from posthog_llm._privacy import cleaning
 from posthog_llm._privacy.cleaning import Cleaner
 from posthog_llm.testing import MemorySink, PostHogReceiver, Reply, ScriptedProvider
 
-from .driving import Driver, every_provider, failure_of, saying
+from .driving import Driver, every_provider, every_sdk, failure_of, saying
 
 SECRET = "Jane-Doe-77"
 FREE = {
@@ -478,7 +478,7 @@ def at_depth_of(run: Any, left: int) -> Any:
         return None  # there was no room for the cleaner itself
 
 
-@every_provider
+@every_sdk
 def test_a_mapping_of_the_callers_that_never_ends_costs_its_own_call_nothing(
     drive: Driver, sink: MemorySink
 ) -> None:
