@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .._exchange import Arguments
 from .._faults import guarded
 from .._narrowing import is_list, is_mapping
-from . import seam
+from . import genai_interactions, seam
 from .around import Installer
 from .body import Watch
 from .call import Call
@@ -80,6 +80,7 @@ class GenAI:
         classes = (module.models.Models, module.models.AsyncModels)
         for owner in (*classes, module.chats.Chat, module.chats.AsyncChat):
             _install_methods(owner, installer)
+        genai_interactions.SDK.install(module, installer)
 
 
 SDK = GenAI()

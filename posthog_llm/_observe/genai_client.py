@@ -12,10 +12,11 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import genai
+from .._faults import guarded
+from . import genai, genai_interactions
 from .call_arguments import extract
 from .call_queue import call_queue
-from .client_arguments import ClientSettings, extract_for_client, signature
+from .client_arguments import ClientGiven, ClientSettings, extract_for_client, signature
 from .genai_methods import METHODS, Running
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
         @property
         def chats(self) -> Any: ...
+        @property
+        def interactions(self) -> Any: ...
 else:
     _SdkClient = object
 
@@ -53,13 +56,30 @@ class ObservedApiClient(ClientSettings):
             return await genai.aattempt(super()._async_request_once, self, args, kwargs)
 
 
+class ObservedResource(ClientSettings):
+    """Mixin for interactions, which the SDK sends past its API client."""
+
+    if not TYPE_CHECKING:
+
+        def do_request(self, *args: Any, **kwargs: Any) -> Any:
+            return genai_interactions.request(super().do_request, self, args, kwargs)
+
+        async def do_request_async(self, *args: Any, **kwargs: Any) -> Any:
+            send = super().do_request_async
+            return await genai_interactions.arequest(send, self, args, kwargs)
+
+
+_SETTINGS = [name for name in vars(ClientSettings) if name.startswith("_posthog")]
+
+
 class ObservedClient(_SdkClient):
     """Mixin for the SDK's client, sync and async in one."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         bases: tuple[Any, ...] = cls.__bases__
-        sdk: Any = next((base for base in bases if not issubclass(base, ObservedClient)), None)
+        foreign = (base for base in bases if not issubclass(base, ObservedClient))
+        sdk: Any = next((base for base in foreign if hasattr(base, "aio")), None)
         if sdk is not None:
             cls.__doc__ = cls.__doc__ or sdk.__doc__
             own: Any = cls
@@ -72,16 +92,25 @@ class ObservedClient(_SdkClient):
         call_queue.prepare()  # before the SDK makes its HTTP clients
         given = extract_for_client(kwargs)
         super().__init__(*args, **kwargs)
-        observed: Any = self
-        become(observed._api_client, _api_class)
-        given.set_on(observed._api_client)
-        for module in (observed._models, observed._aio._models):
-            become(module, _taking_class)
-        become(observed._aio, _chatting_class)
+        _observe(self, given)
 
     @property
     def chats(self) -> Any:
-        return _observed_chats(super().chats)
+        return _observed_chats(self, super().chats)
+
+    @property
+    def interactions(self) -> Any:
+        return _observed_resource(self, super().interactions)
+
+
+@guarded
+def _observe(client: Any, given: ClientGiven) -> None:
+    """Observe what a client of the SDK has made; its names are private ones."""
+    become(client._api_client, _api_class)
+    given.set_on(client._api_client)
+    for module in (client._models, client._aio._models):
+        become(module, _taking_class)
+    become(client._aio, _async_class)
 
 
 @functools.cache
@@ -90,21 +119,55 @@ def _api_class(cls: Any) -> Any:
 
 
 @functools.cache
-def _chatting_class(cls: Any) -> Any:
-    """Return the class of an async client whose chats take our arguments."""
-    theirs = cls.chats
-    return _made(cls, {"chats": property(lambda self: _observed_chats(theirs.__get__(self)))})
+def _async_class(cls: Any) -> Any:
+    """Return the class of an async client whose chats and interactions take our arguments."""
+    found: dict[str, Any] = {}
+    for name, observe in (("chats", _observed_chats), ("interactions", _observed_resource)):
+        if hasattr(cls, name):
+            found[name] = property(functools.partial(_observed, getattr(cls, name), observe))
+    return _made(cls, found)
 
 
-def _observed_chats(chats: Any) -> Any:
-    return become(chats, _chats_class)
+def _observed(theirs: Any, observe: Callable[[Any, Any], Any], client: Any) -> Any:
+    return observe(client, theirs.__get__(client))
+
+
+def _observed_resource(client: Any, resource: Any) -> Any:
+    """Have the SDK's interactions, which it makes when they are first used, take our arguments."""
+    if not isinstance(resource, ClientSettings):
+        _observe_resource(client, resource)
+    return resource
+
+
+@guarded
+def _observe_resource(client: Any, resource: Any) -> None:
+    if hasattr(resource, "sdk_configuration"):  # else it is of an SDK before 2.0
+        for name in _SETTINGS:
+            setattr(resource, name, getattr(client._api_client, name))
+        become(resource, _resource_class)
+
+
+@functools.cache
+def _resource_class(cls: Any) -> Any:
+    """Return the class of a resource that is observed, and whose methods take our arguments."""
+    made = _made(cls, {}, ObservedResource)
+    for name in ("create", "get", "cancel"):
+        method = inspect.getattr_static(cls, name, None)
+        if inspect.isfunction(method):
+            setattr(made, name, _taking(made, name, method))
+    return made
+
+
+def _observed_chats(client: Any, chats: Any) -> Any:
+    return _guarded_become(chats, _chats_class) or chats
 
 
 @functools.cache
 def _chats_class(cls: Any) -> Any:
     @functools.wraps(cls.create)
     def create(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return become(cls.create(self, *args, **kwargs), _taking_class)
+        chat = cls.create(self, *args, **kwargs)
+        return _guarded_become(chat, _taking_class) or chat
 
     return _made(cls, {"create": create})
 
@@ -114,6 +177,9 @@ def become(thing: Any, make: Callable[[Any], Any]) -> Any:
     cls: Any = type(thing)  # pyright: ignore[reportUnknownVariableType]
     thing.__class__ = make(cls)
     return thing
+
+
+_guarded_become = guarded(become)
 
 
 def _made(cls: Any, namespace: dict[str, Any], *mixins: type) -> Any:

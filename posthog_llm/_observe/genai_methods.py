@@ -66,7 +66,7 @@ class Running:
 
 
 def _is_given(module: Any) -> bool:
-    return own_of(_api_client(module)) is not None
+    return own_of(module) is not None or own_of(_api_client(module)) is not None
 
 
 def _api_client(module: Any) -> Any:
@@ -78,6 +78,8 @@ def _with(module: Any, given: Given) -> Any:
     modules = getattr(module, "_modules", None)
     if modules is not None:
         return view(module, _with(modules, given), "_modules")
+    if hasattr(module, "sdk_configuration"):  # a resource sends its requests itself
+        return view(module, given)
     return view(module, view(module._api_client, given), "_api_client")
 
 

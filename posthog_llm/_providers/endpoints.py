@@ -12,7 +12,7 @@ from typing import Any
 
 from .._exchange import Exchange
 from .._record import Kind, RequestFacts, ResponseFacts
-from . import chat, gemini, gemini_others, messages, others, responses, sse
+from . import chat, gemini, gemini_others, interactions, messages, others, responses, sse
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,19 @@ _ROWS = (
         paths=(":fetchPredictOperation",),
         fetches={"get": r"/models/[^/]+/operations/[^/]+"},
         polls="predict_video",
+        provider="gemini",
+    ),
+    Endpoint(
+        "interaction",
+        *(interactions.read_request, interactions.read_response, interactions.fold),
+        paths=("/interactions",),
+        provider="gemini",
+    ),
+    Endpoint(
+        "interaction_poll",
+        *(interactions.read_request, interactions.read_response, interactions.fold),
+        fetches={"get": r"/interactions/[^/]+", "post": r"/interactions/[^/]+/cancel"},
+        polls="interaction",
         provider="gemini",
     ),
 )
