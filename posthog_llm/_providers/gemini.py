@@ -146,7 +146,7 @@ def failure(error: Any) -> Failure | None:
 def fold(source: Iterable[Event]) -> Folded:
     """Fold a stream's responses into the one that a plain request would have had."""
     body: dict[str, Any] = {}
-    candidates: dict[Any, dict[str, Any]] = {}
+    candidates: dict[int, dict[str, Any]] = {}
     first: int | None = None
     ended = False
     for offset, event in objects(source):
@@ -158,7 +158,9 @@ def fold(source: Iterable[Event]) -> Folded:
         pieces = event.get("candidates")
         for piece in pieces if is_list(pieces) else ():
             if is_dict(piece):
-                grown = _grow(candidates.setdefault(piece.get("index") or 0, {}), piece)
+                index = piece.get("index")
+                known = candidates.setdefault(index if isinstance(index, int) else 0, {})
+                grown = _grow(known, piece)
                 first = offset if first is None and grown else first
         feedback = mapping(event.get("promptFeedback"))
         ended = ended or bool(event.get("error") or feedback.get("blockReason"))
