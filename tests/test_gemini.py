@@ -552,6 +552,18 @@ def test_cut_off_stream(asking: Asking) -> None:
     assert event.properties["$ai_output_choices"] == saying("Hello.")
 
 
+def test_stream_that_the_sdk_cannot_read(asking: Asking) -> None:
+    begun = answer(usage(), candidate={"finishReason": None})
+    pieces = [begun, b'data: {"candidates": [\n\n', answer(usage())]
+    asking.provider.script(STREAM, Reply.stream(pieces, done=False))
+    with pytest.raises(genai.errors.UnknownApiResponseError):
+        asking.items(asking.stream(asking.client()))
+    asking.settle()
+    (event,) = asking.sink.wait_for(1)
+    assert event.properties["$ai_error_type"] == "JSONDecodeError"
+    assert event.properties["$ai_output_choices"] == saying("Hello.")
+
+
 def test_stream_that_ends_before_the_answer(asking: Asking) -> None:
     begun = answer(candidate={"finishReason": None})
     asking.provider.script(STREAM, Reply.stream([begun], done=False))

@@ -156,3 +156,20 @@ def test_misuse_is_captured(provider: ScriptedProvider) -> None:
         provider.script("/embeddings", Reply.text("no"))
     with pytest.raises(ValueError, match=r"status must be that of an error"):
         Reply.error(200)
+
+
+def test_errors_of_gemini_are_in_its_format(provider: ScriptedProvider) -> None:
+    import json
+    import urllib.error
+    import urllib.request
+
+    path = "/models/gemini-2.5-flash:generateContent"
+    provider.script(path, Reply.error(429, "slow down"), Reply.json({"error": "mine"}, 429))
+    told = []
+    for _ in range(2):
+        asked = urllib.request.Request(f"{provider.url}/v1beta{path}", b"{}", method="POST")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked)
+        told.append(json.loads(refused.value.read())["error"])
+    named = {"code": 429, "message": "slow down", "status": "RESOURCE_EXHAUSTED"}
+    assert told == [named, "mine"]

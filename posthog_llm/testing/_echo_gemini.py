@@ -12,6 +12,16 @@ from .._narrowing import is_list, is_mapping, mapping
 from ._echo_words import Kind, Said, Tool, echoed, pieces
 
 _numbers = itertools.count(1)
+_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 _OPERATION = re.compile(r"/(models/[^/]+/operations/[^/:]+)")
 _METHOD = re.compile(r".*/(?:models|tunedModels|endpoints)/([^/:]+):(\w+)")
 
@@ -20,6 +30,20 @@ def speaks(path: str) -> bool:
     """Whether a model at this path returns text or tool calls."""
     found = _METHOD.fullmatch(path)
     return found is not None and found[2] in ("generateContent", "streamGenerateContent")
+
+
+def error(path: str, status: int, body: bytes) -> bytes:
+    """Return the body of a scripted error in Google's format, where its API is asked."""
+    if status < 400 or (_METHOD.fullmatch(path) or _OPERATION.fullmatch(path)) is None:
+        return body
+    given = mapping(json.loads(body))
+    told = mapping(given.get("error"))
+    if given.get("type") != "error" or "param" not in told:
+        return body  # the caller's own
+    name = _STATUSES.get(status, "UNKNOWN")
+    return json.dumps(
+        {"error": {"code": status, "message": told["message"], "status": name}}
+    ).encode()
 
 
 def answer(path: str, request: Mapping[str, Any], scripted: Said | None) -> tuple[Kind, Any] | None:

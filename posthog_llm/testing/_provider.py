@@ -11,10 +11,11 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import _echo as echo
+from . import _echo_gemini as gemini
 from ._echo_words import Said
 from ._loopback import Handler, LoopbackServer
 
@@ -68,7 +69,7 @@ class Reply:
         delay: float = 0.0,
         **headers: str,
     ) -> Reply:
-        """Return an error in the format of OpenAI and Anthropic.
+        """Return an error in the format of OpenAI and Anthropic; for Gemini in Google's.
 
         `type` is the provider's error type; `None` means the one that matches `status`. The SDKs
         retry after 408, 409, 429, and 500 and above. Raises `ValueError` if `status` is not an
@@ -177,8 +178,8 @@ class ScriptedProvider(LoopbackServer):
             client = OpenAI(base_url=provider.base_url, api_key="test")
 
     Unscripted requests get the response of a model that repeats the last message, so that programs
-    run without any script: chat, responses, completions, embeddings, images, audio, streams, tools
-    and structured output.
+    run without any script: chat, responses, messages, Gemini's content, completions, embeddings,
+    images, audio, streams, tools and structured output.
     """
 
     handler = _Handler
@@ -216,11 +217,20 @@ class ScriptedProvider(LoopbackServer):
             scripts = self._scripts.get(path)
             scripted = scripts.popleft() if scripts else None
         if scripted is not None and scripted.said is None:
-            return scripted
+            return _in_format(path, scripted)
         reply = _echoed(path, request, scripted.said if scripted else None)
         if scripted is not None:
             reply.delay = scripted.delay
         return reply
+
+
+def _in_format(path: str, reply: Reply) -> Reply:
+    """Return an error in the format of Google's API where that is asked."""
+    if reply.status < 400 or len(reply.body) != 1:
+        return reply
+    with contextlib.suppress(ValueError):  # not JSON
+        return replace(reply, body=[gemini.error(path, reply.status, reply.body[0])])
+    return reply
 
 
 def _echoed(path: str, request: Received, said: Said | None) -> Reply:
