@@ -38,6 +38,10 @@ AGENTS: dict[str, list[str]] = {
     "claude_agents": ["claude-agent-sdk==0.2.189", "openai"],
     "crewai": ["crewai==1.15.30", "openinference-instrumentation-crewai==1.1.21"],
     "dspy": ["dspy==3.4.1", "litellm==1.110.2", "openinference-instrumentation-dspy==0.1.48"],
+    "gemini": [
+        *("google-adk==2.13.0", "langchain-google-genai==4.4.3"),
+        *("llama-index-llms-google-genai==0.11.3", "openai", "anthropic"),
+    ],
     "google_adk": ["google-adk==2.13.0", "litellm==1.110.2"],
     "haystack": ["haystack-ai==3.4.1", "openinference-instrumentation-haystack==0.1.46"],
     "llama_index": [
