@@ -95,7 +95,7 @@ def describe(error: BaseException) -> Failure:
     Google's call them `code` and `status`.
     """
     status, code = attribute(error, "status_code"), attribute(error, "code")
-    if type(code) is int and status is None:
+    if status is None and type(code) is int and 400 <= code < 600:
         status, code = code, attribute(error, "status")
     return Failure(
         type=type(error).__name__,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -295,3 +298,56 @@ def test_subclasses_of_the_client_work(provider: ScriptedProvider, sink: MemoryS
     client = Mine(provider.url, posthog_client=sink)
     client.models.generate_content(**ASK)
     sink.wait_for(1)
+
+
+PROGRAM = """
+    import sys
+    import posthog_llm
+    from posthog_llm.testing import MemorySink, ScriptedProvider
+
+    sink = MemorySink()
+    posthog_llm.instrument(sink)
+    assert not [name for name in sys.modules if name.startswith("google.genai")]
+    from google import genai
+
+    assert "google.genai._gaos" not in sys.modules
+    with ScriptedProvider() as provider:
+        client = genai.Client(api_key="k", http_options={"base_url": provider.url})
+        client.models.generate_content(model="m", contents="hi")
+        sink.wait_for(1)
+"""
+
+
+def test_instrument_imports_nothing() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_redactor_sees_every_text_and_no_structure(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    seen: list[str] = []
+
+    def redact(text: str) -> str:
+        seen.append(text)
+        return "X"
+
+    asking = Asking(provider, sink, "sync")
+    script_weather(asking, PLAIN)
+    client = asking.client(posthog_redact=redact)
+    client.models.generate_content(**ASK, config={"tools": [get_weather]})
+    call, answer = sink.wait_for(2)
+    assert {"weather?", "Lisbon", "It is 23 degrees."} <= set(seen)
+    assert call.properties["$ai_output_choices"] == [
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "function", "function": {"name": "X", "arguments": {"X": "X"}}}
+            ],
+        }
+    ]
+    assert answer.properties["$ai_output_choices"] == saying("X")
+    assert [m["role"] for m in answer.properties["$ai_input"]] == ["user", "assistant", "user"]
+    assert answer.properties["$ai_input"][-1]["content"][0]["type"] == "tool_result"
