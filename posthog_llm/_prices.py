@@ -43,6 +43,10 @@ class Price:
     """USD per minute of audio, for calls billed by its length."""
     characters: float = 0.0
     """USD per million characters of text to speak, if no tokens are reported."""
+    image: float = 0.0
+    """USD per image made, for models that are billed by their number."""
+    video_second: float = 0.0
+    """USD per second of video made, if the request names its length."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

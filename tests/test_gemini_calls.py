@@ -343,9 +343,7 @@ def test_redactor_sees_every_text_and_no_structure(
     assert call.properties["$ai_output_choices"] == [
         {
             "role": "assistant",
-            "content": [
-                {"type": "function", "function": {"name": "X", "arguments": {"X": "X"}}}
-            ],
+            "content": [{"type": "function", "function": {"name": "X", "arguments": {"X": "X"}}}],
         }
     ]
     assert answer.properties["$ai_output_choices"] == saying("X")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import posthog_llm
 from posthog_llm.testing import MemorySink, Reply, ScriptedProvider
 
 genai = pytest.importorskip("google.genai", reason="Google's SDK is not installed")
@@ -189,6 +190,31 @@ def test_video_is_captured_when_it_is_done(asking: Asking, place: str) -> None:
         "duration_seconds": 8,
         "aspect_ratio": "16:9",
     }
+
+
+@pytest.fixture
+def prices() -> Iterator[None]:
+    image, second = (
+        posthog_llm.Price(input=0, image=0.04),
+        posthog_llm.Price(input=0, video_second=0.4),
+    )
+    known = {"imagen-4.0-generate-001": image, "veo-3.0-generate-001": second}
+    posthog_llm.configure(prices=known)
+    yield
+    posthog_llm.configure(prices=None)
+
+
+@pytest.mark.usefixtures("prices")
+def test_the_callers_prices(provider: ScriptedProvider, sink: MemorySink) -> None:
+    asking = Asking(provider, sink, "sync")
+    client = on_vertex(asking)
+    client.models.generate_images(
+        model="imagen-4.0-generate-001", prompt="A fox", config={"number_of_images": 2}
+    )
+    operation = begun(asking, "vertex", client, config={"duration_seconds": 8})
+    client.operations.get(operation)
+    costs = [event.properties["$ai_total_cost_usd"] for event in sink.wait_for(2)]
+    assert costs == pytest.approx([0.08, 3.2])
 
 
 def test_video_that_failed(provider: ScriptedProvider, sink: MemorySink) -> None:

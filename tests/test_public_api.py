@@ -56,7 +56,7 @@ def _types() -> Iterator[str]:
 
 def _statements() -> Iterator[str]:
     """Return the classes that stand in modules which need an SDK."""
-    modules = ("langchain", "litellm", "openai/__init__", "otel")
+    modules = ("gemini/__init__", "langchain", "litellm", "openai/__init__", "otel")
     for module in ("anthropic/__init__", "claude_agents", *modules):
         tree = ast.parse((ROOT / "posthog_llm" / f"{module}.py").read_text())
         for node in ast.walk(tree):

@@ -19,7 +19,7 @@ from .._providers.hosts import provider_named
 from .._providers.model_name import batch_name, priced_name
 from .._record import Record, Usage
 from .._settings import settings
-from .cost import Cost, billed_characters, cost_of
+from .cost import Cost, billed_characters, cost_of, video_seconds
 from .output import choices
 from .private import summarized
 
@@ -83,7 +83,7 @@ def properties(record: Record, who: Arguments, private: bool, cleaner: Cleaner) 
         **_content(record, private, cleaner),
         "posthog_llm_inference_geo": response.inference_geo,
         "posthog_llm_characters": billed_characters(record),
-        "posthog_llm_video_seconds": _video_seconds(record),
+        "posthog_llm_video_seconds": video_seconds(record),
         **_counts(response.usage, counted, cleaner),
         **_costs(response.usage, cost_of(record, _given(counted, who), model, settings().prices)),
         "posthog_llm_retry_number": record.routing.retry_number,
@@ -244,13 +244,6 @@ def _counts(reported: Usage, priced_as: Usage, cleaner: Cleaner) -> dict[str, An
     found["posthog_llm_images"] = reported.images
     found["posthog_llm_videos"] = reported.videos
     return found
-
-
-def _video_seconds(record: Record) -> float | None:
-    """Return the length of all videos, if the request said how long each is to be."""
-    each = usage.seconds(record.request.parameters.get("duration_seconds"))
-    made = record.response.usage.videos
-    return None if each is None or made is None else each * made
 
 
 def _costs(reported: Usage, own: Cost | None) -> dict[str, Any]:

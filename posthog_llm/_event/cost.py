@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .._exchange import Outcome
 from .._prices import Price
-from .._providers.usage import adds_reasoning, cached_tokens
+from .._providers.usage import adds_reasoning, cached_tokens, seconds
 from .._record import Record, Usage
 
 _MILLION = 1e6
@@ -39,7 +39,7 @@ def cost_of(
         return None
     other = _beside_tokens(record, usage, price)
     into, out = _input(usage, price, model or ""), _output(usage, price, model or "")
-    by_length = usage.audio_seconds or billed_characters(record)
+    by_length = usage.audio_seconds or billed_characters(record) or usage.images or usage.videos
     if into is None and (not other or (not by_length and (price.input or price.output))):
         return None
     # If the response broke off, only the input is known; PostHog does not count more, either.
@@ -114,6 +114,13 @@ def billed_characters(record: Record) -> int | None:
     return None if record.response.usage.raw or nothing_ran else record.request.characters
 
 
+def video_seconds(record: Record) -> float | None:
+    """Return the length of all videos made, if the request said how long each is to be."""
+    each, made = record.request.parameters.get("duration_seconds"), record.response.usage.videos
+    found = seconds(each)
+    return None if found is None or made is None else found * made
+
+
 def _beside_tokens(record: Record, usage: Usage, price: Price) -> float:
     """Return the cost other than tokens; a failed call is assumed to have run no model."""
     if record.outcome is not Outcome.OK and usage.input_tokens is None:
@@ -123,6 +130,8 @@ def _beside_tokens(record: Record, usage: Usage, price: Price) -> float:
         + (usage.web_searches or 0) * price.web_search
         + (usage.audio_seconds or 0) / 60 * price.audio_minute
         + (billed_characters(record) or 0) * price.characters / _MILLION
+        + (usage.images or 0) * price.image
+        + (video_seconds(record) or 0) * price.video_second
         + (usage.request_cost_usd or 0)
     )
 
