@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -516,6 +517,25 @@ def test_error_within_a_stream(asking: Asking) -> None:
     assert event.properties["$ai_is_error"] is True
     assert event.properties["posthog_llm_error"]["code"] == "RESOURCE_EXHAUSTED"
     assert event.properties["$ai_output_choices"] == saying("Hello.")
+
+
+def test_error_within_a_stream_can_be_pickled_as_the_bare_sdks(
+    provider: ScriptedProvider, sink: MemorySink
+) -> None:
+    asking = Asking(provider, sink, "sync")
+
+    def pickled(module: Any) -> Any:
+        begun = answer(candidate={"finishReason": None})
+        provider.script(STREAM, Reply.stream([begun, ERROR], done=False))
+        with pytest.raises(genai.errors.ClientError) as raised:
+            asking.items(asking.stream(asking.client(module)))
+        try:
+            again = pickle.loads(pickle.dumps(raised.value))
+        except Exception as error:
+            return type(error), str(error)
+        return type(again), str(again), type(again.response).__name__, sorted(vars(again.response))
+
+    assert pickled(ours) == pickled(genai)
 
 
 def test_connection_error(asking: Asking) -> None:

@@ -242,9 +242,14 @@ def _response_class(cls: Any) -> Any:
         segments: AsyncIterator[Any] = self.async_segments()
         return segments
 
+    def reduce(self: Any, protocol: Any) -> Any:
+        # An error that holds a response may be pickled, and read where we are not.
+        return object.__new__, (cls,), {k: v for k, v in self.__dict__.items() if k != _WATCH}
+
     namespace: Mapping[str, Any] = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
+        "__reduce_ex__": reduce,
         "_iter_response_stream": events,
         "_aiter_response_stream": aevents,
         "__aiter__": reading,
