@@ -572,6 +572,18 @@ def test_cut_off_stream(asking: Asking) -> None:
     assert event.properties["$ai_output_choices"] == saying("Hello.")
 
 
+def test_answer_that_the_sdk_cannot_read(asking: Asking) -> None:
+    asking.provider.script(PLAIN, Reply([b'{"candidates": [']), Reply([b""]))
+    client = asking.client()
+    with pytest.raises(ValueError) as raised:
+        asking.ask(client)
+    asking.ask(client)  # of an empty answer it makes an empty object
+    broken, empty = asking.sink.wait_for(2)
+    assert broken.properties["$ai_error_type"] == type(raised.value).__name__
+    assert broken.properties["$ai_http_status"] == 200
+    assert "$ai_is_error" not in empty.properties
+
+
 def test_stream_that_the_sdk_cannot_read(asking: Asking) -> None:
     begun = answer(usage(), candidate={"finishReason": None})
     pieces = [begun, b'data: {"candidates": [\n\n', answer(usage())]

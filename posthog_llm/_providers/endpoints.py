@@ -30,6 +30,8 @@ class Endpoint:
     """Paths below the base URL that take POST requests; of Google's, the method in the path."""
     fetches: Mapping[str, str] | None = None
     """Path patterns, by HTTP method, that fetch the output of an earlier request."""
+    is_parsed_late: bool = False
+    """Whether its SDK parses a plain response after the request has returned."""
     is_background: bool = False
     """Whether all its requests run after they have returned."""
     polls: str = ""
@@ -140,6 +142,7 @@ _ROWS = (
         "content",
         *(gemini.read_request, gemini.read_response, gemini.fold),
         paths=(":generateContent", ":streamGenerateContent"),
+        is_parsed_late=True,
         provider="gemini",
     ),
     Endpoint(
@@ -147,12 +150,14 @@ _ROWS = (
         *(gemini_others.read_embedding_request, gemini_others.read_embedding),
         paths=(":embedContent", ":batchEmbedContents", ":predictEmbedding"),
         kind="embedding",
+        is_parsed_late=True,
         provider="gemini",
     ),
     Endpoint(
         "predict_image",
         *(gemini_others.read_request, gemini_others.read_image),
         paths=(":predict",),
+        is_parsed_late=True,
         provider="gemini",
     ),
     # An operation runs after its request has returned, as a background response does.

@@ -202,7 +202,7 @@ def _read_response(
         plain = _body(endpoint, exchange, kind, body)
         response = endpoint.read_response(plain, provider)
         costs.note(response.usage, plain, exchange.headers)
-        response.failure = response.failure or corrupt
+        response.failure = response.failure or corrupt or _unreadable(endpoint, exchange, plain)
         return response, None
     if b"\r" in body and aws_event_stream.CONTENT_TYPE not in kind:
         pieces = list(sse.lines_unified(pieces))
@@ -215,6 +215,17 @@ def _read_response(
     response.failure = response.failure or corrupt
     arrived = _time_of(folded.first, pieces, exchange.times)
     return response, None if arrived is None else arrived - exchange.clock
+
+
+def _unreadable(endpoint: Endpoint, exchange: Exchange, plain: Mapping[str, Any]) -> Failure | None:
+    """Return the failure of an SDK that parses a response only after its request has returned."""
+    if not endpoint.is_parsed_late or plain or not exchange.body or exchange.cut:
+        return None
+    try:
+        json.loads(exchange.body)
+    except ValueError as error:
+        return Failure(type(error).__name__, str(error))
+    return None
 
 
 def _folded(
