@@ -129,7 +129,7 @@ def _said(request: Mapping[str, Any]) -> Said:
 
 
 def _parameters(function: Mapping[str, Any]) -> Mapping[str, Any]:
-    given = function.get("parameters") or function.get("parametersJsonSchema") or {}
+    given: Any = function.get("parameters") or function.get("parametersJsonSchema")
     return {"type": "object", **mapping(_lower(given))}
 
 
