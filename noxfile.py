@@ -162,6 +162,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/bench/overhead.py", *session.posargs)
 
 
+@nox.session(python="3.12")
+def bench_steps(session: nox.Session) -> None:
+    """Measure the steps of frameworks, beside the bare frameworks and posthog.ai."""
+    session.install("-e", ".", *FRAMEWORKS)
+    session.run("python", "tests/bench/steps.py", *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`, and run every code block of it."""

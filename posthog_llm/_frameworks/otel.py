@@ -65,7 +65,7 @@ def innermost() -> Link | None:
         return None
     span = _api.get_current_span()
     step = steps.get(span.get_span_context().span_id)
-    _identify(step, span)
+    _identify(step)
     if step is None:  # a span of a provider that is not watched, or one that has ended
         step = _parent_of(span) or _around_dropped(span)
     link = None if step is None else step.link
@@ -100,10 +100,14 @@ def _note_begun(context: Any) -> None:
     _begun_here.set(_Begun(context.trace_id, context.span_id, outer))
 
 
-def _identify(step: AnyStep | None, span: Any) -> None:
+def _identify(step: AnyStep | None) -> None:
     """Note the user and the session of an open span: some frameworks set them after its start."""
-    if isinstance(step, Step):
-        given = _held(span)
+    if not isinstance(step, Step):
+        return
+    span, count = step.told_by
+    given = _held(span)
+    if len(given) != count:
+        step.told_by = span, len(given)
         step.identify(attributes_of.user_id(given), attributes_of.session_id(given))
 
 
@@ -114,12 +118,10 @@ def _identify(step: AnyStep | None, span: Any) -> None:
 def begin(span: Any, context: Any = None) -> None:
     """Begin the step of a span that starts; in `context`, or the current one."""
     parent = _parent_of(span) if steps else None
-    if steps and _api is not None:
-        outer = _api.get_current_span(context)
-        if parent is None:
-            parent = _around_dropped(outer)
-        else:
-            _identify(steps.get(outer.get_span_context().span_id), outer)
+    if parent is not None:
+        _identify(parent)
+    elif steps and _api is not None:
+        parent = _around_dropped(_api.get_current_span(context))
     given = _held(span)
     kind = _kind(span, given) if isinstance(span.name, str) else None
     if kind is None and parent is None:
@@ -183,7 +185,9 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
     about.otel = span.context.trace_id, span.context.span_id
     if kind == "agent" and (name := attributes_of.agent_name(given)):
         about.details = {"agent_name": name}
-    return Step(about, link, source=innermost)
+    made = Step(about, link, source=innermost)
+    made.told_by = span, len(given)
+    return made
 
 
 def _model_step(
@@ -228,9 +232,11 @@ def _end_model(step: ModelStep, span: Any) -> None:
 
 def _end_step(step: Step, span: Any) -> None:
     given = _held(span)
-    _identify(step, span)
-    asked, said = said_in(span.events, step.type) if span.events else (None, None)
-    given = {**given, **details} if (details := details_in(span.events)) else given
+    _identify(step)
+    asked = said = None
+    if events := span.events:
+        asked, said = said_in(events, step.type)
+        given = {**given, **details_in(events)}
     _note_late(step, span, given)
     if not step.has_input:
         step.note_input(attributes_of.step_input(given) or asked)
