@@ -42,8 +42,9 @@ _model: ContextVar[tuple[ModelStep, Link | None] | None] = ContextVar(
     "posthog_llm_otel_model", default=None
 )
 """The latest span of a model call of `_NEVER_CURRENT`, and what was around."""
-_NEVER_CURRENT = "opentelemetry.instrumentation."
-"""Traceloop's instrumentations of SDKs do not make some spans the current one."""
+_NEVER_CURRENT = ("opentelemetry.instrumentation.", "openinference.instrumentation.")
+"""Traceloop's instrumentations of SDKs, and OpenInference's of LlamaIndex, do not make some spans
+the current one."""
 
 
 class _Begun(NamedTuple):
