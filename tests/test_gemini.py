@@ -347,6 +347,12 @@ def test_unknown_is_absent(provider: ScriptedProvider, sink: MemorySink) -> None
     assert not [name for name in found if "tokens" in name]
 
 
+def test_kinds_of_an_unknown_input_are_absent(provider: ScriptedProvider, sink: MemorySink) -> None:
+    kinds = [{"modality": "TEXT", "tokenCount": 9}]
+    found = counts(provider, sink, answer({"promptTokensDetails": kinds}))
+    assert not [name for name in found if "tokens" in name and name != "$ai_tokens_source"]
+
+
 def test_output_that_the_api_leaves_out_is_zero(
     provider: ScriptedProvider, sink: MemorySink
 ) -> None:
@@ -382,6 +388,52 @@ def test_results_of_searches_are_not_charged_as_input(
     assert (found["$ai_input_tokens"], found["$ai_output_tokens"]) == (10, 20)
     assert "$ai_reasoning_tokens" not in found
     assert found["$ai_web_search_count"] == 1  # this model is charged by prompt
+
+
+def test_a_total_without_the_results_of_tools(provider: ScriptedProvider, sink: MemorySink) -> None:
+    found = counts(provider, sink, answer(usage(toolUsePromptTokenCount=300)))
+    assert (found["$ai_input_tokens"], found["$ai_total_tokens"]) == (10, 30)
+
+
+def test_several_searches_of_an_unknown_model(provider: ScriptedProvider, sink: MemorySink) -> None:
+    """Older models are charged by prompt, newer ones by query."""
+    searched = {"groundingMetadata": {"webSearchQueries": ["a", "b"]}}
+    body = answer(usage(), candidate=searched, modelVersion=None)
+    assert "$ai_web_search_count" not in counts(provider, sink, body)
+
+
+def test_arguments_of_a_function_that_come_in_pieces(asking: Asking) -> None:
+    """https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/function-calling"""
+    pieces: list[dict[str, Any]] = [
+        {"name": "weather", "willContinue": True},
+        {
+            "partialArgs": [{"jsonPath": "$.city", "stringValue": "Ro", "willContinue": True}],
+            "willContinue": True,
+        },
+        {
+            "partialArgs": [
+                {"jsonPath": "$.city", "stringValue": "me"},
+                {"jsonPath": "$.days", "numberValue": 2},
+            ],
+            "willContinue": True,
+        },
+        {},
+        {"name": "time", "args": {}},
+    ]
+    parts = [{"functionCall": piece} for piece in pieces]
+    events = [answer(candidate={"content": {"role": "model", "parts": [part]}}) for part in parts]
+    lines = [f"data: {json.dumps(event)}\r\n\r\n".encode() for event in events]
+    asking.provider.script(
+        "/models/gemini-2.5-flash:streamGenerateContent",
+        Reply(lines, headers={"content-type": "text/event-stream"}),
+    )
+    asking.items(asking.stream(asking.client(), model="gemini-2.5-flash"))
+    (event,) = asking.sink.wait_for(1)
+    (message,) = event.properties["$ai_output_choices"]
+    assert [block["function"] for block in message["content"]] == [
+        {"name": "weather", "arguments": {"city": "Rome", "days": 2}},
+        {"name": "time", "arguments": {}},
+    ]
 
 
 def test_content_of_urls_is_charged_as_input(provider: ScriptedProvider, sink: MemorySink) -> None:
@@ -616,6 +668,7 @@ def test_stream_closed_early(asking: Asking) -> None:
     (event,) = asking.sink.wait_for(1)
     assert event.properties["posthog_llm_outcome"] == "closed_early"
     assert "$ai_output_tokens" not in event.properties
+    assert "$ai_total_tokens" not in event.properties
     assert event.properties["$ai_input_tokens"] == 1034
 
 

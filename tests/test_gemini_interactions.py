@@ -168,6 +168,17 @@ def test_plain(asking: Asking, watched: bool) -> None:
     assert properties == {**TOLD, "$ai_stream": False}
 
 
+@pytest.mark.parametrize(("step", "charged"), [("url_context_call", 520), ("search_call", 20)])
+def test_content_of_urls_is_charged_as_input(asking: Asking, step: str, charged: int) -> None:
+    usage = {**USAGE, "total_tool_use_tokens": 500, "total_tokens": 557}
+    steps = [{"type": step, "id": "u"}, *STEPS]
+    asking.provider.script(PATH, Reply.json({**ANSWER, "steps": steps, "usage": usage}))
+    create(asking, made(asking, False))
+    (found,) = asking.sink.wait_for(1)
+    assert found.properties["$ai_input_tokens"] == charged
+    assert found.properties["$ai_total_tokens"] == charged + 37
+
+
 @pytest.mark.parametrize("watched", [False, True])
 def test_stream_gives_the_event_of_a_plain_answer(asking: Asking, watched: bool) -> None:
     asking.provider.script(PATH, Reply.stream(EVENTS))

@@ -65,7 +65,8 @@ _WORDS = {
     "image_size": "512|[1248]K",
     "sample_image_size": "512|[1248]K",
     "resolution": "480p|720p|1080p|4k",
-    "task_type": "[A-Z]+(?:_[A-Z]+){0,3}",
+    "task_type": "(?:CODE_)?RETRIEVAL_QUERY|RETRIEVAL_DOCUMENT|SEMANTIC_SIMILARITY|CLASSIFICATION"
+    "|CLUSTERING|QUESTION_ANSWERING|FACT_VERIFICATION",
     "person_generation": "(?i:dont_allow|allow_adult|allow_all)",
 }
 _SHAPES = {name: re.compile(words, re.ASCII) for name, words in _WORDS.items()}

@@ -193,7 +193,8 @@ def _add(parts: list[Any], part: Any) -> bool:
         return False
     text, last = part.get("text"), parts[-1] if parts else None
     if not isinstance(text, str):
-        parts.append(part)
+        if not _continues(last, part):
+            parts.append(part)
         return True
     same = (
         is_dict(last) and "text" in last and bool(last.get("thought")) is bool(part.get("thought"))
@@ -203,3 +204,19 @@ def _add(parts: list[Any], part: Any) -> bool:
     elif text:
         parts.append(dict(part))
     return bool(text)
+
+
+def _continues(last: Any, part: dict[str, Any]) -> bool:
+    """Add a piece to the function call before it, if it continues that; return whether it did.
+
+    https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/function-calling
+    """
+    begun, more = mapping(last).get("functionCall"), part.get("functionCall")
+    if not (is_dict(begun) and is_dict(more)) or begun.get("willContinue") is not True:
+        return False
+    if more.get("name"):
+        return False
+    pieces = more.get("partialArgs")
+    held(begun, "partialArgs", list).extend(pieces if is_list(pieces) else ())
+    begun["willContinue"] = more.get("willContinue")
+    return True

@@ -93,8 +93,27 @@ def _file(file: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": call.get("name"), "arguments": call.get("args") or {}}
+    arguments = call.get("args") or _streamed(call.get("partial_args"))
+    function: dict[str, Any] = {"name": call.get("name"), "arguments": arguments}
     return {"type": "function", **_id("id", call), "function": function}
+
+
+def _streamed(pieces: Any) -> dict[str, Any]:
+    """Return the arguments that came in pieces: a place such as `$.city`, and a value.
+
+    Texts in one place are one text. A place inside of an argument is kept as a path.
+    """
+    found: dict[str, Any] = {}
+    texts: dict[str, list[str]] = {}
+    for piece in pieces if is_list(pieces) else ():
+        about = mapping(piece)
+        path = str(about.get("jsonPath", "")).removeprefix("$").removeprefix(".")
+        for name in ("stringValue", "numberValue", "boolValue", "nullValue"):
+            if name in about:
+                found[path] = None if name == "nullValue" else about[name]
+        if isinstance(text := about.get("stringValue"), str):
+            texts.setdefault(path, []).append(text)
+    return {**found, **{path: "".join(parts) for path, parts in texts.items()}}
 
 
 def _result(result: Mapping[str, Any]) -> dict[str, Any]:

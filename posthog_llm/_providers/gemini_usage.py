@@ -34,12 +34,15 @@ def read_usage(raw: Mapping[str, Any], ended: bool, uses_urls: bool) -> Usage:
         given += tools
         for kind, tokens in _modalities(raw, "toolUsePromptTokensDetails").items():
             prompt[kind] = prompt.get(kind, 0) + tokens
-    elif total is not None:
-        total -= tools
+    else:
+        total = without_tools(total, tools, given)
+    if given is None:
+        prompt.clear()
+    said = _candidates(raw, given, total if ended else None)
     return Usage(
         input_tokens=given,
-        output_tokens=_candidates(raw, given, total if ended else None),
-        total_tokens=total,
+        output_tokens=said,
+        total_tokens=None if said is None and not ended else total,
         cache_read_tokens=count(raw, "cachedContentTokenCount"),
         reasoning_tokens=count(raw, "thoughtsTokenCount"),
         text_input_tokens=prompt.get("TEXT"),
@@ -52,6 +55,13 @@ def read_usage(raw: Mapping[str, Any], ended: bool, uses_urls: bool) -> Usage:
         cached_image_tokens=cached.get("IMAGE"),
         raw=raw,
     )
+
+
+def without_tools(total: int | None, tools: int, given: int | None) -> int | None:
+    """Return a total without the results of tools, if they are part of it."""
+    if total is None or total - tools < (given or 0):
+        return total
+    return total - tools
 
 
 def _candidates(raw: Mapping[str, Any], given: int | None, total: int | None) -> int | None:
@@ -82,13 +92,16 @@ def _modalities(raw: Mapping[str, Any], name: str) -> dict[str, int]:
 
 
 def searches(candidates: Sequence[Mapping[str, Any]], model: str | None) -> int | None:
-    """Return the searches that are charged: queries, or prompts with any for older models."""
+    """Return the searches that are charged: queries, or prompts with any for older models.
+
+    `None` also if there are several and the model is not known.
+    """
     queries: list[Any] = []
     for candidate in candidates:
         grounding = mapping(candidate.get("groundingMetadata"))
         for name in ("webSearchQueries", "imageSearchQueries"):
             made = grounding.get(name)
             queries += [q for q in made if q] if is_list(made) else ()
-    if not queries:
+    if not queries or (model is None and len(queries) > 1):
         return None
     return 1 if _PER_PROMPT.search(model or "") else len(queries)

@@ -14,6 +14,7 @@ from .._record import RequestFacts, ResponseFacts, Usage
 from .chat import text_or_none
 from .gemini import failure
 from .gemini_content import message
+from .gemini_usage import without_tools
 from .pieces import append, held, joined
 from .sse import Event, Folded, objects
 from .usage import count
@@ -118,7 +119,7 @@ def read_response(body: Mapping[str, Any], provider: str) -> ResponseFacts:
     return ResponseFacts(
         model=text_or_none(body.get("model")) or text_or_none(body.get("agent")),
         output=[message("assistant", said)] if said else None,
-        usage=_usage(mapping(body.get("usage"))),
+        usage=_usage(mapping(body.get("usage")), any(map(_read_urls, steps))),
         stop_reason=status,
         service_tier=text_or_none(body.get("service_tier")),
         response_id=text_or_none(body.get("id")),
@@ -140,23 +141,32 @@ def _failure(body: Mapping[str, Any], status: str | None) -> Failure | None:
     return Failure("APIError") if status in _FAILED else None
 
 
-def _usage(raw: Mapping[str, Any]) -> Usage:
+def _read_urls(step: Any) -> bool:
+    """Whether the model was given the content of URLs, which is charged as input."""
+    return (text_or_none(mapping(step).get("type")) or "").startswith("url_context")
+
+
+def _usage(raw: Mapping[str, Any], uses_urls: bool) -> Usage:
     """Read a usage object: cached tokens are part of the input, thoughts not of the output."""
     if not raw:
         return Usage()
     into, out = _by(raw, "input_tokens_by_modality"), _by(raw, "output_tokens_by_modality")
     cached = _by(raw, "cached_tokens_by_modality")
-    total = count(raw, "total_tokens")
+    given, total = count(raw, "total_input_tokens"), count(raw, "total_tokens")
     tools = count(raw, "total_tool_use_tokens") or 0
+    if not uses_urls:
+        total = without_tools(total, tools, given)
+    elif given is not None:
+        given += tools
     searches = [
         count(mapping(tool), "count") or 0
         for tool in _list(raw, "grounding_tool_count")
         if mapping(tool).get("type") == "google_search"
     ]
     return Usage(
-        input_tokens=count(raw, "total_input_tokens"),
+        input_tokens=given,
         output_tokens=count(raw, "total_output_tokens"),
-        total_tokens=None if total is None else total - tools,
+        total_tokens=total,
         cache_read_tokens=count(raw, "total_cached_tokens"),
         reasoning_tokens=count(raw, "total_thought_tokens"),
         text_input_tokens=into.get("text"),
