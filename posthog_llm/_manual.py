@@ -187,7 +187,7 @@ def _value(name: str, value: Any) -> Any:
     return snapshot(value) if name in _CONTENT and name != "output" else value
 
 
-# -- from what was told to a record --------------------------------------------------
+# -- from what was given to a record -------------------------------------------------
 
 
 def capture(

@@ -138,9 +138,9 @@ class Tally:
         never more than the true count.
         """
         held, self._held = self._held, []
-        told = mapping(usage)
-        rest = count(told, "output_tokens")
-        is_theirs = all((count(told, name) or 0) == self._sums[name] for name in _INPUT)
+        reported = mapping(usage)
+        rest = count(reported, "output_tokens")
+        is_theirs = all((count(reported, name) or 0) == self._sums[name] for name in _INPUT)
         if rest is not None and is_theirs and not self._is_lost:
             rest -= self._sums["output_tokens"]
             if len(held) == 1 and rest >= held[0].counted("output_tokens"):

@@ -47,12 +47,12 @@ class Prompt(NamedTuple):
     at: tuple[float, float]
 
 
-class Lane:
-    """One line of the conversation: the main one, or a subagent's."""
+class Agent:
+    """One agent of the conversation: the main one, or a subagent."""
 
     def __init__(self, link: Link, said: list[Any], since: tuple[float, float]) -> None:
         self.link = link
-        """The step around what happens in it."""
+        """The step around what it does."""
         self.said = said
         """What the model was not given yet."""
         self.since = since
@@ -89,7 +89,7 @@ class Turn:
         start = StepStart(name, FRAMEWORK, "agent", said or None, session_id=session_id)
         self.step = Step(start, None, replace(given, span_name=None))
         self.since = prompts[0].at if prompts else now()
-        self.lane = Lane(self.step.link, said, self.since)
+        self.agent = Agent(self.step.link, said, self.since)
         self.tally = Tally()
         self.is_interrupted = False
 
@@ -114,7 +114,7 @@ class Conversation:
         """The latest prompt: what the agent does by itself later on belongs to its user."""
         self._turn: Turn | None = None
         self._had_turns = False
-        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._subagents: OrderedDict[str, Agent] = OrderedDict()
         """Those of subagents, by the tool that runs them."""
         self._tools: OrderedDict[str, tuple[Link, str | None]] = OrderedDict()
         """The step of each tool, and the tool around it."""
@@ -174,67 +174,67 @@ class Conversation:
             self._had_turns = True
         return self._turn
 
-    def _lane(self, message: Mapping[str, Any]) -> Lane:
+    def _agent(self, message: Mapping[str, Any]) -> Agent:
         parent = text_or_none(message.get("parent_tool_use_id"))
         if parent is None:
-            return self._begun().lane
-        lane = self._lanes.get(parent)
-        if lane is None:
+            return self._begun().agent
+        agent = self._subagents.get(parent)
+        if agent is None:
             is_known = parent in self._tools
             link = self._tools[parent][0] if is_known else self._begun().step.link
-            lane = self._lanes[parent] = Lane(link, [], now())
-            if len(self._lanes) > _MOST:
-                self._end_answer(self._lanes.popitem(last=False)[1])
-        return lane
+            agent = self._subagents[parent] = Agent(link, [], now())
+            if len(self._subagents) > _MOST:
+                self._end_answer(self._subagents.popitem(last=False)[1])
+        return agent
 
     def _read_system(self, message: Mapping[str, Any]) -> None:
         if message.get("subtype") == "init":
             self._model = message.get("model")
             if self._turn is not None or self._waiting:
-                self._begun().lane.since = now()  # the CLI was starting until now
+                self._begun().agent.since = now()  # the CLI was starting until now
 
     def _read_answer(self, message: Mapping[str, Any]) -> None:
-        said, lane = mapping(message.get("message")), self._lane(message)
+        said, agent = mapping(message.get("message")), self._agent(message)
         if said.get("model") == _NO_MODEL:
             if error := text_or_none(message.get("error")):
-                self._end_answer(lane)
-                lane.begin(None, self._model, self._provider).end(
+                self._end_answer(agent)
+                agent.begin(None, self._model, self._provider).end(
                     Failure(error, _text(said.get("content")))
                 )
-                lane.over()
+                agent.over()
             return
-        answer = self._answer(lane, said)
+        answer = self._answer(agent, said)
         if answer is not None:
             answer.add(said)
         content = said.get("content")
         for block in content if is_list(content) else ():
             if is_mapping(block) and block.get("type") == "tool_use":
-                self._begin_tool(block, lane, message)
+                self._begin_tool(block, agent, message)
 
     def _read_event(self, message: Mapping[str, Any]) -> None:
-        event, lane = mapping(message.get("event")), self._lane(message)
+        event, agent = mapping(message.get("event")), self._agent(message)
         if event.get("type") == "message_start":
-            answer = self._answer(lane, mapping(event.get("message")))
+            answer = self._answer(agent, mapping(event.get("message")))
             if answer is not None:
                 answer.add(mapping(event.get("message")))
-        elif lane.answer is not None:
-            lane.answer.add_event(event)
+        elif agent.answer is not None:
+            agent.answer.add_event(event)
             if event.get("type") == "message_stop":
-                self._end_answer(lane)
+                self._end_answer(agent)
 
-    def _answer(self, lane: Lane, said: Mapping[str, Any]) -> Answer | None:
+    def _answer(self, agent: Agent, said: Mapping[str, Any]) -> Answer | None:
         """Return the answer that a message is a part of; `None` if it has ended already."""
         message_id = said.get("id")
-        if lane.answer is not None and lane.answer.id == message_id:
-            return lane.answer
-        if message_id is not None and lane.last_id == message_id:
+        if agent.answer is not None and agent.answer.id == message_id:
+            return agent.answer
+        if message_id is not None and agent.last_id == message_id:
             return None
-        self._end_answer(lane)
-        return lane.begin(message_id, said.get("model"), self._provider)
+        self._end_answer(agent)
+        return agent.begin(message_id, said.get("model"), self._provider)
 
-    def _end_answer(self, lane: Lane) -> None:
-        answer = lane.over()
-        if answer is not None and self._turn is not None and lane is self._turn.lane:
+    def _end_answer(self, agent: Agent) -> None:
+        answer = agent.over()
+        if answer is not None and self._turn is not None and agent is self._turn.agent:
             self._turn.tally.take(answer)
         elif answer is not None:
             end_alone(answer)
@@ -242,8 +242,8 @@ class Conversation:
     def _read_user(self, message: Mapping[str, Any]) -> None:
         if message.get("isReplay"):  # our own prompts, which the application asked to see again
             return
-        said, lane = mapping(message.get("message")), self._lane(message)
-        lane.hear(said)
+        said, agent = mapping(message.get("message")), self._agent(message)
+        agent.hear(said)
         content = said.get("content")
         for block in content if is_list(content) else ():
             if is_mapping(block) and block.get("type") == "tool_result":
@@ -253,7 +253,7 @@ class Conversation:
         if self._turn is None and not self._waiting:
             return
         turn = self._begun()
-        self._end_answer(turn.lane)
+        self._end_answer(turn.agent)
         turn.tally.end(message.get("usage"))
         is_stopped = turn.is_interrupted or message.get("terminal_reason") in _ABORTED
         outcome = Outcome.CANCELLED if is_stopped else None
@@ -265,11 +265,13 @@ class Conversation:
 
     # -- tools -------------------------------------------------------------------------
 
-    def _begin_tool(self, block: Mapping[str, Any], lane: Lane, message: Mapping[str, Any]) -> None:
+    def _begin_tool(
+        self, block: Mapping[str, Any], agent: Agent, message: Mapping[str, Any]
+    ) -> None:
         name, tool_id = str(block.get("name")), str(block.get("id"))
         if tool_id in self._tools:
             return
-        with _within(lane.link):
+        with _within(agent.link):
             step = Step(StepStart(name, FRAMEWORK, "tool", block.get("input")), None)
         self._tools[tool_id] = step.link, text_or_none(message.get("parent_tool_use_id"))
         steps.add((self._key, tool_id), step)
@@ -281,8 +283,8 @@ class Conversation:
     def _end_tool(self, block: Mapping[str, Any]) -> None:
         tool_id = str(block.get("tool_use_id"))
         step = steps.take((self._key, tool_id))
-        if tool_id in self._lanes:
-            self._end_answer(self._lanes[tool_id])
+        if tool_id in self._subagents:
+            self._end_answer(self._subagents[tool_id])
         if isinstance(step, Step):
             content = block.get("content")
             step.end(content, (_text(content) or "Error") if block.get("is_error") else None)
@@ -315,10 +317,10 @@ class Conversation:
         if self._waiting and self._turn is None and (is_failure or not self._had_turns):
             self._begun()
         turn, self._turn = self._turn, None
-        lanes = list(self._lanes.values())
-        self._lanes.clear()
-        for lane in lanes if turn is None else [*lanes, turn.lane]:
-            answer = lane.over()
+        agents = list(self._subagents.values())
+        self._subagents.clear()
+        for agent in agents if turn is None else [*agents, turn.agent]:
+            answer = agent.over()
             if answer is not None:
                 end_alone(answer, error)
         outcome = None if is_failure else Outcome.CLOSED_EARLY
@@ -353,10 +355,10 @@ def _failure(result: Mapping[str, Any]) -> Failure | None:
     if not result.get("is_error"):
         return None
     errors, status = result.get("errors"), result.get("api_error_status")
-    told = "; ".join(str(error) for error in errors) if is_list(errors) else ""
+    reported = "; ".join(str(error) for error in errors) if is_list(errors) else ""
     return Failure(
         "APIError" if kind == "success" else kind,
-        told or text_or_none(result.get("result")) or kind,
+        reported or text_or_none(result.get("result")) or kind,
         status=status if type(status) is int else None,
     )
 

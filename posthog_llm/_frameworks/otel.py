@@ -105,10 +105,10 @@ def _identify(step: AnyStep | None) -> None:
     """Note the user and the session of an open span: some frameworks set them after its start."""
     if not isinstance(step, Step):
         return
-    span, count = step.told_by
+    span, count = step.reported_by
     given = _held(span)
     if len(given) != count:
-        step.told_by = span, len(given)
+        step.reported_by = span, len(given)
         step.identify(attributes_of.user_id(given), attributes_of.session_id(given))
 
 
@@ -187,7 +187,7 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
     if kind == "agent" and (name := attributes_of.agent_name(given)):
         about.details = {"agent_name": name}
     made = Step(about, link, source=innermost)
-    made.told_by = span, len(given)
+    made.reported_by = span, len(given)
     return made
 
 

@@ -63,8 +63,8 @@ class StepKey:
 class Step:
     """One step, from its beginning to its only end. Without any trace around it, it begins one."""
 
-    told_by: tuple[Any, int] = None, 0
-    """What the framework tells of it while it is open, and how much it had told last."""
+    reported_by: tuple[Any, int] = None, 0
+    """The framework's own span of it, and how many attributes that had when it was last read."""
     handled: int | None = None
     """The id of the exception that was being handled when it began, which is none of the step."""
 

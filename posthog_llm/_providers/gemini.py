@@ -97,7 +97,7 @@ def _stop_reason(body: Mapping[str, Any], candidates: list[Mapping[str, Any]]) -
 
 
 def _said(candidate: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a candidate as a message, with what is told beside its content."""
+    """Return a candidate as a message, with what is beside its content."""
     content = blocks(mapping(candidate.get("content")).get("parts"))
     said = message("assistant", content)
     if text := text_or_none(candidate.get("finishMessage")):

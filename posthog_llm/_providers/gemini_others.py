@@ -72,11 +72,11 @@ def read_embedding(body: Mapping[str, Any], provider: str) -> ResponseFacts:
 def _counted(body: Mapping[str, Any]) -> Usage:
     """Return the tokens of Vertex's predictions, if it tells those of all."""
     given = [mapping(item.get("embeddings")) for item in _all(body, "predictions")]
-    told = [mapping(item.get("statistics")) for item in given]
-    counts = [tokens for one in told if (tokens := count(one, "token_count")) is not None]
-    if not counts or len(counts) != len(told):
+    statistics = [mapping(item.get("statistics")) for item in given]
+    counts = [tokens for one in statistics if (tokens := count(one, "token_count")) is not None]
+    if not counts or len(counts) != len(statistics):
         return Usage()
-    return Usage(input_tokens=sum(counts), raw={"statistics": told})
+    return Usage(input_tokens=sum(counts), raw={"statistics": statistics})
 
 
 # -- images --------------------------------------------------------------------------

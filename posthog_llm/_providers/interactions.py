@@ -135,8 +135,8 @@ def _is_said(step: Any) -> bool:
 
 
 def _failure(body: Mapping[str, Any], status: str | None) -> Failure | None:
-    told = body.get("error") or next(iter(_list(body, "errors")), None)
-    if found := failure(told):
+    reported = body.get("error") or next(iter(_list(body, "errors")), None)
+    if found := failure(reported):
         return found
     return Failure("APIError") if status in _FAILED else None
 

@@ -37,12 +37,12 @@ def error(path: str, status: int, body: bytes) -> bytes:
     if status < 400 or (_METHOD.fullmatch(path) or _OPERATION.fullmatch(path)) is None:
         return body
     given = mapping(json.loads(body))
-    told = mapping(given.get("error"))
-    if given.get("type") != "error" or "param" not in told:
+    error = mapping(given.get("error"))
+    if given.get("type") != "error" or "param" not in error:
         return body  # the caller's own
     name = _STATUSES.get(status, "UNKNOWN")
     return json.dumps(
-        {"error": {"code": status, "message": told["message"], "status": name}}
+        {"error": {"code": status, "message": error["message"], "status": name}}
     ).encode()
 
 
