@@ -175,11 +175,8 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
             _model.set((step, link))
         return step
     asked = attributes_of.step_input(given)
-    around = inside(link)
-    if kind == CHAIN and around.root is not None:
-        outer = around.key.name if isinstance(around.key, StepKey) else None
-        if names.is_detail(span.name, outer, asked is not None):
-            return PassedThrough(link)
+    if kind == CHAIN and _is_detail(span.name, link, asked):
+        return PassedThrough(link)
     about = StepStart(attributes_of.name_of(kind, span.name, given), framework, kind, asked)
     about.distinct_id = attributes_of.user_id(given)
     about.session_id = attributes_of.session_id(given)
@@ -189,6 +186,13 @@ def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | Non
     made = Step(about, link, source=innermost)
     made.reported_by = span, len(given)
     return made
+
+
+def _is_detail(name: str, link: Link | None, asked: Any) -> bool:
+    """Whether a chain inside of a step says nothing of its own."""
+    around = inside(link, innermost)
+    outer = around.key.name if isinstance(around.key, StepKey) else None
+    return around.root is not None and names.is_detail(name, outer, asked is not None)
 
 
 def _model_step(
