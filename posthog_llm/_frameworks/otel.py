@@ -123,8 +123,10 @@ def begin(span: Any, context: Any = None) -> None:
         _identify(parent)
     elif steps and _api is not None:
         parent = _around_dropped(_api.get_current_span(context))
-    given = _held(span)
-    kind = _kind(span, given) if isinstance(span.name, str) else None
+    given, scope = _held(span), getattr(span.instrumentation_scope, "name", "")
+    kind = None
+    if isinstance(span.name, str):
+        kind = names.more_exact(attributes_of.kind_of(span.name, given), scope, span.name)
     if kind is None and parent is None:
         return
     span_id = span.context.span_id
@@ -135,15 +137,10 @@ def begin(span: Any, context: Any = None) -> None:
         return
     if not is_step_source(innermost):
         _begin_to_watch()
-    step = _begun(span, kind, given, parent)
+    step = _begun(span, kind, given, scope, parent)
     step.handled = id(sys.exc_info()[1])
     steps.add(span_id, step)
     _note_begun(span.context)
-
-
-def _kind(span: Any, given: Mapping[str, Any]) -> str | None:
-    known = attributes_of.kind_of(span.name, given)
-    return names.more_exact(known, getattr(span.instrumentation_scope, "name", ""), span.name)
 
 
 def _begin_to_watch() -> None:
@@ -158,9 +155,10 @@ def _held(span: Any) -> Mapping[str, Any]:
     return held if is_dict(held) else mapping(span.attributes)
 
 
-def _begun(span: Any, kind: str, given: Mapping[str, Any], parent: AnyStep | None) -> AnyStep:
+def _begun(
+    span: Any, kind: str, given: Mapping[str, Any], scope: str, parent: AnyStep | None
+) -> AnyStep:
     link = None if parent is None else parent.link
-    scope = getattr(span.instrumentation_scope, "name", "")
     framework = attributes_of.framework(scope)
     known = _WATCHED.get(framework)
     if known is not None and is_step_source(known):

@@ -60,13 +60,22 @@ class StepKey:
         """Whether something inside is private: its content may go in and out of the step, too."""
 
 
-class Step:
+class OpenStep:
+    """What the sources note of any step of theirs while it is open."""
+
+    given_by: frozenset[int] = frozenset()
+    """Ids of the handlers whose arguments apply inside."""
+    caller: tuple[Any, Any] = None, None
+    """What distinguishes its callbacks from those of another step with its id."""
+    handled: int | None = None
+    """The id of the exception that was being handled when it began, which is none of the step."""
+
+
+class Step(OpenStep):
     """One step, from its beginning to its only end. Without any trace around it, it begins one."""
 
     reported_by: tuple[Any, int] = None, 0
     """The framework's own span of it, and how many attributes that had when it was last read."""
-    handled: int | None = None
-    """The id of the exception that was being handled when it began, which is none of the step."""
 
     def __init__(
         self,
@@ -97,8 +106,10 @@ class Step:
         self.link.model_step = None  # a model call inside is another than the one around
         _note_privacy(self.link)
         self._start = start
-        self._input, start.input = shallow(start.input), None
-        self._size, self._cut = rough_size_of(held_by(self._input)), 0
+        self._input: Any = None
+        self._size = self._cut = 0
+        self.note_input(start.input)
+        start.input = None
         self.output: Any = None
         self.error: str | None = None
         """What goes out, and what failed, if the framework says nothing at the end."""
@@ -106,10 +117,6 @@ class Step:
         self.times: tuple[float, float] | None = None
         """When it began, in Unix time, and how long it took, if the framework says so."""
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
-        self.given_by: frozenset[int] = frozenset()
-        """Ids of the handlers whose arguments apply inside."""
-        self.caller: tuple[Any, Any] = None, None
-        """What distinguishes its callbacks from those of another step with its id."""
         self._default = default_for_steps()
         self._open = [True]
         call_queue.unended.add(self)
@@ -151,7 +158,7 @@ class Step:
         return self._input is not None
 
     def note_input(self, given: Any) -> None:
-        """Note an input that the framework knows only at the end."""
+        """Note the input; some frameworks know it only at the end."""
         if self._input is None and not self._cut:
             self._input = shallow(given)
             self._size = rough_size_of(held_by(self._input))
@@ -255,14 +262,11 @@ def _ended_by(error: BaseException | Failure | str | None) -> tuple[Outcome, Fai
     return outcome_of(error)
 
 
-class ModelStep:
+class ModelStep(OpenStep):
     """A framework's own step of a model call, which the wire tells more truly.
 
     It is not captured, unless nothing was seen on the wire inside it.
     """
-
-    handled: int | None = None
-    """See `Step.handled`."""
 
     def __init__(
         self,
@@ -284,8 +288,6 @@ class ModelStep:
         """Approximate bytes of the content that is held."""
         self._started_at, self._clock, self._process = time(), perf_counter(), getpid()
         self._first_token: float | None = None
-        self.given_by: frozenset[int] = frozenset()
-        self.caller: tuple[Any, Any] = None, None
         self._default = default_for_steps()
         self._open = [True]
 
@@ -350,15 +352,11 @@ class ModelStep:
         self._open.clear()
 
 
-class PassedThrough:
+class PassedThrough(OpenStep):
     """A step of a framework's that is not captured: what is inside belongs to what is around."""
-
-    handled: int | None = None
 
     def __init__(self, link: Link | None) -> None:
         self.link = link
-        self.given_by: frozenset[int] = frozenset()
-        self.caller: tuple[Any, Any] = None, None
 
     def give(self, given: Arguments) -> None:
         pass

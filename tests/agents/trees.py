@@ -49,6 +49,35 @@ def shown(sink: MemorySink) -> list[str]:
     return trees(sink.events)
 
 
+def check_agent_as_a_tool(sink: MemorySink) -> None:
+    """Check a run of `helper`, whose tool `expert` is an agent: in a trace `request` of ours."""
+    events = sink.wait_for(7)
+    assert shown(sink) == [
+        "trace request",
+        "  span helper (agent)",
+        "    generation gpt-4o",
+        "    span expert (tool)",
+        "      span expert (agent)",
+        "        generation gpt-4o",
+        "    generation gpt-4o",
+    ]
+    assert {event.distinct_id for event in events} == {"user-1"}
+    assert {event.properties["$ai_session_id"] for event in events} == {"mine"}
+
+
+def check_failed_tool(sink: MemorySink) -> None:
+    """Check a run of `helper`, whose tool fails in a span of ours: the agent goes on."""
+    sink.wait_for(5)
+    assert shown(sink) == [
+        "trace helper (agent)",
+        "  generation gpt-4o",
+        "  span weather (tool) !",
+        "    span look up !",
+        "  generation gpt-4o",
+    ]
+    assert named(sink.events, "weather")["$ai_error"] == "no such city"
+
+
 def picture(framework: str) -> list[str]:
     """Return the lines of the tree in docs/frameworks.md, in the section of a framework."""
     _, _, section = PAGE.read_text().partition(f"\n### {framework}\n")
