@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .._chain import Link
-from .._context import chain
+from .._context import chain, current
 from .._exchange import Arguments, Failure, Outcome
 from .._faults import guarded
 from .._narrowing import is_list, is_mapping, mapping
@@ -45,6 +45,12 @@ class Prompt(NamedTuple):
     given: Arguments
     context: Context
     at: tuple[float, float]
+
+    def is_private(self) -> bool:
+        """Whether it is to be withheld from a turn that takes up others, too."""
+        around = self.context.run(current)
+        is_out = self.given.capture is False or around.capture is False
+        return is_out or bool(self.given.privacy_mode or around.privacy_mode)
 
 
 class Agent:
@@ -170,7 +176,10 @@ class Conversation:
             self._waiting.clear()
             self._last = prompts[-1] if prompts else self._last
             make = self._last.context.run
-            self._turn = make(Turn, prompts, self._last.given, self._session_id)
+            given = self._last.given
+            if any(prompt.is_private() for prompt in prompts):
+                given = replace(given, privacy_mode=True)
+            self._turn = make(Turn, prompts, given, self._session_id)
             self._had_turns = True
         return self._turn
 
